@@ -1,0 +1,167 @@
+//! Affinity rules: regular expressions that name the part of a key to hash.
+//!
+//! Owns: the rules of one keyspace, compiled. Queue libraries need the keys of one queue on one shard and write no hash
+//! tags (`bull:mail:wait`, `bull:mail:active`); a rule like `^bull:([^:]+):` makes `mail` the part that is hashed.
+//! The router asks `hashed_part`, which falls back to the hash-tag rule when no rule matches.
+//!
+//! Must stay true: the cost of a key is bounded whatever rules and keys users bring. The engine never backtracks; rules,
+//! their number and their compiled size are bounded, and only the head of a key is looked at. A rule never yields an
+//! empty part, which would silently put unrelated keys on one shard. The same key always gives the same part: rules
+//! are tried in their order and the first match decides.
+//!
+//! Rejected: one combined `RegexSet`. It tells which rules match but not where, so the deciding rule would run again,
+//! and most keyspaces have one to three rules.
+
+use std::fmt;
+
+use regex::bytes::{Regex, RegexBuilder};
+
+use crate::limits::{
+    AFFINITY_KEY_BYTES_MAX, AFFINITY_PATTERN_MAX, AFFINITY_PROGRAM_BYTES_MAX, AFFINITY_RULES_MAX,
+};
+use crate::routing::hash::hash_tag;
+
+/// What rules that can match nothing at all are tried on: words, separators and line ends in both orders, so that
+/// anchors and word boundaries find a place.
+const EMPTY_MATCH_PROBES: [&[u8]; 5] = [b"", b"a", b" ", b"a:b", b"\na\r\n "];
+
+/// The affinity rules of one keyspace.
+///
+/// Searching needs scratch memory, which a `Regex` keeps in a pool that threads contend for. A clone has a pool of its
+/// own: give each worker a clone.
+#[derive(Clone, Debug, Default)]
+pub struct Affinity {
+    rules: Vec<Rule>,
+}
+
+#[derive(Clone, Debug)]
+struct Rule {
+    regex: Regex,
+    /// Looking for groups costs more than finding the match; most rules have none.
+    has_groups: bool,
+}
+
+/// A rule that cannot be used, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleError {
+    /// Position in the list of rules, from 0.
+    pub index: usize,
+    /// The rule's text (its beginning, when it is longer than a rule may be).
+    pub pattern: String,
+    /// One line, for people.
+    pub reason: String,
+}
+
+impl fmt::Display for RuleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RuleError {
+            index,
+            pattern,
+            reason,
+        } = self;
+        write!(f, "affinity rule {index} ({pattern:?}): {reason}")
+    }
+}
+
+impl std::error::Error for RuleError {}
+
+impl Affinity {
+    /// Compiles the rules, in their order; the first bad one is the error.
+    pub fn new(rules: &[String]) -> Result<Affinity, RuleError> {
+        let mut compiled = Vec::with_capacity(rules.len().min(AFFINITY_RULES_MAX));
+        for (index, pattern) in rules.iter().enumerate() {
+            let rule = if index < AFFINITY_RULES_MAX {
+                Rule::new(pattern)
+            } else {
+                Err(format!("more than {AFFINITY_RULES_MAX} rules"))
+            };
+            compiled.push(rule.map_err(|reason| RuleError {
+                index,
+                pattern: pattern.chars().take(AFFINITY_PATTERN_MAX).collect(),
+                reason,
+            })?);
+        }
+        Ok(Affinity { rules: compiled })
+    }
+
+    /// Whether there are no rules, so that hash tags alone decide.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// The part of the key that the first matching rule names, never empty; `None` when no rule matches.
+    ///
+    /// `$` in a rule means the end of what is looked at: for a key longer than `AFFINITY_KEY_BYTES_MAX` it matches there.
+    pub fn part<'k>(&self, key: &'k [u8]) -> Option<&'k [u8]> {
+        let head = &key[..key.len().min(AFFINITY_KEY_BYTES_MAX)];
+        self.rules
+            .iter()
+            .find_map(|rule| rule.part(head).filter(|part| !part.is_empty()))
+    }
+}
+
+impl Rule {
+    fn new(pattern: &str) -> Result<Rule, String> {
+        if pattern.len() > AFFINITY_PATTERN_MAX {
+            return Err(format!("longer than {AFFINITY_PATTERN_MAX} bytes"));
+        }
+        let regex = RegexBuilder::new(pattern)
+            .unicode(false)
+            .size_limit(AFFINITY_PROGRAM_BYTES_MAX)
+            .dfa_size_limit(AFFINITY_PROGRAM_BYTES_MAX)
+            .build()
+            .map_err(|error| compile_reason(&error))?;
+        if matches_empty(&regex) {
+            return Err(
+                "matches the empty string: it would put unrelated keys on one shard".into(),
+            );
+        }
+        let has_groups = regex.captures_len() > 1;
+        Ok(Rule { regex, has_groups })
+    }
+
+    fn part<'k>(&self, head: &'k [u8]) -> Option<&'k [u8]> {
+        if !self.has_groups {
+            return self.regex.find(head).map(|found| found.as_bytes());
+        }
+        let groups = self.regex.captures(head)?;
+        let first = groups.iter().skip(1).flatten().next();
+        first.or_else(|| groups.get(0)).map(|part| part.as_bytes())
+    }
+}
+
+/// The regex library explains over several lines, the last of which is the reason.
+fn compile_reason(error: &regex::Error) -> String {
+    match error {
+        regex::Error::CompiledTooBig(_) => {
+            format!("too large once compiled (more than {AFFINITY_PROGRAM_BYTES_MAX} bytes)")
+        }
+        other => {
+            let text = other.to_string();
+            let last = text.lines().last().unwrap_or_default().trim();
+            last.strip_prefix("error: ").unwrap_or(last).to_owned()
+        }
+    }
+}
+
+/// Whether the rule can match without taking a byte. Such a match is ignored at run time too; refusing it early tells
+/// the user of a rule that does less than it seems to.
+fn matches_empty(regex: &Regex) -> bool {
+    EMPTY_MATCH_PROBES.iter().any(|probe| {
+        (0..=probe.len()).any(|start| {
+            regex
+                .find_at(probe, start)
+                .is_some_and(|found| found.is_empty())
+        })
+    })
+}
+
+/// The part of a key that is hashed: what an affinity rule names, else its hash tag, else the whole key.
+#[inline]
+pub fn hashed_part<'k>(affinity: &Affinity, key: &'k [u8]) -> &'k [u8] {
+    if affinity.is_empty() {
+        return hash_tag(key);
+    }
+    affinity.part(key).unwrap_or_else(|| hash_tag(key))
+}
