@@ -1,14 +1,14 @@
 """Fixtures and the report of a run.
 
-`fleet` (four real servers) and `proxy` (shoal over them) live for a module, because starting them takes longer than most
-tests; each test finds every server up and empty and the proxy running, whatever the test before did to them.
+`fleet` (four real servers) and `proxy` (shoal over them) live for a module, because starting them takes longer than
+most tests; each test finds every server up and empty and the proxy running, whatever the test before did to them.
 `new_fleet`, `new_proxy` and `new_fault` make more of them, for one test. Set SHOAL_TEST_FLAVOUR to run all of it over
 another server (`valkey`, `redis7`, `redis8`).
 The end of a run lists what was skipped and what would bring it; a failed test shows the ends of the proxies' logs.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ def new_fault() -> Iterator[Callable[..., Fault]]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[Any]:  # a generator: pytest's way to wrap
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed:
         for proxy in Proxy.living:

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 
 import pytest
-from harness import FLAVOURS, ErrorReply, Fault, Fleet, Mischief, Server, Wire, wait_until
+from harness import FLAVOURS, ErrorReply, Fault, Fleet, Mischief, Wire, wait_until
 
 NewFleet = Callable[..., Fleet]
 NewFault = Callable[..., Fault]
@@ -135,6 +135,6 @@ def test_wait_until_fails_with_its_message_and_the_last_reason() -> None:
     def never() -> bool:
         raise AssertionError("the reason")
 
-    with pytest.raises(AssertionError, match="not within 0.01 s: the moon is full") as caught:
+    with pytest.raises(AssertionError, match=r"not within 0\.01 s: the moon is full") as caught:
         wait_until(never, 0.01, "the moon is full")
     assert str(caught.value.__cause__) == "the reason"

@@ -6,7 +6,7 @@ tests. Each line carries hashes and the package that wants it, and no address of
 
 Must stay true: run it with the oldest Python that shoal supports. An older Python needs more packages (async-timeout
 before 3.11.3); a lock made by a newer one would leave them out, and `pip --require-hashes` would refuse on the older.
-Rejected: `pip-compile pyproject.toml`: it does not read dependency groups, and builds the package to learn its metadata.
+Rejected: `pip-compile pyproject.toml`: it does not read dependency groups, and builds the package for its metadata.
 """
 
 import os

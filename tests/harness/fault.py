@@ -2,8 +2,8 @@
 
 Flow: one thread owns all sockets. A connection from the proxy opens one to the shard; each has two `_Stream`s (requests
 towards the shard, replies back). A stream reads, keeps chunks until they are due, writes them in pieces, and cuts where
-its `Mischief` says. Mischief is a value; tests swap it whole at any time (`fault.replies = Mischief(cut_after=10)`) and it
-applies to the bytes from then on, of living and of new connections; `cut_after` counts from that swap, per connection.
+its `Mischief` says. Mischief is a value; tests swap it whole at any time (`fault.replies = Mischief(cut_after=10)`) and
+it applies to the bytes from then on, of living and of new connections; `cut_after` counts from that swap on.
 Must stay true: without mischief every byte passes, in order, and a FIN is passed on as FIN after the bytes before it.
 Piece sizes come from a seeded generator: a failure can be repeated with its seed.
 Rejected: iptables and tc, which need root; a thread per direction, where closing with RST races a blocked recv.

@@ -43,10 +43,11 @@ def binary(flavour: str) -> Path:
 def _from_wheel(package: str, pattern: str) -> Path:
     # Found without importing it: the packages bring clients and plug-ins that we do not want in the tests.
     spec = importlib.util.find_spec(package)
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        for path in Path(folder).glob(pattern):
-            return path
-    lack(f"the server inside {package}", "the package has no wheel for this machine or Python")
+    folders = (spec.submodule_search_locations or []) if spec else []
+    found = [path for folder in folders for path in Path(folder).glob(pattern)]
+    if not found:
+        lack(f"the server inside {package}", "the package has no wheel for this machine or Python")
+    return found[0]
 
 
 class Server:

@@ -34,7 +34,7 @@ def program() -> Path:
 
 
 class Proxy:
-    """A running `shoal serve`; a context manager. Every living one is in `Proxy.living`, for the report of a failure."""
+    """A running `shoal serve`; a context manager. The living ones are in `Proxy.living`, for reports of failures."""
 
     living: "list[Proxy]" = []  # noqa: RUF012  (a registry of instances, shared on purpose)
 

@@ -14,7 +14,7 @@ PAUSE_FIRST_S = 0.001
 PAUSE_MAX_S = 0.1
 
 
-def wait_until(condition: Callable[[], T], timeout: float, message: str) -> T:
+def wait_until(condition: Callable[[], T | None], timeout: float, message: str) -> T:
     """Returns the first true value of the condition; fails with the message when there is none within the timeout.
 
     An AssertionError or OSError of the condition counts as "not yet", and is shown when the time is over.

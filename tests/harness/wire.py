@@ -11,7 +11,7 @@ import struct
 from typing import Self, TypeAlias
 
 Reply: TypeAlias = (
-    "str | int | float | bool | bytes | None | ErrorReply | list[Reply] | set[bytes] | dict[bytes, Reply]"
+    "str | int | float | bool | bytes | ErrorReply | list[Reply] | set[bytes] | dict[bytes, Reply] | None"
 )
 
 TIMEOUT_S = 10.0
@@ -113,7 +113,7 @@ class Wire:
         return data
 
     def is_silent(self, seconds: float) -> bool:
-        """Whether nothing comes for so long. Only for what can not be shown in another way: it always takes the time."""
+        """Whether nothing comes for so long. Only for what nothing else can show: it always takes the time."""
         self.socket.settimeout(seconds)
         try:
             self._fill()
