@@ -165,3 +165,122 @@ pub fn hashed_part<'k>(affinity: &Affinity, key: &'k [u8]) -> &'k [u8] {
     }
     affinity.part(key).unwrap_or_else(|| hash_tag(key))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn affinity(rules: &[&str]) -> Affinity {
+        let rules: Vec<String> = rules.iter().map(|rule| rule.to_string()).collect();
+        Affinity::new(&rules).unwrap()
+    }
+
+    fn refusal(rule: &str) -> String {
+        Affinity::new(&[rule.to_owned()]).unwrap_err().reason
+    }
+
+    #[test]
+    fn the_first_matching_rule_decides() {
+        let affinity = affinity(&[
+            "^bull:([^:]+):",
+            "^rq:",
+            "^lock(-signal)?:(.*)",
+            "^(?:a|(b)c)x",
+        ]);
+        let cases: [(&str, Option<&str>); 12] = [
+            ("bull:mail:wait", Some("mail")),
+            ("bull:mail:", Some("mail")),
+            ("bull:mail", None),
+            ("bull::wait", None),
+            ("rq:queue:default", Some("rq:")),
+            ("x-rq:queue", None),
+            ("lock-signal:name", Some("-signal")),
+            ("lock:name", Some("name")),
+            ("lock:", None), // its only group that takes part is empty
+            ("ax", Some("ax")),
+            ("bcx", Some("b")),
+            ("", None),
+        ];
+        for (key, part) in cases {
+            let found = affinity.part(key.as_bytes());
+            assert_eq!(found, part.map(str::as_bytes), "{key}");
+        }
+    }
+
+    #[test]
+    fn an_empty_part_lets_the_next_rule_decide() {
+        let affinity = affinity(&["^q:([^:]*):", "^q:"]);
+        assert_eq!(affinity.part(b"q:a:1"), Some(&b"a"[..]));
+        assert_eq!(affinity.part(b"q::1"), Some(&b"q:"[..]));
+    }
+
+    #[test]
+    fn hash_tags_hold_where_no_rule_matches() {
+        let rules = affinity(&["^rq:"]);
+        assert_eq!(hashed_part(&rules, b"rq:{x}"), b"rq:");
+        assert_eq!(hashed_part(&rules, b"app:{x}:y"), b"x");
+        assert_eq!(hashed_part(&rules, b"app"), b"app");
+        let none = Affinity::default();
+        assert!(none.is_empty() && !rules.is_empty());
+        assert_eq!(hashed_part(&none, b"rq:{x}"), b"x");
+    }
+
+    #[test]
+    fn keys_are_bytes() {
+        let affinity = affinity(&[r"^\xff(.)", "^é(.)"]);
+        assert_eq!(affinity.part(b"\xff\xfe"), Some(&b"\xfe"[..]));
+        assert_eq!(affinity.part("éa".as_bytes()), Some(&b"a"[..]));
+    }
+
+    #[test]
+    fn only_the_head_of_a_key_is_looked_at() {
+        let affinity = affinity(&["z+", "end"]);
+        let mut key = vec![b'a'; AFFINITY_KEY_BYTES_MAX];
+        key.extend_from_slice(b"end");
+        assert_eq!(affinity.part(&key), None);
+        key[AFFINITY_KEY_BYTES_MAX - 1] = b'z';
+        key.extend_from_slice(b"z");
+        assert_eq!(affinity.part(&key), Some(&b"z"[..]));
+    }
+
+    #[test]
+    fn bad_rules_are_refused_with_a_reason() {
+        for rule in [
+            "", "a*", "x?", "^", "$", r"\b", r"\B", "(?m)^", "(?m)$", "a|", "(a)?$", r"\b|zz",
+        ] {
+            assert!(
+                refusal(rule).starts_with("matches the empty string"),
+                "{rule}"
+            );
+        }
+        assert_eq!(refusal("(a"), "unclosed group");
+        assert!(refusal(r"(a)\1").contains("backreferences are not supported"));
+        assert!(refusal("(?=a)b").contains("look-around"));
+        assert!(refusal(r"\p{Greek}").contains("Unicode"));
+        assert!(refusal(&"a".repeat(AFFINITY_PATTERN_MAX + 1)).starts_with("longer than"));
+        assert!(refusal("((a{1,1000}){1,1000}){1,1000}").starts_with("too large"));
+
+        let mut rules = vec!["a".to_owned(); AFFINITY_RULES_MAX];
+        assert!(Affinity::new(&rules).is_ok());
+        rules.push("a".to_owned());
+        let error = Affinity::new(&rules).unwrap_err();
+        assert_eq!(error.index, AFFINITY_RULES_MAX);
+        assert_eq!(
+            error.to_string(),
+            "affinity rule 64 (\"a\"): more than 64 rules"
+        );
+    }
+
+    /// Rules that ruin a backtracking engine: tried on the longest head they must stay far from it. The bound is a
+    /// thousand times what it takes, and some hundred orders of magnitude below what backtracking would.
+    #[test]
+    fn costly_rules_stay_linear() {
+        let affinity = affinity(&["^(a+)+$", "^(a|aa)+x", "(.*)(.*)(.*)(.*)(.*)y"]);
+        let key = [b'a'; AFFINITY_KEY_BYTES_MAX];
+        let mut key = key.to_vec();
+        key[AFFINITY_KEY_BYTES_MAX - 1] = b'!';
+        let start = std::time::Instant::now();
+        assert_eq!(affinity.part(&key), None);
+        assert!(start.elapsed() < std::time::Duration::from_secs(10));
+    }
+}

@@ -296,8 +296,8 @@ fn integer(data: &[u8]) -> Result<(i64, usize), Misfit> {
     Ok((number, end))
 }
 
-/// Reads the type byte's count or length; gives it and where the line ends. `None` when it is negative, longer than
-/// any real one, or incomplete.
+/// Reads the type byte's count or length; gives it and where the line ends. `None` when it is negative, padded
+/// with zeros, longer than any real one, or incomplete.
 #[inline]
 pub(crate) fn counted_header(data: &[u8]) -> Option<(usize, usize)> {
     let mut count = 0_usize;
@@ -311,22 +311,18 @@ pub(crate) fn counted_header(data: &[u8]) -> Option<(usize, usize)> {
         count = count.checked_mul(10)?.checked_add(digit as usize)?;
         at += 1;
     }
-    if at == 1 || data.get(at..at + 2)? != b"\r\n" {
+    let padded = at > 2 && data[1] == b'0';
+    if at == 1 || padded || data.get(at..at + 2)? != b"\r\n" {
         return None;
     }
     Some((count, at + 2))
 }
 
-/// Where the line that contains `from` ends (one past its line feed).
+/// Where the line that begins at `from` ends (one past its line feed). A carriage return alone is malformed.
 fn line_end(data: &[u8], from: usize) -> Option<usize> {
-    let mut at = from;
-    loop {
-        let carriage_return = data.get(at..)?.iter().position(|&byte| byte == b'\r')?;
-        at += carriage_return + 1;
-        if *data.get(at)? == b'\n' {
-            return Some(at + 1);
-        }
-    }
+    let length = data.get(from..)?.iter().position(|&byte| byte == b'\r')?;
+    let feed = from + length + 1;
+    (*data.get(feed)? == b'\n').then_some(feed + 1)
 }
 
 /// The length of the whole RESP element (RESP2 or RESP3, any nesting) at the beginning of `data`; `None` when it is
@@ -372,7 +368,8 @@ fn nested_len(data: &[u8]) -> Option<usize> {
         }
         wanted -= 1;
         at += match rest.first()? {
-            b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => line_end(rest, 1)?,
+            b'+' | b'-' | b':' | b'#' | b',' | b'(' => line_end(rest, 1)?,
+            b'_' => rest.starts_with(b"_\r\n").then_some(3)?,
             b'$' | b'!' | b'=' => string_len(rest)?,
             kind @ (b'*' | b'~' | b'>' | b'%' | b'|') => match counted_header(rest) {
                 Some((count, body)) => {

@@ -189,3 +189,95 @@ fn runs(slots: impl Iterator<Item = u16>) -> Vec<(u16, u16)> {
     }
     runs
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn even_dealing_of_small_numbers() {
+        let cases: [(usize, &[(u16, u16, u16)]); 4] = [
+            (1, &[(0, 16383, 0)]),
+            (2, &[(0, 8191, 0), (8192, 16383, 1)]),
+            (3, &[(0, 5460, 0), (5461, 10922, 1), (10923, 16383, 2)]),
+            (
+                4,
+                &[
+                    (0, 4095, 0),
+                    (4096, 8191, 1),
+                    (8192, 12287, 2),
+                    (12288, 16383, 3),
+                ],
+            ),
+        ];
+        for (shards, ranges) in cases {
+            assert_eq!(Slots::even(shards).ranges(), ranges);
+        }
+    }
+
+    #[test]
+    fn even_dealing_is_contiguous_and_even() {
+        for shards in [
+            1, 2, 3, 5, 6, 7, 9, 10, 11, 13, 100, 1000, 4096, 5000, 16383, 16384,
+        ] {
+            let ranges = Slots::even(shards).ranges();
+            assert_eq!(ranges.len(), shards);
+            let sizes = ranges.iter().map(|(first, last, _)| last - first);
+            assert!(
+                sizes.clone().max().unwrap() - sizes.min().unwrap() <= 1,
+                "{shards}"
+            );
+            assert!(ranges
+                .iter()
+                .map(|range| usize::from(range.2))
+                .eq(0..shards));
+        }
+        assert_eq!(Slots::even(0), Slots::even(1));
+        assert_eq!(Slots::even(20_000), Slots::even(SLOTS));
+    }
+
+    #[test]
+    fn ranges_come_back_joined_and_sorted() {
+        let given = [(8192, 16383, 0), (1, 1, 1), (2, 8191, 1), (0, 0, 2)];
+        let slots = Slots::from_ranges(&given, 4).unwrap();
+        assert_eq!(slots.ranges(), [(0, 0, 2), (1, 8191, 1), (8192, 16383, 0)]);
+        assert_eq!(Slots::from_ranges(&slots.ranges(), 3).unwrap(), slots);
+        assert_eq!(slots.shard(8192), 0);
+        assert_eq!(slots.shard(8191), 1);
+        assert_eq!(slots.shard(u16::MAX), slots.shard(16383));
+    }
+
+    #[test]
+    fn bad_ranges_are_named() {
+        let cases: [(&[(u16, u16, u16)], &str); 7] = [
+            (&[], "given to no shard: slots 0-16383"),
+            (&[(1, 4, 0), (6, 16383, 1)], "given to no shard: slots 0, 5"),
+            (
+                &[(0, 9, 0), (5, 16383, 1)],
+                "given more than once: slots 5-9",
+            ),
+            (&[(0, 16383, 0), (3, 3, 0)], "given more than once: slots 3"),
+            (
+                &[(0, 16383, 2)],
+                "slots 0-16383: shard index 2 is unknown, there are 2 shards",
+            ),
+            (
+                &[(0, 16384, 0)],
+                "slots 0-16384: a range goes upwards and ends at 16383 at most",
+            ),
+            (
+                &[(5, 4, 0)],
+                "slots 5-4: a range goes upwards and ends at 16383 at most",
+            ),
+        ];
+        for (ranges, text) in cases {
+            assert_eq!(Slots::from_ranges(ranges, 2).unwrap_err().to_string(), text);
+        }
+        let holes: Vec<_> = (0..40).map(|slot| (slot * 2, slot * 2, 0)).collect();
+        let text = Slots::from_ranges(&holes, 1).unwrap_err().to_string();
+        assert_eq!(
+            text,
+            "given to no shard: slots 1, 3, 5, 7, 9, 11, 13, 15 and 32 more ranges"
+        );
+    }
+}
