@@ -457,7 +457,7 @@ fn merged(kind: Merge, parts: &[&str]) -> String {
     let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
     let mut out = Vec::new();
     merge(kind, &parts, &[0, 1, 0], Proto::Resp2, 0, &mut out);
-    String::from_utf8(out).unwrap()
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[test]

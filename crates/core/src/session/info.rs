@@ -70,18 +70,26 @@ pub fn merge_info(parts: &[&[u8]], own: &Own, sections: &[&[u8]]) -> Vec<u8> {
             .iter()
             .any(|argument| SECTIONS_WITH_OURS.iter().any(|name| asks(argument, name)));
 
+    let texts: Vec<&[u8]> = if only_ours {
+        Vec::new()
+    } else {
+        parts.iter().filter_map(|part| text_of(part)).collect()
+    };
     let mut table = Table::default();
-    if !only_ours {
-        for text in parts.iter().filter_map(|part| text_of(part)) {
-            collect(text, &mut table);
-        }
+    for text in &texts {
+        collect(text, &mut table);
     }
-    let mut out = Vec::with_capacity(parts.first().map_or(0, |part| part.len()) + 256);
+    let mut out = Vec::with_capacity(texts.first().map_or(0, |text| text.len()) + 256);
     for (name, fields) in &table.rows {
         if !out.is_empty() {
             out.extend_from_slice(b"\r\n");
         }
-        write_section(name, fields, own, &mut out);
+        let section = Section {
+            name,
+            fields,
+            shards: texts.len(),
+        };
+        write_section(&section, own, &mut out);
     }
     if with_ours {
         if !out.is_empty() {
@@ -142,6 +150,14 @@ impl<'t, T: Default> Table<'t, T> {
 /// All values of one field, one per shard that has it.
 type Values<'t> = Vec<&'t [u8]>;
 
+/// One section with the values of all shards.
+struct Section<'s, 't> {
+    name: &'t [u8],
+    fields: &'s Table<'t, Values<'t>>,
+    /// How many shards answered, whether they have this section or not.
+    shards: usize,
+}
+
 /// The text inside a bulk or verbatim string.
 fn text_of(part: &[u8]) -> Option<&[u8]> {
     let (&kind, _) = part.split_first()?;
@@ -180,19 +196,19 @@ fn cut(text: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
     Some((&text[..at], &text[at + 1..]))
 }
 
-fn write_section(name: &[u8], fields: &Table<Values>, own: &Own, out: &mut Vec<u8>) {
-    if !name.is_empty() {
+fn write_section(section: &Section, own: &Own, out: &mut Vec<u8>) {
+    if !section.name.is_empty() {
         out.extend_from_slice(b"# ");
-        out.extend_from_slice(name);
+        out.extend_from_slice(section.name);
         out.extend_from_slice(b"\r\n");
     }
-    let mut rows: Vec<&(&[u8], Values)> = fields.rows.iter().collect();
-    if name == b"Keyspace" {
+    let mut rows: Vec<&(&[u8], Values)> = section.fields.rows.iter().collect();
+    if section.name == b"Keyspace" {
         // A database that the first shard lacks still belongs between its neighbours.
-        rows.sort_by_key(|(name, _)| name.strip_prefix(b"db").and_then(number));
+        rows.sort_by_key(|(field, _)| field.strip_prefix(b"db").and_then(number));
     }
     for (field, values) in rows {
-        match rule_of(name, field) {
+        match rule_of(section.name, field) {
             Rule::Drop => {}
             Rule::Lines => {
                 let mut seen = HashSet::new();
@@ -200,7 +216,7 @@ fn write_section(name: &[u8], fields: &Table<Values>, own: &Own, out: &mut Vec<u
                     write_line(field, value, out);
                 }
             }
-            rule => write_line(field, &merged(rule, field, values, fields, name, own), out),
+            rule => write_line(field, &merged(rule, field, values, section, own), out),
         }
     }
 }
@@ -212,21 +228,13 @@ fn write_line(field: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The one value of a field. `fields` is its section, for rules that look at neighbours.
-fn merged(
-    rule: Rule,
-    field: &[u8],
-    values: &[&[u8]],
-    fields: &Table<Values>,
-    section: &[u8],
-    own: &Own,
-) -> Vec<u8> {
+/// The one value of a field, by a rule that may look at its neighbours in the section.
+fn merged(rule: Rule, field: &[u8], values: &[&[u8]], section: &Section, own: &Own) -> Vec<u8> {
     let first = values.first().copied().unwrap_or_default();
     // Neighbours are numbers that are merged by simple rules: this goes one step deep.
     let neighbour = |name: &[u8]| -> Option<f64> {
-        let values = fields.get(name)?;
-        let value = simple(rule_of(section, name), values)?;
-        std::str::from_utf8(&value).ok()?.parse().ok()
+        let value = simple(rule_of(section.name, name), section.fields.get(name)?)?;
+        Some(number(&value)?.rounded())
     };
     let name = |name: &'static str| neighbour(name.as_bytes());
     let computed = match rule {
@@ -235,6 +243,10 @@ fn merged(
             none if none.is_empty() => simple(Rule::Min, values),
             some => Some(some.into_bytes()),
         },
+        // What one shard computed of itself is more exact than what we would compute of its rounded figures.
+        Rule::Human | Rule::Ratio(..) | Rule::Percent(..) | Rule::List if section.shards == 1 => {
+            None
+        }
         Rule::Version if !own.redis_version.is_empty() => Some(own.redis_version.into()),
         Rule::Human => field
             .strip_suffix(b"_human")
@@ -301,7 +313,7 @@ fn merged_list(lists: &[&[u8]]) -> Vec<u8> {
     }
     let added = |name: &[u8]| -> Option<f64> {
         let value = simple(Rule::Sum, table.get(name)?)?;
-        std::str::from_utf8(&value).ok()?.parse().ok()
+        Some(number(&value)?.rounded())
     };
     let mut out = Vec::new();
     for (name, values) in &table.rows {
@@ -332,8 +344,8 @@ fn average_ttl(lists: &[&[u8]]) -> Vec<u8> {
             list.split(|&byte| byte == b',')
                 .filter_map(|pair| cut(pair, b'='))
                 .find(|(name, _)| *name == wanted)
-                .and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok())
-                .unwrap_or_default()
+                .and_then(|(_, value)| number(value))
+                .map_or(0.0, Number::rounded)
         };
         let expires = value(b"expires");
         weighted += value(b"avg_ttl") * expires;

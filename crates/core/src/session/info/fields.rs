@@ -83,6 +83,7 @@ const FIELDS: &[(&str, Rule)] = &[
     // Several shards may run on one machine, and scripts and functions are loaded on all: adding would count twice.
     ("total_system_memory", Rule::Max),
     ("number_of_*", Rule::Max),
+    ("used_memory_peak_time", Rule::Max),
     ("maxmemory", Rule::SumOfLimits),
     ("maxmemory_policy", Rule::First),
     (
@@ -116,6 +117,8 @@ const FIELDS: &[(&str, Rule)] = &[
     ("aof_current_size", Rule::Sum),
     ("aof_base_size", Rule::Sum),
     ("aof_buffer_length", Rule::Sum),
+    ("aof_pending_bio_fsync", Rule::Sum),
+    ("aof_delayed_fsync", Rule::Sum),
     ("loading_start_time", Rule::Min),
     ("loading_total_bytes", Rule::Sum),
     ("loading_loaded_bytes", Rule::Sum),
@@ -145,6 +148,7 @@ const FIELDS: &[(&str, Rule)] = &[
     ("slave_repl_offset", Rule::Drop),
     ("slave_priority", Rule::Drop),
     ("replica_announced", Rule::Drop),
+    ("replicas_repl_*", Rule::Sum),
     ("repl_backlog_size", Rule::Sum),
     ("repl_backlog_histlen", Rule::Sum),
     // Cluster, Scripting Engines

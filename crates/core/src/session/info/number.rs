@@ -63,6 +63,11 @@ pub(super) fn sum(numbers: impl Iterator<Item = Number>) -> Option<Number> {
 }
 
 impl Number {
+    /// As nearly as a float can hold it; never infinite.
+    pub(super) fn rounded(self) -> f64 {
+        self.billionths as f64 / 1e9
+    }
+
     /// As the servers would write it.
     pub(super) fn text(self) -> Vec<u8> {
         let billion = 1_000_000_000;
