@@ -1,0 +1,317 @@
+"""Reads the configuration file and turns it into a `Config`: a topology and a few settings of the process.
+
+    file -> tomllib -> config_model (types, unknown keys) -> this file (meaning) -> Topology (checked as a whole)
+
+All problems of all stages are reported together, each with its place ("shoal.toml:12: keyspace.main.shards[2]: ...").
+pydantic ends here: what comes out is frozen dataclasses, and nothing that comes out prints a password.
+
+Warnings are things that work and are probably not meant: they are logged by `serve` and shown by `check`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING
+
+from shoal import places
+from shoal.core import check_affinity, limit
+from shoal.endpoint import Endpoint, parse_endpoint
+from shoal.errors import ConfigError, Problem
+from shoal.password import others_can_read, read_password_env, read_password_file
+from shoal.topology import (
+    DEFAULT_USER,
+    Keyspace,
+    Shard,
+    SlotRange,
+    Topology,
+    User,
+    deal_slots,
+    parse_slots,
+    topology_problems,
+)
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+    from shoal.config_model import FileTable, KeyspaceTable, ShardTable, UserTable
+    from shoal.places import Path
+
+# A larger file is something else that was named by mistake.
+CONFIG_BYTES_MAX = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that `shoal serve` needs to know."""
+
+    topology: Topology
+    workers: int = 1
+    admin: Endpoint | None = None
+    log: str = "logfmt"
+    log_level: str = "info"
+    drain_timeout_ms: int = 5_000
+    warnings: tuple[str, ...] = ()
+
+
+def load_config(file: FilePath) -> Config:
+    """Reads and checks a file. Raises ConfigError with everything that is wrong with it."""
+    try:
+        with file.open("rb") as stream:
+            raw = stream.read(CONFIG_BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigError([Problem(f"cannot read {file}: {error.strerror}")]) from None
+    if len(raw) > CONFIG_BYTES_MAX:
+        raise ConfigError([Problem(f"longer than {CONFIG_BYTES_MAX} bytes: not a configuration file", file=str(file))])
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError([Problem("not UTF-8 text", file=str(file))]) from None
+    return parse_config(text, file, private=not others_can_read(file))
+
+
+def parse_config(text: str, file: FilePath, *, private: bool = True) -> Config:
+    """Reads and checks the text of a file; `private` says that nobody else can read it."""
+    from shoal.config_model import read_model
+
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([_syntax_problem(error, file)]) from None
+    reader = _Reader(file, places.find_places(text), private=private)
+    model, left_out, found = read_model(raw)
+    for path, what in found:
+        reader.wrong(path, what)
+    config = reader.config(model, left_out) if model is not None else None
+    if config is None or reader.problems:
+        raise ConfigError(sorted(reader.problems, key=lambda problem: problem.line or 0))
+    return config
+
+
+def _syntax_problem(error: tomllib.TOMLDecodeError, file: FilePath) -> Problem:
+    what, _, place = str(error).partition(" (at line ")
+    line = place.partition(",")[0]
+    return Problem(f"not valid TOML: {what}", file=str(file), line=int(line) if line.isdecimal() else None)
+
+
+class _Reader:
+    """Gathers problems and warnings while the model becomes a Config."""
+
+    def __init__(self, file: FilePath, lines: dict[Path, int], *, private: bool) -> None:
+        self.file = file
+        self.lines = lines
+        self.private = private
+        self.problems: list[Problem] = []
+        self.warnings: list[str] = []
+        self.left_out: set[Path] = set()
+
+    def wrong(self, path: Path, text: str) -> None:
+        line = places.line_of(self.lines, path)
+        self.problems.append(Problem(text, places.format_path(path), str(self.file), line))
+
+    def config(self, model: FileTable, left_out: set[Path]) -> Config | None:
+        self.left_out = left_out
+        if not model.keyspace and not any(path[0] == "keyspace" for path in left_out):
+            self.wrong(
+                ("keyspace",), 'there is no keyspace; begin with [keyspace.main] and shards = ["127.0.0.1:7001"]'
+            )
+        if model.workers > limit("WORKERS_MAX"):
+            self.wrong(("workers",), f"must be at most {limit('WORKERS_MAX')}")
+        admin = self.endpoint(("admin",), model.admin, port_min=0) if model.admin is not None else None
+        keyspaces = [self.keyspace(("keyspace", name), table) for name, table in model.keyspace.items()]
+        whole = [keyspace for keyspace in keyspaces if keyspace is not None]
+        for path, text in topology_problems(whole) if whole else []:
+            self.wrong(path, text)
+        for keyspace in whole:
+            if admin is not None and admin.port and admin == keyspace.listen:
+                self.wrong(("admin",), f"keyspace {keyspace.name} listens on {admin}")
+            self.warnings += exposure_warnings(keyspace)
+        if self.problems or len(whole) < len(keyspaces):
+            return None
+        return Config(
+            topology=Topology(tuple(whole)),
+            workers=model.workers,
+            admin=admin,
+            log=model.log,
+            log_level=model.log_level,
+            drain_timeout_ms=model.drain_timeout_ms,
+            warnings=tuple(self.warnings),
+        )
+
+    def keyspace(self, path: Path, table: KeyspaceTable) -> Keyspace | None:
+        """One keyspace; None when it cannot be built. Whatever is wrong has been noted."""
+        self.distribution((*path, "distribution"), table.distribution)
+        for index, rule in enumerate(table.affinity):
+            complaint = check_affinity(rule)
+            if complaint is not None:
+                self.wrong((*path, "affinity", index), complaint)
+        if len(table.affinity) > limit("AFFINITY_RULES_MAX"):
+            self.wrong((*path, "affinity"), f"at most {limit('AFFINITY_RULES_MAX')} rules")
+        listen = self.endpoint((*path, "listen"), table.listen, port_min=0)
+        users = self.users(path, table)
+        shards = self.shards(path, table)
+        slots = self.slots(path, table) if shards is not None else None
+        if listen is None or shards is None or slots is None:
+            return None
+        return Keyspace(
+            name=str(path[-1]),
+            listen_host=listen.host,
+            listen_port=listen.port,
+            shards=shards,
+            slots=slots,
+            affinity=tuple(table.affinity),
+            users=users,
+            unknown_commands_first_key=table.unknown_commands == "first-key",
+            timeout_ms=table.timeout_ms,
+            max_clients=table.max_clients,
+        )
+
+    def distribution(self, path: Path, name: str) -> None:
+        from shoal.config_model import LATER_DISTRIBUTIONS
+
+        if name in LATER_DISTRIBUTIONS:
+            self.wrong(path, f'"{name}" is not yet supported; for now "slots" is the only distribution')
+        elif name != "slots":
+            self.wrong(path, 'must be "slots"')
+
+    def endpoint(self, path: Path, text: str, *, port_min: int = 1) -> Endpoint | None:
+        try:
+            return parse_endpoint(text, port_min=port_min)
+        except ValueError as error:
+            self.wrong(path, str(error))
+            return None
+
+    def shards(self, path: Path, table: KeyspaceTable) -> tuple[Shard, ...] | None:
+        if (*path, "shards") in self.left_out or (*path, "shard") in self.left_out:
+            return None
+        if (table.shards is None) == (table.shard is None):
+            text = 'shards are missing; add shards = ["127.0.0.1:7001", ...]'
+            if table.shards is not None:
+                text = "write either shards = [...] or [[shard]] tables, not both"
+            self.wrong((*path, "shards"), text)
+            return None
+        username, password = self.server_login(path, table)
+        shards: list[Shard | None] = []
+        for index, address in enumerate(table.shards or ()):
+            endpoint = self.endpoint((*path, "shards", index), address)
+            shards.append(_shard(f"s{index}", endpoint, username, password))
+        for index, entry in enumerate(table.shard or ()):
+            shards.append(self.shard((*path, "shard", index), entry, index, (username, password)))
+        if not shards:
+            self.wrong((*path, "shards"), "there is no shard")
+        elif len(shards) > limit("SHARDS_MAX"):
+            self.wrong((*path, "shards"), f"at most {limit('SHARDS_MAX')} shards")
+        whole = tuple(shard for shard in shards if shard is not None)
+        return whole if whole and len(whole) == len(shards) else None
+
+    def shard(self, path: Path, entry: ShardTable, index: int, login: tuple[str | None, str | None]) -> Shard | None:
+        endpoint = self.endpoint((*path, "address"), entry.address)
+        password = self.password(path, "password", entry)
+        if password is None and entry.username is None:
+            username, password = login
+        else:
+            username = entry.username
+        if entry.username is not None and password is None and not self.has_left_out(path, "password"):
+            self.wrong((*path, "username"), "there is a username but no password")
+            return None
+        name = entry.name if entry.name is not None else f"s{index}"
+        return _shard(name, endpoint, username, password)
+
+    def slots(self, path: Path, table: KeyspaceTable) -> tuple[SlotRange, ...] | None:
+        """Dealt evenly, unless the shards say which they own; then all of them must."""
+        entries = table.shard or []
+        if any(self.has_left_out((*path, "shard", index), "slots") for index in range(len(entries))):
+            return None
+        if all(entry.slots is None for entry in entries):
+            return deal_slots(len(entries) or len(table.shards or ()))
+        parts: list[SlotRange] = []
+        sound = True
+        for index, entry in enumerate(entries):
+            if entry.slots is None:
+                self.wrong(
+                    (*path, "shard", index), "has no slots, though other shards have: give them to all or to none"
+                )
+                sound = False
+            for position, text in enumerate(entry.slots or ()):
+                try:
+                    parts.append(SlotRange(*parse_slots(text), index))
+                except ValueError as error:
+                    self.wrong((*path, "shard", index, "slots", position), str(error))
+                    sound = False
+        return tuple(sorted(parts)) if sound else None
+
+    def users(self, path: Path, table: KeyspaceTable) -> tuple[User, ...]:
+        users: list[User] = []
+        password = self.password(path, "password", table)
+        if password is not None:
+            users.append(User(DEFAULT_USER, password))
+        for index, entry in enumerate(table.user):
+            place = (*path, "user", index)
+            secret = self.password(place, "password", entry)
+            if any(user.name == entry.name for user in users):
+                self.wrong((*place, "name"), f'there is already a user "{entry.name}"')
+            elif secret is not None:
+                users.append(User(entry.name, secret))
+            elif not self.problems_under(place):
+                self.wrong(place, f'user "{entry.name}" has no password')
+        return tuple(users)
+
+    def server_login(self, path: Path, table: KeyspaceTable) -> tuple[str | None, str | None]:
+        password = self.password(path, "server_password", table)
+        if table.server_username is not None and password is None and not self.has_left_out(path, "server_password"):
+            self.wrong((*path, "server_username"), "there is a server_username but no server_password")
+            return None, None
+        return table.server_username, password
+
+    def password(self, path: Path, key: str, table: KeyspaceTable | ShardTable | UserTable) -> str | None:
+        """The password `key` of a table, in whichever of its three spellings; None when there is none."""
+        written: SecretStr | None = getattr(table, key)
+        in_file: str | None = getattr(table, f"{key}_file")
+        in_environment: str | None = getattr(table, f"{key}_env")
+        given = [value for value in (written, in_file, in_environment) if value is not None]
+        if len(given) > 1:
+            self.wrong((*path, key), f"give only one of {key}, {key}_file and {key}_env")
+            return None
+        place = (*path, f"{key}_env" if in_file is None else f"{key}_file")
+        try:
+            if in_file is not None:
+                source = self.file.parent / FilePath(in_file).expanduser()
+                if others_can_read(source):
+                    self.warnings.append(f"{places.format_path(place)}: other users can read {source}")
+                return read_password_file(source)
+            if in_environment is not None:
+                return read_password_env(in_environment)
+        except ValueError as error:
+            self.wrong(place, str(error))
+            return None
+        if written is None:
+            return None
+        if not written.get_secret_value():
+            self.wrong((*path, key), "is empty")
+        elif not self.private:
+            self.warnings.append(
+                f"{places.format_path((*path, key))}: other users can read this file; chmod 600 it or use {key}_file"
+            )
+        return written.get_secret_value()
+
+    def has_left_out(self, path: Path, key: str) -> bool:
+        """Whether something about this key was already reported, so that a second complaint would be noise."""
+        return any(left[: len(path)] == path and str(left[-1]).startswith(key) for left in self.left_out) or (
+            self.problems_under((*path, key))
+        )
+
+    def problems_under(self, path: Path) -> bool:
+        prefix = places.format_path(path)
+        return any(problem.path.startswith(prefix) for problem in self.problems)
+
+
+def exposure_warnings(keyspace: Keyspace) -> list[str]:
+    """What a keyspace lays open, and perhaps not on purpose."""
+    if keyspace.users or keyspace.listen.is_loopback:
+        return []
+    return [f"keyspace.{keyspace.name}: everyone who can reach {keyspace.listen} may use it: there is no password"]
+
+
+def _shard(name: str, endpoint: Endpoint | None, username: str | None, password: str | None) -> Shard | None:
+    return None if endpoint is None else Shard(name, endpoint.host, endpoint.port, username, password)

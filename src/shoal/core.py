@@ -1,0 +1,72 @@
+"""The one door to `shoal._core`: imported when first needed, with a clear error when it has not been built.
+
+Everything else in the control plane that needs a plain answer of the core (is this rule good, where does this key go,
+how large may that be) asks here. Rejected: importing the core at the top of each module. Then `shoal --help` would
+load it, and a missing build would be a traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+from shoal.errors import CoreMissingError
+
+if TYPE_CHECKING:
+    from shoal._core import Proxy
+    from shoal.topology import Topology
+
+
+@cache
+def require_core() -> None:
+    """Does nothing when the core can be imported; raises CoreMissingError when not."""
+    try:
+        import shoal._core  # noqa: F401  (only whether it can be imported)
+    except ImportError as error:
+        raise CoreMissingError(f"the data plane is not built for this Python: run make build ({error})") from None
+
+
+def core_version() -> str:
+    """The version of core and package: they are built together."""
+    require_core()
+    from shoal import _core
+
+    return _core.version()
+
+
+@cache
+def _limits() -> dict[str, int]:
+    require_core()
+    from shoal import _core
+
+    return {name: value for name, value, _, _ in _core.limits()}
+
+
+def limit(name: str) -> int:
+    """A bound of the core by its name in `limits.rs`; KeyError for a name that it does not have."""
+    return _limits()[name]
+
+
+def check_affinity(rule: str) -> str | None:
+    """None when the rule is usable, else what is wrong with it."""
+    require_core()
+    from shoal import _core
+
+    return _core.check_affinity(rule)
+
+
+def locate(key: bytes, affinity: Sequence[str]) -> tuple[int, int, int]:
+    """(start, end, slot): the bytes of the key that are hashed, and the slot they give."""
+    require_core()
+    from shoal import _core
+
+    return _core.locate(key, affinity)
+
+
+def start_proxy(topology: Topology, workers: int) -> Proxy:
+    """Starts the data plane. Raises OSError and ValueError as the core does."""
+    require_core()
+    from shoal import _core
+
+    return _core.Proxy(topology.keyspaces, workers)

@@ -1,0 +1,51 @@
+"""Whether an address can be listened on, and the one clear line when it cannot.
+
+The core binds its own listeners, on several sockets with SO_REUSEPORT when there are several workers. The kernel
+would let a second shoal of the same user share such a port in silence, so every address is first tried here without
+that option, before anything is started.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from shoal.endpoint import Endpoint
+from shoal.errors import ListenError
+
+
+def bind(endpoint: Endpoint, hint: str = "") -> socket.socket:
+    """A bound TCP socket that does not listen yet. Raises ListenError; `hint` says what to do about it."""
+    try:
+        found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise ListenError(f"cannot listen on {endpoint}: {error.strerror}") from None
+    family, kind, protocol, _, address = found[0]
+    tried = socket.socket(family, kind, protocol)
+    try:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        tried.bind(address)
+    except OSError as error:
+        tried.close()
+        raise listen_error(endpoint, error, hint) from None
+    return tried
+
+
+def check_free(endpoint: Endpoint, hint: str = "") -> None:
+    """Raises ListenError when the address cannot be listened on; leaves nothing bound."""
+    bind(endpoint, hint).close()
+
+
+def listen_error(endpoint: Endpoint, error: OSError, hint: str = "") -> ListenError:
+    """The line for a failed bind."""
+    reason = os.strerror(error.errno).lower() if error.errno else str(error)
+    if error.errno == errno.EADDRINUSE:
+        advice = f"another shoal? choose another with {hint}" if hint else "another shoal?"
+    elif error.errno == errno.EACCES:
+        advice = "ports below 1024 need a privilege"
+    elif error.errno == errno.EADDRNOTAVAIL:
+        advice = "this machine has no such address"
+    else:
+        advice = ""
+    return ListenError(f"cannot listen on {endpoint}: {reason}" + (f" ({advice})" if advice else ""))

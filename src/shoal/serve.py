@@ -1,0 +1,231 @@
+"""The run loop of `shoal serve` and `shoal up`: start everything, wait, stop everything in the right order.
+
+    signals -> file limit -> addresses tried -> admin socket bound -> [fleet] -> proxy -> admin answers -> "ready"
+    first signal: proxy stops accepting and drains -> events written -> admin stops -> [fleet stops] -> exit 0
+
+Whatever fails on the way up, what was started before it is stopped in reverse, so nothing is left running. The main
+thread only waits for signals: it must stay free for their handlers and be the one that starts child processes
+(their death signal is tied to the thread that started them). A thread of its own carries the core's events to the log.
+"""
+
+from __future__ import annotations
+
+import resource
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from shoal import metrics
+from shoal.core import core_version, start_proxy
+from shoal.errors import EXIT_OK, UsageError
+from shoal.listening import check_free, listen_error
+from shoal.signals import Signals, StopRequested
+
+if TYPE_CHECKING:
+    from shoal._core import Proxy, ShardStatus
+    from shoal.endpoint import Endpoint
+    from shoal.log import Log
+    from shoal.topology import Topology
+
+EVENT_WAIT_MS = 200
+# Besides clients: the interpreter, the admin port, the embedded servers' pipes, a margin.
+FILES_RESERVED = 200
+
+
+class Fleet(Protocol):
+    """What the run loop does with the embedded servers of `shoal up`."""
+
+    def start(self, signals: Signals) -> Topology:
+        """Starts all of them and waits until they answer. Raises; then `stop` is still called."""
+
+    def supervise(self) -> float | None:
+        """Looks after dead ones; answers the seconds until it wants to be called again, None: no wish."""
+
+    def restarts(self) -> list[tuple[str, int]]:
+        """How often each shard was started again."""
+
+    def abandon(self) -> None:
+        """Asks all to end without waiting; safe in a signal handler."""
+
+    def stop(self, signals: Signals) -> None:
+        """Ends all, waiting for them; idempotent."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to run, apart from the topology."""
+
+    listens: tuple[Endpoint, ...]
+    admin: Endpoint | None
+    workers: int
+    drain_timeout_ms: int
+    listen_hint: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Running:
+    """What runs, once it does; `announce` gets this."""
+
+    topology: Topology
+    addresses: tuple[tuple[str, str], ...]
+    admin: Endpoint | None
+
+
+class LiveView:
+    """The running proxy as the admin port sees it."""
+
+    def __init__(self, proxy: Proxy, epoch: int, fleet: Fleet | None) -> None:
+        self._proxy = proxy
+        self._epoch = epoch
+        self._fleet = fleet
+        self.is_stopping = False
+
+    def metrics(self) -> str:
+        from shoal import _core
+
+        restarts = self._fleet.restarts() if self._fleet is not None else []
+        own = metrics.control_samples(core_version(), self._epoch, self._proxy.events_dropped(), restarts)
+        bounds_us = _core.histogram_bounds_us()
+        core_text = metrics.render(_core.metric_declarations(), self._proxy.samples(), bounds_us)
+        return core_text + metrics.render(metrics.CONTROL_METRICS, own, ())
+
+    def shards(self) -> Sequence[ShardStatus]:
+        return self._proxy.shards()
+
+    def stopping(self) -> bool:
+        return self.is_stopping
+
+
+def run(
+    settings: Settings,
+    topology: Callable[[Signals], Topology],
+    log: Log,
+    announce: Callable[[Running], None],
+    fleet: Fleet | None = None,
+) -> int:
+    """Runs until a signal ends it; answers the exit code. Raises ShoalError when something cannot start."""
+    last_words = fleet.abandon if fleet is not None else lambda: None
+    with Signals(last_words) as signals, ExitStack() as closing:
+        log.write("debug", "starting", version=core_version(), workers=settings.workers)
+        for warning in settings.warnings:
+            log.write("warning", "config-warning", text=warning)
+        with suppress(StopRequested):  # a signal while starting: the stack stops what had been started
+            _run(settings, topology, log, announce, fleet, signals, closing)
+        log.write("info", "stopping", reason=signals.name, drain_timeout_ms=settings.drain_timeout_ms)
+    return EXIT_OK
+
+
+def _run(
+    settings: Settings,
+    topology: Callable[[Signals], Topology],
+    log: Log,
+    announce: Callable[[Running], None],
+    fleet: Fleet | None,
+    signals: Signals,
+    closing: ExitStack,
+) -> None:
+    from shoal.admin import AdminPort
+
+    for endpoint in settings.listens:
+        check_free(endpoint, settings.listen_hint)
+    admin = AdminPort(settings.admin, log, "--admin") if settings.admin is not None else None
+    if fleet is not None:
+        closing.callback(fleet.stop, signals)
+    if admin is not None:
+        closing.callback(admin.stop)
+    plan = topology(signals)
+    raise_file_limit(plan, settings.workers, log)
+    signals.raise_if_stopping()
+    proxy = _start(plan, settings)
+    view = LiveView(proxy, plan.epoch, fleet)
+    pump = EventPump(proxy, log)
+    pump.start()
+    closing.callback(pump.stop)
+    closing.callback(_drain, proxy, view, settings.drain_timeout_ms, log)
+    if admin is not None:
+        admin.start(view)
+    addresses = tuple(proxy.addresses())
+    for keyspace, address in addresses:
+        log.write("info", "ready", keyspace=keyspace, listen=address)
+    announce(Running(plan, addresses, admin.endpoint if admin is not None else None))
+    while not signals.stop_requested:
+        signals.wait(fleet.supervise() if fleet is not None else None)
+
+
+def _start(plan: Topology, settings: Settings) -> Proxy:
+    try:
+        return start_proxy(plan, settings.workers)
+    except OSError as error:
+        # The address was free a moment ago. The core's text names it; the errno makes the usual line.
+        for keyspace in plan.keyspaces:
+            if str(keyspace.listen) in str(error):
+                raise listen_error(keyspace.listen, error, settings.listen_hint) from None
+        raise UsageError(f"cannot listen: {error}") from None
+    except ValueError as error:
+        raise UsageError(f"the data plane refuses this configuration: {error}") from None
+
+
+def _drain(proxy: Proxy, view: LiveView, drain_timeout_ms: int, log: Log) -> None:
+    """Stops the proxy in a thread, so that this one keeps running the handler of a second signal."""
+    view.is_stopping = True
+    answers: list[bool] = []
+    thread = threading.Thread(target=lambda: answers.append(proxy.stop(drain_timeout_ms)), name="shoal-drain")
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.1)
+    drained = answers == [True]
+    log.write("info" if drained else "warning", "stopped", drained="yes" if drained else "no")
+
+
+class EventPump:
+    """Carries events from the core to the log until told to stop; then writes what is left."""
+
+    def __init__(self, proxy: Proxy, log: Log) -> None:
+        self._proxy = proxy
+        self._log = log
+        self._done = threading.Event()
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._carry, name="shoal-events", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns when everything that the core had to say is written."""
+        self._done.set()
+        self._thread.join()
+        while events := self._proxy.next_events(0):
+            for event in events:
+                self._log.event(event)
+        self._report_dropped()
+
+    def _carry(self) -> None:
+        while not self._done.is_set():
+            for event in self._proxy.next_events(EVENT_WAIT_MS):
+                self._log.event(event)
+            self._report_dropped()
+
+    def _report_dropped(self) -> None:
+        dropped = self._proxy.events_dropped()
+        if dropped > self._dropped:
+            self._log.write("warning", "events-dropped", count=dropped - self._dropped)
+            self._dropped = dropped
+
+
+def raise_file_limit(plan: Topology, workers: int, log: Log) -> None:
+    """Raises the soft limit of open files to the hard one, and says when that is less than max_clients needs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+        except (ValueError, OSError) as error:
+            log.write("warning", "file-limit", limit=soft, reason=f"cannot be raised to {hard}: {error}")
+    wanted = FILES_RESERVED + sum(
+        keyspace.max_clients + workers * len(keyspace.shards) * 2 for keyspace in plan.keyspaces
+    )
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        log.write("warning", "file-limit", limit=soft, wanted=wanted, reason="too low for max_clients")

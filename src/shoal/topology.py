@@ -1,0 +1,244 @@
+"""The topology: which keyspaces there are, where each listens, and which shard owns which slot.
+
+Everything here is a frozen value. The dataclasses satisfy the specs of `shoal._core` by attribute, so a topology
+built here is what the data plane runs, without translation. It carries an epoch; the larger epoch wins.
+
+What must stay true (`Topology` refuses anything else, and names every problem at once):
+  - in each keyspace every slot from 0 to 16383 belongs to exactly one shard, and every shard owns some;
+  - no two shards of a keyspace have the same name or the same endpoint;
+  - no two keyspaces listen on the same address, and no shard is one of our own listeners (a loop).
+
+Rejected: keeping slots as a list of 16384 shard numbers. Ranges are what people write and read, and the core
+builds its flat table from them once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from shoal.endpoint import Endpoint
+from shoal.errors import Problem, TopologyError
+from shoal.places import Path, format_path
+
+SLOT_COUNT = 16384
+
+TIMEOUT_MS_DEFAULT = 10_000
+MAX_CLIENTS_DEFAULT = 10_000
+DEFAULT_USER = "default"
+
+# Names become metric labels and parts of log lines: plain characters only.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One owner of a disjoint part of the keys, and how to reach it."""
+
+    name: str
+    host: str
+    port: int
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return Endpoint(self.host, self.port)
+
+
+@dataclass(frozen=True, order=True)
+class SlotRange:
+    """The slots `first` to `last`, both included, of the shard with this index."""
+
+    first: int
+    last: int
+    shard: int
+
+    @property
+    def count(self) -> int:
+        return self.last - self.first + 1
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+
+@dataclass(frozen=True)
+class User:
+    """Someone who may connect; "default" is the user of a plain `AUTH <password>`."""
+
+    name: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Keyspace:
+    """One listener with its shards."""
+
+    name: str
+    listen_host: str
+    listen_port: int
+    shards: tuple[Shard, ...]
+    slots: tuple[SlotRange, ...]
+    affinity: tuple[str, ...] = ()
+    users: tuple[User, ...] = ()
+    unknown_commands_first_key: bool = False
+    timeout_ms: int = TIMEOUT_MS_DEFAULT
+    max_clients: int = MAX_CLIENTS_DEFAULT
+
+    @property
+    def listen(self) -> Endpoint:
+        return Endpoint(self.listen_host, self.listen_port)
+
+    def slots_of(self, shard: int) -> tuple[SlotRange, ...]:
+        """The ranges of one shard, in order."""
+        return tuple(part for part in sorted(self.slots) if part.shard == shard)
+
+    def shard_of(self, slot: int) -> Shard:
+        """The owner of a slot. Raises ValueError for a number that is no slot."""
+        for part in self.slots:
+            if part.first <= slot <= part.last:
+                return self.shards[part.shard]
+        raise ValueError(f"no such slot: {slot}")
+
+
+@dataclass(frozen=True)
+class Topology:
+    """All keyspaces, checked together. Raises TopologyError when they contradict themselves or each other."""
+
+    keyspaces: tuple[Keyspace, ...]
+    epoch: int = 1
+
+    def __post_init__(self) -> None:
+        problems = [Problem(text, format_path(path)) for path, text in topology_problems(self.keyspaces)]
+        if self.epoch < 1:
+            problems.append(Problem(f"the epoch starts at 1, not {self.epoch}"))
+        if problems:
+            raise TopologyError(problems)
+
+    def keyspace(self, name: str) -> Keyspace:
+        """The keyspace of this name; KeyError when there is none."""
+        for keyspace in self.keyspaces:
+            if keyspace.name == name:
+                return keyspace
+        raise KeyError(name)
+
+
+def deal_slots(shards: int) -> tuple[SlotRange, ...]:
+    """Deals all slots evenly: contiguous ranges in shard order, whose sizes differ by at most one.
+
+    The cuts are rounded, not floored, so that they fall where `redis-cli --cluster create` puts them.
+    """
+    if not 1 <= shards <= SLOT_COUNT:
+        raise ValueError(f"slots can be dealt to 1 to {SLOT_COUNT} shards, not {shards}")
+    cuts = [(2 * index * SLOT_COUNT + shards) // (2 * shards) for index in range(shards + 1)]
+    return tuple(SlotRange(cuts[index], cuts[index + 1] - 1, index) for index in range(shards))
+
+
+def parse_slots(text: str) -> tuple[int, int]:
+    """Reads "0-4095" or "5000". Raises ValueError that says what is wrong."""
+    match = re.fullmatch(r"\s*([0-9]{1,5})\s*(?:-\s*([0-9]{1,5})\s*)?", text)
+    if match is None:
+        raise ValueError(f'not a slot or a range of slots such as "0-4095": "{text}"')
+    first = int(match[1])
+    last = int(match[2]) if match[2] is not None else first
+    if max(first, last) >= SLOT_COUNT:
+        raise ValueError(f'slots go from 0 to {SLOT_COUNT - 1}: "{text}"')
+    if last < first:
+        raise ValueError(f'the range runs backwards: "{text}"')
+    return first, last
+
+
+def topology_problems(keyspaces: Sequence[Keyspace]) -> list[tuple[Path, str]]:
+    """Everything that is wrong with these keyspaces, and where; empty when they can run together."""
+    problems: list[tuple[Path, str]] = []
+    if not keyspaces:
+        problems.append((("keyspace",), "there is no keyspace"))
+    for keyspace in keyspaces:
+        problems += [(("keyspace", keyspace.name), text) for text in _keyspace_problems(keyspace)]
+    problems += _listener_problems(keyspaces)
+    return problems
+
+
+def _keyspace_problems(keyspace: Keyspace) -> Iterable[str]:
+    if not _NAME.fullmatch(keyspace.name):
+        yield f'not a keyspace name: "{keyspace.name}" ({NAME_RULE})'
+    if not keyspace.shards:
+        yield "there is no shard"
+        return
+    names: dict[str, int] = {}
+    endpoints: dict[Endpoint, str] = {}
+    for index, shard in enumerate(keyspace.shards):
+        if not _NAME.fullmatch(shard.name):
+            yield f'not a shard name: "{shard.name}" ({NAME_RULE})'
+        if shard.name in names:
+            yield f'two shards are called "{shard.name}"'
+        names.setdefault(shard.name, index)
+        address = shard.endpoint.canonical
+        if address in endpoints:
+            yield f"shards {endpoints[address]} and {shard.name} have the same address {shard.endpoint}"
+        endpoints.setdefault(address, shard.name)
+        if shard.username is not None and shard.password is None:
+            yield f"shard {shard.name} has a username but no password"
+    yield from slot_problems(keyspace.slots, [shard.name for shard in keyspace.shards])
+    seen: set[str] = set()
+    for user in keyspace.users:
+        if user.name in seen:
+            yield f'two users are called "{user.name}"'
+        seen.add(user.name)
+        if not user.password:
+            yield f'user "{user.name}" has an empty password'
+    if keyspace.timeout_ms < 0:
+        yield f"timeout_ms cannot be negative: {keyspace.timeout_ms}"
+    if keyspace.max_clients < 1:
+        yield f"max_clients must be at least 1, not {keyspace.max_clients}"
+
+
+NAME_RULE = "letters, digits, '_', '-' and '.', at most 63, starting with a letter or a digit"
+
+
+def slot_problems(slots: Sequence[SlotRange], names: Sequence[str]) -> Iterable[str]:
+    """Gaps, overlaps and shards without slots. Works on ranges, so that a hole of 9000 slots is one line."""
+    next_free, owner = 0, ""
+    for part in sorted(slots):
+        if not (0 <= part.first <= part.last < SLOT_COUNT and 0 <= part.shard < len(names)):
+            yield f"not a range of slots of a shard: {part.first}-{part.last} of shard number {part.shard}"
+            continue
+        name = names[part.shard]
+        if part.first > next_free:
+            yield f"{_slots(next_free, part.first - 1)} to no shard"
+        elif part.first < next_free:
+            both = f"{owner} and {name}" if owner != name else f"{name} twice"
+            yield f"{_slots(part.first, min(part.last, next_free - 1))} to {both}"
+        if part.last >= next_free:
+            next_free, owner = part.last + 1, name
+    if next_free < SLOT_COUNT:
+        yield f"{_slots(next_free, SLOT_COUNT - 1)} to no shard"
+    owners = {part.shard for part in slots}
+    for index, name in enumerate(names):
+        if index not in owners:
+            yield f"shard {name} owns no slot"
+
+
+def _slots(first: int, last: int) -> str:
+    return f"slot {first} belongs" if first == last else f"slots {first}-{last} belong"
+
+
+def _listener_problems(keyspaces: Sequence[Keyspace]) -> Iterable[tuple[Path, str]]:
+    for index, keyspace in enumerate(keyspaces):
+        path = ("keyspace", keyspace.name)
+        for earlier in keyspaces[:index]:
+            if keyspace.name == earlier.name:
+                yield path, f'two keyspaces are called "{keyspace.name}"'
+            if keyspace.listen_port and _collide(keyspace.listen, earlier.listen):
+                yield (*path, "listen"), f"listens on {keyspace.listen}, as keyspace {earlier.name} does"
+        for other in keyspaces:
+            for shard in keyspace.shards:
+                if other.listen_port and other.listen.reaches(shard.endpoint):
+                    yield path, f"shard {shard.name} is {shard.endpoint}, where keyspace {other.name} itself listens"
+
+
+def _collide(one: Endpoint, other: Endpoint) -> bool:
+    """Whether two listeners cannot both be bound."""
+    same = one.canonical == other.canonical
+    return one.port == other.port and (same or one.is_wildcard or other.is_wildcard)
