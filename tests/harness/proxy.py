@@ -1,9 +1,8 @@
 """shoal as its users run it: `Proxy` is one `shoal serve` process, with its log and clients of it.
 
-Flow: the command line (or a written configuration file) -> process -> the line on standard output that says "ready" as
-JSON, with the addresses as bound -> clients. `stop` is SIGTERM and returns the exit code; `kill` is SIGKILL.
-Must stay true: the tests learn the port from the ready line or from what they asked for, never by guessing, and a proxy
-that ends while starting fails the test at once with its own words.
+Flow: the command line (or a written configuration file) -> process -> the line of JSON on standard output that says
+"ready" -> clients. Log lines come on standard error. `stop` is SIGTERM and returns the exit code; `kill` is SIGKILL.
+Must stay true: a proxy that ends while starting fails the test at once, with its own words.
 """
 
 import json
@@ -56,7 +55,7 @@ class Proxy:
         self.host = "127.0.0.1"
         self.stdout = folder / "stdout.log"
         self.stderr = folder / "stderr.log"
-        self.argv: list[str | Path] = [program(), "serve"]
+        self.argv: list[str | Path] = [program(), "serve", "--json"]
         if config is None:
             self.argv += ["--listen", str(self.listen), "--admin", str(self.admin)]
             for endpoint in shards:
@@ -119,7 +118,7 @@ class Proxy:
         for line in text.splitlines(keepends=True):
             if line.startswith("{") and line.endswith("\n"):
                 value: dict[str, Any] = json.loads(line)
-                if value.get("event") == "ready" or "ready" in value:
+                if value.get("event") == "ready":
                     return value
         if not self.running:
             self.end()
