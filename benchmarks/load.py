@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from benchmarks.processes import LOOPBACK, BenchError, pinned
 from benchmarks.workloads import LARGE_KEYS, MULTI_KEYS, SMALL_KEYS, Workload
 
-RUN_SECONDS_MAX = 60.0
+RUN_SECONDS_MAX = 40.0
 ANSWER_SECONDS_MAX = 10.0
 ERROR_MARKS = ("Error from server", "Error:", "Could not connect")
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks.load import run_load
@@ -18,9 +19,15 @@ from benchmarks.processes import POLL_SECONDS, BenchError
 from benchmarks.reckon import SyscallCount
 from benchmarks.workloads import Workload
 
+# Runs the load, inside the command given, and returns when it has ended.
+Load = Callable[[Sequence[str]], None]
+Counter = Callable[[str, Path, Load], tuple[int, dict[str, int]]]
+
 TOTAL_EVENT = "raw_syscalls:sys_enter"
 EVENT_PREFIX = "syscalls:sys_enter_"
 TRACING = Path("/sys/kernel/tracing/events/syscalls")
+# A traced subject makes a few thousand syscalls a second.
+STRACE_TURNS_MAX = 10_000
 ATTACH_SECONDS_MAX = 5.0
 DETACH_SECONDS_MAX = 10.0
 
@@ -91,25 +98,27 @@ def count_syscalls(
     core_list = tuple(cores)
     out = directory / f"syscalls-{subject}-{workload.name}.txt"
     reasons = []
-    methods: list[tuple[str, Callable[[str, Path, Callable[[Sequence[str]], None]], tuple[int, dict[str, int]]]]] = [
-        ("perf stat", _with_perf),
-        ("strace -c", _with_strace),
+    methods: list[tuple[str, Counter, int]] = [
+        ("perf stat", _with_perf, requests),
+        ("strace -c", _with_strace, min(requests, STRACE_TURNS_MAX * workload.pipeline)),
     ]
-
-    def load(around: Sequence[str]) -> None:
-        run_load(port, workload, requests, core_list, around)
-
-    for method, count in methods:
+    for method, count, number in methods:
         try:
-            total, by_name = count(",".join(str(pid) for pid in pids), out, load)
+            total, by_name = count(
+                ",".join(str(pid) for pid in pids), out, partial(_load, port, workload, number, core_list)
+            )
         except BenchError as error:
             reasons.append(f"{method}: {error}")
             continue
-        return SyscallCount(workload.name, subject, method, requests, total, by_name)
+        return SyscallCount(workload.name, subject, method, number, total, by_name)
     raise BenchError("; ".join(reasons))
 
 
-def _with_perf(pids: str, out: Path, load: Callable[[Sequence[str]], None]) -> tuple[int, dict[str, int]]:
+def _load(port: int, workload: Workload, requests: int, cores: Sequence[int], around: Sequence[str]) -> None:
+    run_load(port, workload, requests, cores, around)
+
+
+def _with_perf(pids: str, out: Path, load: Load) -> tuple[int, dict[str, int]]:
     """`perf stat -p PIDS COMMAND` counts those processes for as long as the command runs."""
     if not shutil.which("perf") or not TRACING.is_dir():
         raise BenchError("perf or its tracepoints are not at hand")
@@ -118,7 +127,7 @@ def _with_perf(pids: str, out: Path, load: Callable[[Sequence[str]], None]) -> t
     return parse_perf_stat(out.read_text())
 
 
-def _with_strace(pids: str, out: Path, load: Callable[[Sequence[str]], None]) -> tuple[int, dict[str, int]]:
+def _with_strace(pids: str, out: Path, load: Load) -> tuple[int, dict[str, int]]:
     if not shutil.which("strace"):
         raise BenchError("not installed")
     command = ["strace", "-c", "-f", "-o", str(out), *(word for pid in pids.split(",") for word in ("-p", pid))]
