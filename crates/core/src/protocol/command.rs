@@ -7,7 +7,9 @@
 //! Flow: the scanner yields argument ranges -> `lookup` finds the spec -> `arity_fits` -> `keys` yields key positions.
 //!
 //! Must stay true: no other file of the core names a command; whoever needs to treat one specially matches on `Policy`.
-//! Rejected: a `match` on command names in the router (Twemproxy's way): knowledge and code grow into each other.
+//! `keys` never names fewer keys than the servers find; where it cannot tell, it fails as they do.
+//! Rejected: a `match` on command names in the router (Twemproxy's way): knowledge and code grow into each other. A
+//! perfect hash written by the generator: its function would stand twice, in Python and here.
 
 use crate::protocol::command_table::COMMANDS;
 
@@ -391,13 +393,14 @@ impl Name {
 }
 
 /// Eight bytes in upper case: bit 7 of each byte of `lower` says that it is one of a-z, and their difference is bit 5.
+/// Bytes beyond ASCII may change too, but never into ASCII, which is all that names have.
 #[inline]
 const fn upper_case(bytes: u64) -> u64 {
     const EACH: u64 = 0x0101_0101_0101_0101;
     let low_bits = bytes & (0x7f * EACH);
     let from_a = low_bits + (0x80 - b'a' as u64) * EACH;
     let beyond_z = low_bits + (0x7f - b'z' as u64) * EACH;
-    let lower = from_a & !beyond_z & !bytes & (0x80 * EACH);
+    let lower = from_a & !beyond_z & (0x80 * EACH);
     bytes & !(lower >> 2)
 }
 
@@ -477,10 +480,7 @@ fn begin(begin: &Begin, args: &[Arg], data: &[u8]) -> Option<usize> {
             .find(|&at| is(at, word))
             .map(|at| at + 1),
         Begin::Keyword { word, from } => {
-            let end = args
-                .len()
-                .checked_sub(from.unsigned_abs() as usize)?
-                .min(last.saturating_sub(1));
+            let end = args.len().checked_sub(from.unsigned_abs() as usize)?;
             (1..=end).rev().find(|&at| is(at, word)).map(|at| at + 1)
         }
         Begin::Option { word, from, values } => {
