@@ -2,7 +2,7 @@
 #
 # Each target does the set-up it needs and nothing twice: .venv is made once, packages are installed when their lock
 # changed, the core is built when a Rust source changed. Stamps for that live in .venv, so `make clean` forgets them.
-# Needed on the machine: make, a C linker, Python >= 3.11 with venv, Rust (cargo) >= 1.83. Nothing here wants root.
+# Needed on the machine: make, a C linker, Python >= 3.11 with venv, Rust (cargo) >= 1.87. Nothing here wants root.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -56,7 +56,7 @@ $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.core: $(RUST_SOURCES) Cargo.lock pyproject.toml $(VENV)/.installed
-	@command -v cargo >/dev/null || { echo "make: cargo is missing: install Rust >= 1.83, for instance with rustup" >&2; exit 1; }
+	@command -v cargo >/dev/null || { echo "make: cargo is missing: install Rust >= 1.87, for instance with rustup" >&2; exit 1; }
 	@command -v cc >/dev/null || { echo "make: cc is missing: Rust links with it (Debian: apt-get install gcc libc6-dev)" >&2; exit 1; }
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) PIP_NO_DEPS=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/maturin develop --release --locked --quiet
 	@touch $@

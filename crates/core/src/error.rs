@@ -1,0 +1,230 @@
+//! Everything that a client can be told by shoal itself, with its exact wire text.
+//!
+//! Owns: `ClientError`, whose variants hold the evidence, and `ERRORS`, the list that `docs/reference.md` must show.
+//!
+//! Must stay true: the text says who is at fault (the client's request, a shard, us) and what to do; what came from a
+//! client is shortened and made printable before it is repeated; nothing secret is ever in it. Texts that Redis has for
+//! the same case are Redis' own, because clients compare them.
+
+use crate::limits::{DATABASES, KEYS_IN_ERROR_MAX, TEXT_IN_ERROR_MAX};
+use crate::protocol::encode;
+use crate::protocol::request::ProtocolError;
+
+/// A key that made a request impossible: its text, its slot, its shard's name.
+pub type KeyPlace = (Vec<u8>, u16, String);
+
+/// An answer of ours that begins with `-`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientError {
+    /// Not RESP; the connection is closed after it.
+    Protocol(ProtocolError),
+    /// No such command in the table.
+    UnknownCommand {
+        /// As the client wrote it.
+        name: Vec<u8>,
+        /// The first arguments.
+        args: Vec<Vec<u8>>,
+    },
+    /// No such subcommand.
+    UnknownSubcommand {
+        /// As the client wrote it.
+        name: Vec<u8>,
+        /// The container.
+        command: &'static str,
+    },
+    /// Too few or too many arguments for the command.
+    WrongArity(&'static str),
+    /// Arguments that contradict each other; Redis' text.
+    Syntax,
+    /// A number was expected; Redis' text.
+    NotAnInteger,
+    /// Redis' own words for something wrong in the arguments (with their code).
+    Words(&'static str),
+    /// As `Words`, put together.
+    Text(String),
+    /// Authentication is needed first.
+    NoAuth,
+    /// HELLO before authentication.
+    NoAuthHello,
+    /// Unknown user or wrong password.
+    WrongPass,
+    /// AUTH with a password where none is set.
+    NoPasswordSet,
+    /// HELLO with another protocol than 2 or 3.
+    NoProto,
+    /// SELECT outside the databases.
+    DatabaseRange,
+    /// A command that cannot be done through shoal; the table says why.
+    Refused {
+        /// The command.
+        command: &'static str,
+        /// Why, and what to do.
+        reason: &'static str,
+    },
+    /// Keys on several shards.
+    CrossShard {
+        /// The command.
+        command: &'static str,
+        /// Some of its keys.
+        keys: Vec<KeyPlace>,
+    },
+    /// A command that touches keys which its arguments do not name.
+    HiddenKeys {
+        /// The command.
+        command: &'static str,
+        /// What reaches other keys.
+        what: &'static str,
+    },
+    /// A command with no key to route by.
+    NoKeys(&'static str),
+    /// The keyspace's client limit is reached; the connection is closed after it.
+    MaxClients,
+    /// The shard cannot be reached; the request was not sent.
+    ShardDown {
+        /// The shard's name.
+        shard: String,
+        /// Its endpoint.
+        endpoint: String,
+        /// What happened to the last connection.
+        reason: String,
+    },
+    /// The connection was lost after the request had been sent.
+    ShardLost {
+        /// The shard's name.
+        shard: String,
+        /// Its endpoint.
+        endpoint: String,
+        /// What happened to the connection.
+        reason: String,
+    },
+    /// Too many connections for single requests are in use.
+    Exhausted,
+    /// The replies of several shards are too large to be held together.
+    GatherTooLarge,
+    /// A SCAN cursor that shoal did not give.
+    InvalidCursor,
+    /// An incomplete request that did not go on; the connection is closed after it.
+    RequestIdle,
+    /// shoal is stopping; the request was not sent.
+    Stopping,
+}
+
+impl ClientError {
+    /// The text after `-`, without line end.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Protocol(error) => error.text(),
+            Self::UnknownCommand { name, args } => unknown_command(name, args),
+            Self::UnknownSubcommand { name, command } => {
+                format!("ERR unknown subcommand '{}'. Try {} HELP.", printable(name), command.to_uppercase())
+            }
+            Self::WrongArity(command) => format!("ERR wrong number of arguments for '{command}' command"),
+            Self::Syntax => "ERR syntax error".into(),
+            Self::NotAnInteger => "ERR value is not an integer or out of range".into(),
+            Self::Words(words) => (*words).into(),
+            Self::Text(text) => text.clone(),
+            Self::NoAuth => "NOAUTH Authentication required.".into(),
+            Self::NoAuthHello => "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time".into(),
+            Self::WrongPass => "WRONGPASS invalid username-password pair or user is disabled.".into(),
+            Self::NoPasswordSet => "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?".into(),
+            Self::NoProto => "NOPROTO unsupported protocol version".into(),
+            Self::DatabaseRange => format!("ERR DB index is out of range (shoal has databases 0 to {})", DATABASES - 1),
+            Self::Refused { command, reason } => format!("ERR '{command}' {reason}"),
+            Self::CrossShard { command, keys } => cross_shard(command, keys),
+            Self::HiddenKeys { command, what } => format!("ERR '{command}' with {what} reaches keys that it does not name, which may be on other shards; leave it out, or read those keys yourself"),
+            Self::NoKeys(command) => format!("ERR '{command}' names no key, so no shard can be chosen for it; name the keys that it touches"),
+            Self::MaxClients => "ERR max number of clients reached".into(),
+            Self::ShardDown { shard, endpoint, reason } => {
+                format!("ERR shard '{shard}' at {endpoint} is down ({reason}); the request was not sent")
+            }
+            Self::ShardLost { shard, endpoint, reason } => format!(
+                "ERR connection to shard '{shard}' at {endpoint} was lost ({reason}); whether the request was executed is unknown"
+            ),
+            Self::Exhausted => "ERR too many requests that need a connection of their own are waiting; try again later".into(),
+            Self::GatherTooLarge => "ERR the shards' replies to this request are too large to be put together; ask for less at a time".into(),
+            Self::InvalidCursor => "ERR invalid cursor".into(),
+            Self::RequestIdle => "ERR the rest of the request did not come; closing".into(),
+            Self::Stopping => "ERR shoal is stopping; the request was not sent".into(),
+        }
+    }
+
+    /// Appends the error as a reply.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        encode::error(out, &self.text());
+    }
+}
+
+/// Redis' own text; the arguments are cut as Redis cuts them.
+fn unknown_command(name: &[u8], args: &[Vec<u8>]) -> String {
+    let mut text = format!(
+        "ERR unknown command '{}', with args beginning with: ",
+        printable(name)
+    );
+    for arg in args {
+        if text.len() > 2 * TEXT_IN_ERROR_MAX {
+            break;
+        }
+        text.push_str(&format!("'{}' ", printable(arg)));
+    }
+    text
+}
+
+fn cross_shard(command: &str, keys: &[KeyPlace]) -> String {
+    let mut text = format!("CROSSSLOT '{command}' has keys on different shards: ");
+    for (at, (key, slot, shard)) in keys.iter().take(KEYS_IN_ERROR_MAX).enumerate() {
+        let comma = if at == 0 { "" } else { ", " };
+        text.push_str(&format!(
+            "{comma}'{}' in slot {slot} on '{shard}'",
+            printable(key)
+        ));
+    }
+    if keys.len() > KEYS_IN_ERROR_MAX {
+        text.push_str(", ...");
+    }
+    text.push_str(
+        "; give them a common {hash tag} or an affinity rule, so that they are on one shard",
+    );
+    text
+}
+
+/// A client's own text for an error: bounded, on one line.
+pub fn printable(text: &[u8]) -> String {
+    let mut shown: String = String::from_utf8_lossy(&text[..text.len().min(TEXT_IN_ERROR_MAX)])
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    if text.len() > TEXT_IN_ERROR_MAX {
+        shown.push_str("...");
+    }
+    shown
+}
+
+/// Every error of ours: pattern of its text, and when it is given.
+pub const ERRORS: &[(&str, &str)] = &[
+    ("ERR Protocol error: <what>", "The client's bytes are not RESP, or announce more than the limits allow. The connection is closed after it."),
+    ("ERR unknown command '<name>', with args beginning with: <args>", "The command is in no server's table; `unknown_commands = \"first-key\"` routes it by its first argument."),
+    ("ERR unknown subcommand '<name>'. Try <COMMAND> HELP.", "The container has no such subcommand."),
+    ("ERR wrong number of arguments for '<command>' command", "Too few or too many arguments."),
+    ("ERR syntax error", "Arguments that do not fit together."),
+    ("ERR value is not an integer or out of range", "A number was expected."),
+    ("NOAUTH Authentication required.", "The keyspace has users and this client has not authenticated."),
+    ("NOAUTH HELLO must be called with the client already authenticated, ...", "HELLO without AUTH where the keyspace has users."),
+    ("WRONGPASS invalid username-password pair or user is disabled.", "Unknown user or wrong password."),
+    ("ERR AUTH <password> called without any password configured for the default user. ...", "AUTH where the keyspace has no users."),
+    ("NOPROTO unsupported protocol version", "HELLO with another protocol than 2 or 3."),
+    ("ERR DB index is out of range (shoal has databases 0 to 15)", "SELECT of another database."),
+    ("ERR '<command>' <reason>", "The command cannot be done through shoal; the reason says what to do instead."),
+    ("CROSSSLOT '<command>' has keys on different shards: <keys>; ...", "A command whose keys must be on one shard; the keys' slots and shards are named."),
+    ("ERR '<command>' with <what> reaches keys that it does not name, ...", "SORT with BY or GET patterns."),
+    ("ERR '<command>' names no key, so no shard can be chosen for it; ...", "A script without keys, an unknown command without arguments."),
+    ("ERR max number of clients reached", "The keyspace has `max_clients` clients. The connection is closed after it."),
+    ("ERR shard '<name>' at <endpoint> is down (<reason>); the request was not sent", "The shard cannot be reached at the moment; it is tried again with growing waits."),
+    ("ERR connection to shard '<name>' at <endpoint> was lost (<reason>); whether the request was executed is unknown", "The connection broke, or the shard did not answer within `timeout_ms`, after the request had been sent. It is never sent again."),
+    ("ERR too many requests that need a connection of their own are waiting; try again later", "Too many WAITs at one time."),
+    ("ERR the shards' replies to this request are too large to be put together; ask for less at a time", "The parts of a split or merged reply exceed the bound together."),
+    ("ERR invalid cursor", "SCAN with a cursor that shoal did not give."),
+    ("ERR shards answered in unexpected ways to one request (<what>)", "The shards' replies to the parts of one request do not fit together; for example they run different versions."),
+    ("ERR This instance has cluster support disabled", "CLUSTER, READONLY, READWRITE and ASKING: shoal answers as one server without cluster mode."),
+    ("ERR the rest of the request did not come; closing", "No byte of an incomplete request came for `REQUEST_IDLE_MS_MAX`. The connection is closed after it."),
+    ("ERR shoal is stopping; the request was not sent", "The process is about to stop."),
+];

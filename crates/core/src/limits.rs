@@ -1,0 +1,99 @@
+//! Every bound of the data plane, with its unit and its reason.
+//!
+//! Owns: the numbers. Nothing else in the core may invent one. `LIMITS` lists them for `docs/reference.md` (a test keeps
+//! that complete); the assertions at the end say how they depend on each other.
+//!
+//! Rejected: making each of them a setting. A bound that nobody has needed to move is not worth a line of configuration;
+//! those that depend on a deployment (clients, time-outs, workers) are settings, and their ceilings are here.
+
+/// One bound, as it is shown to people.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    /// The constant's name.
+    pub name: &'static str,
+    /// Its value.
+    pub value: u64,
+    /// What it counts.
+    pub unit: &'static str,
+    /// Why it is what it is.
+    pub reason: &'static str,
+}
+
+macro_rules! limits {
+    ($($name:ident = $value:expr, $unit:literal, $reason:literal;)*) => {
+        $(#[doc = concat!($reason, " (", $unit, ")")] pub const $name: usize = $value;)*
+        /// All bounds, in the order of this file.
+        pub const LIMITS: &[Limit] = &[$(Limit { name: stringify!($name), value: $name as u64, unit: $unit, reason: $reason },)*];
+    };
+}
+
+limits! {
+    // Requests.
+    REQUEST_ARGS_MAX = 1024 * 1024, "arguments", "One request's arguments; an index of 8 bytes is kept for each while it is scanned.";
+    REQUEST_ARGS_UNAUTHENTICATED_MAX = 10, "arguments", "As Redis: who has not shown a password gets no memory.";
+    BULK_UNAUTHENTICATED_MAX = 16 * 1024, "bytes", "As Redis: one argument of a client that has not shown a password.";
+    BULK_MAX = 512 * 1024 * 1024, "bytes", "One argument, as Redis' proto-max-bulk-len.";
+    REQUEST_BYTES_MAX = 1024 * 1024 * 1024, "bytes", "One request as a whole, as Redis' client-query-buffer-limit.";
+    REQUEST_BYTES_TOTAL_MAX = 2 * 1024 * 1024 * 1024, "bytes", "Incomplete requests of all clients of one worker together; past it the client whose request grows is closed.";
+    INLINE_MAX = 64 * 1024, "bytes", "One inline request or one length line, as Redis.";
+    REQUEST_IDLE_MS_MAX = 300_000, "milliseconds", "A request of which no further byte arrives for so long will not be finished: its client is closed.";
+    KEYS_IN_ERROR_MAX = 3, "keys", "An error names so many keys and their slots; more would not help anybody.";
+    TEXT_IN_ERROR_MAX = 128, "bytes", "So much of a client's own text is repeated in an error.";
+    // Reading and writing.
+    READ_BYTES = 64 * 1024, "bytes", "One read; one such buffer a worker. Larger ones were not faster, and cost cache.";
+    BUFFER_KEPT_MAX = 64 * 1024, "bytes", "A buffer that grew past this in a burst is given back instead of kept.";
+    BUFFERS_KEPT_MAX = 64, "buffers", "Spare buffers of one worker; more are given back.";
+    CHUNK_MOVED_MIN = 64 * 1024, "bytes", "A request or reply from this size on is moved from buffer to buffer, not copied.";
+    // Replies.
+    IN_FLIGHT_MAX = 1024, "requests", "Requests of one client without a reply; further ones are not read until half of them are answered.";
+    OUTPUT_HIGH = 1024 * 1024, "bytes", "With so much reply waiting for a client it is not read, until half of it has been written.";
+    OUTPUT_HARD = 32 * 1024 * 1024, "bytes", "With so much reply waiting for one client the connection that brings more of it is not read, until the client reads on.";
+    OUTPUT_STALL_MS = 1_000, "milliseconds", "A client that holds up a connection and takes not one byte for so long is closed.";
+    REPLY_LINE_MAX = 64 * 1024, "bytes", "One line of a shard's reply (status, error, length); longer ones are not RESP.";
+    GATHER_BYTES_MAX = 1024 * 1024 * 1024, "bytes", "Replies of several shards held for one request, until they are merged.";
+    // Connections to shards.
+    SHARDS_MAX = 4096, "shards", "Shards of one keyspace; a SCAN cursor keeps 12 bits for them.";
+    KEYSPACES_MAX = 256, "keyspaces", "Listeners of one process.";
+    DATABASES = 16, "databases", "Databases that SELECT accepts: the servers' default.";
+    LINK_OUT_HIGH = 4 * 1024 * 1024, "bytes", "With so much waiting for a shard, clients that add to it are not read until half of it has been written.";
+    LINK_QUEUE_HIGH = 65_536, "requests", "With so many requests unanswered on one connection, clients that add to it are not read.";
+    EXCLUSIVE_LINKS_MAX = 1_024, "connections", "Connections of one worker that serve one request alone (WAIT).";
+    CONNECT_MS_MAX = 2_000, "milliseconds", "A shard that does not accept a connection for so long is down.";
+    RECONNECT_MS_MIN = 50, "milliseconds", "The first wait before a shard is tried again; doubled each time.";
+    RECONNECT_MS_MAX = 2_000, "milliseconds", "The longest wait before a shard is tried again; each wait is shortened by up to half, at random.";
+    PROBE_MS = 1_000, "milliseconds", "An idle connection to a shard is sent a PING so often.";
+    PROBE_TIMEOUT_MS = 5_000, "milliseconds", "A shard that does not answer a PING for so long is down.";
+    LINK_IDLE_MS_MAX = 60_000, "milliseconds", "A connection for another database or protocol that nobody used for so long is closed.";
+    // Scripts, rules, names.
+    SCRIPTS_MAX = 4_096, "scripts", "Scripts remembered in order to mend NOSCRIPT; the oldest is forgotten.";
+    SCRIPT_BYTES_MAX = 256 * 1024, "bytes", "A longer script is not remembered.";
+    SCRIPT_BYTES_TOTAL_MAX = 32 * 1024 * 1024, "bytes", "All remembered scripts of one worker.";
+    AFFINITY_RULES_MAX = 64, "rules", "Affinity rules of one keyspace; each costs time on every key.";
+    AFFINITY_PATTERN_MAX = 512, "bytes", "One affinity rule.";
+    AFFINITY_KEY_BYTES_MAX = 1_024, "bytes", "So much of a key is shown to affinity rules.";
+    AFFINITY_PROGRAM_BYTES_MAX = 1024 * 1024, "bytes", "One compiled affinity rule, and its cache in each worker.";
+    CLIENT_NAME_MAX = 1_024, "bytes", "A client's name, library name or library version.";
+    // The process.
+    CLIENTS_DEFAULT = 10_000, "clients", "Clients of one keyspace unless its max_clients says otherwise: Redis' default.";
+    WORKERS_MAX = 64, "threads", "Workers of one process.";
+    BACKLOG = 1_024, "connections", "Connections that wait to be accepted; the kernel lowers it to its own bound.";
+    ACCEPTS_PER_TURN = 64, "connections", "Accepted at one go, so that a storm of connections does not stop requests.";
+    ACCEPT_RETRY_MS = 100, "milliseconds", "Accepting rests so long when the process is out of file descriptors.";
+    EVENTS_KEPT_MAX = 4_096, "events", "Events (log lines) not yet fetched; further ones are counted and dropped.";
+    TICK_MS = 100, "milliseconds", "Time-outs are looked at so often.";
+}
+
+const _: () = {
+    assert!(BULK_MAX <= REQUEST_BYTES_MAX && REQUEST_BYTES_MAX <= REQUEST_BYTES_TOTAL_MAX);
+    assert!(
+        REQUEST_BYTES_MAX < u32::MAX as usize,
+        "argument positions are 32 bits"
+    );
+    assert!(OUTPUT_HIGH < OUTPUT_HARD);
+    assert!(BULK_UNAUTHENTICATED_MAX <= BULK_MAX);
+    assert!(SHARDS_MAX <= 1 << 12, "twelve bits of a SCAN cursor");
+    assert!(RECONNECT_MS_MIN <= RECONNECT_MS_MAX);
+    assert!(INLINE_MAX <= READ_BYTES);
+    assert!(TICK_MS <= OUTPUT_STALL_MS && TICK_MS <= CONNECT_MS_MAX);
+    assert!(DATABASES <= 256, "a database number is 8 bits");
+};

@@ -1,0 +1,284 @@
+//! The running data plane: every worker, from start to stop.
+//!
+//! Owns: the threads. `Proxy::start` binds every listener before it starts any of them, so that a port that is taken is
+//! found while nothing runs yet.
+//!
+//! Must stay true: a worker that panics is reported and takes down neither the process nor the other workers unheard.
+
+use crate::limits::{EVENTS_KEPT_MAX, WORKERS_MAX};
+use crate::net::listen::listen;
+use crate::net::poll::Sockets;
+use crate::net::resolve::Resolver;
+use crate::net::worker::{Letter, Parts, Postbox, Report, Reporter, Worker};
+use crate::routing::topology::Topology;
+use crate::session::backend::Health;
+use crate::session::engine::{Engine, Event, Identity, Level};
+use crate::session::stats::{PerShard, Stats};
+use mio::net::TcpListener;
+use std::io;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{channel, sync_channel, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Why it did not start. Nothing runs then.
+#[derive(Debug)]
+pub enum StartError {
+    /// A listener could not be bound.
+    Listen {
+        /// `host:port`.
+        address: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// Threads or the poll could not be made.
+    Io(io::Error),
+    /// The number of workers is not 1 to `WORKERS_MAX`.
+    Workers(usize),
+}
+
+/// A shard, as the workers see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardStatus {
+    /// Name of its keyspace.
+    pub keyspace: String,
+    /// Its name.
+    pub shard: String,
+    /// Where it lives.
+    pub endpoint: String,
+    /// The worst state that any worker has it in.
+    pub state: &'static str,
+    /// Why it is down.
+    pub reason: String,
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Proxy {
+    topology: Arc<Topology>,
+    stats: Arc<Vec<Stats>>,
+    addresses: Vec<(String, String)>,
+    postboxes: Vec<Postbox>,
+    threads: Mutex<Vec<JoinHandle<bool>>>,
+    reports: Mutex<Receiver<Report>>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Proxy {
+    /// Binds, connects, serves.
+    pub fn start(topology: Topology, workers: usize) -> Result<Self, StartError> {
+        if workers == 0 || workers > WORKERS_MAX {
+            return Err(StartError::Workers(workers));
+        }
+        let topology = Arc::new(topology);
+        let (listeners, addresses, ports) = bind_all(&topology)?;
+        let stats = Arc::new(
+            (0..workers)
+                .map(|_| Stats::new(&topology))
+                .collect::<Vec<_>>(),
+        );
+        let (reports, received_reports) = sync_channel(EVENTS_KEPT_MAX);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let reporter = Reporter {
+            reports,
+            dropped: Arc::clone(&dropped),
+        };
+        let resolver = Resolver::start().map_err(StartError::Io)?;
+        let start = Instant::now();
+        let seed = seed();
+        let run_id = run_id(seed);
+        let mut postboxes = Vec::with_capacity(workers);
+        let mut rooms = Vec::with_capacity(workers);
+        for _ in 0..workers {
+            let sockets = Sockets::new().map_err(StartError::Io)?;
+            let waker = Arc::new(sockets.waker().map_err(StartError::Io)?);
+            let (letters, received) = channel();
+            postboxes.push(Postbox { letters, waker });
+            rooms.push((sockets, received));
+        }
+        let mut threads = Vec::with_capacity(workers);
+        let mut listeners = Some(listeners);
+        for (number, (sockets, received)) in rooms.into_iter().enumerate() {
+            let identity = Identity {
+                worker: number,
+                workers,
+                run_id: run_id.clone(),
+                process_id: std::process::id(),
+                ports: ports.clone(),
+                seed: seed.wrapping_add(number as u64),
+            };
+            let engine = Engine::new(identity, Arc::clone(&topology), Arc::clone(&stats), 0);
+            let mut worker = Worker::new(Parts {
+                engine,
+                sockets,
+                received,
+                postboxes: postboxes.clone(),
+                number,
+                resolver: resolver.clone(),
+                reporter: reporter.clone(),
+                start,
+            });
+            worker
+                .listen(listeners.take().unwrap_or_default())
+                .map_err(StartError::Io)?;
+            threads.push(spawn(worker, reporter.clone()).map_err(StartError::Io)?);
+        }
+        Ok(Self {
+            topology,
+            stats,
+            addresses,
+            postboxes,
+            threads: Mutex::new(threads),
+            reports: Mutex::new(received_reports),
+            dropped,
+        })
+    }
+
+    /// (keyspace, `host:port`) as bound.
+    pub fn addresses(&self) -> &[(String, String)] {
+        &self.addresses
+    }
+
+    /// Cells of every worker.
+    pub fn stats(&self) -> &[Stats] {
+        &self.stats
+    }
+
+    /// What is served.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// Every shard, as the workers see it.
+    pub fn shards(&self) -> Vec<ShardStatus> {
+        let mut statuses = Vec::new();
+        for (number, (keyspace, shard)) in self.topology.shards().enumerate() {
+            let up = self
+                .stats
+                .iter()
+                .filter(|stats| stats.of_shard(number, PerShard::Up) > 0)
+                .count();
+            let losses: u64 = self
+                .stats
+                .iter()
+                .map(|stats| stats.of_shard(number, PerShard::Losses))
+                .sum();
+            let (state, reason) = match (up == self.stats.len(), losses) {
+                (true, _) => (Health::Up.text(), String::new()),
+                (false, 0) => (Health::Opening.text(), String::new()),
+                (false, _) => ("down", self.reason(number)),
+            };
+            statuses.push(ShardStatus {
+                keyspace: keyspace.name.clone(),
+                shard: shard.name.clone(),
+                endpoint: shard.endpoint.clone(),
+                state,
+                reason,
+            });
+        }
+        statuses
+    }
+
+    fn reason(&self, shard: usize) -> String {
+        self.stats
+            .iter()
+            .map(|stats| stats.reason(shard))
+            .find(|reason| !reason.is_empty())
+            .unwrap_or_default()
+    }
+
+    /// Waits for events, at most so long.
+    pub fn next_events(&self, timeout: Duration) -> Vec<Report> {
+        let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(first) = reports.recv_timeout(timeout) else {
+            return Vec::new();
+        };
+        std::iter::once(first)
+            .chain(reports.try_iter().take(EVENTS_KEPT_MAX))
+            .collect()
+    }
+
+    /// Events that found the queue full.
+    pub fn events_dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Stops accepting, waits for what is in flight, ends the threads. True when all was answered in time.
+    pub fn stop(&self, within: Duration) -> bool {
+        for postbox in &self.postboxes {
+            postbox.leave(Letter::Stop(within));
+        }
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or(false))
+            .fold(true, |all, one| all && one)
+    }
+}
+
+type Bound = (Vec<TcpListener>, Vec<(String, String)>, Vec<u16>);
+
+fn bind_all(topology: &Topology) -> Result<Bound, StartError> {
+    let mut bound = (Vec::new(), Vec::new(), Vec::new());
+    for keyspace in &topology.keyspaces {
+        let failed = |error| StartError::Listen {
+            address: keyspace.listen.clone(),
+            error,
+        };
+        let listener = listen(&keyspace.listen).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        bound.0.push(listener);
+        bound.1.push((keyspace.name.clone(), address.to_string()));
+        bound.2.push(address.port());
+    }
+    Ok(bound)
+}
+
+fn spawn(mut worker: Worker, reporter: Reporter) -> io::Result<JoinHandle<bool>> {
+    let name = format!("shoal-worker-{}", worker.number);
+    thread::Builder::new().name(name).spawn(move || {
+        let number = worker.number;
+        let reason = match catch_unwind(AssertUnwindSafe(|| worker.run())) {
+            Ok(Ok(is_done)) => return is_done,
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => match panic.downcast_ref::<String>() {
+                Some(text) => text.clone(),
+                None => panic
+                    .downcast_ref::<&str>()
+                    .map_or("it panicked", |text| *text)
+                    .to_string(),
+            },
+        };
+        let fields = vec![("reason", reason), ("worker", number.to_string())];
+        reporter.report(Event {
+            level: Level::Error,
+            name: "worker-died",
+            fields,
+        });
+        false
+    })
+}
+
+/// Any number; different in every process.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish()
+}
+
+/// 40 hexadecimal digits, as servers have them.
+fn run_id(seed: u64) -> String {
+    let mut id = String::new();
+    let mut value = seed | 1;
+    while id.len() < 40 {
+        value = value
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        id.push_str(&format!("{:08x}", value >> 32));
+    }
+    id
+}

@@ -1,0 +1,57 @@
+//! Requests that shoal sends on its own account: greetings, probes, scripts, marks.
+//!
+//! Owns: their bytes. Below the command table this is the only place where a command has a name.
+
+use crate::protocol::encode::request;
+
+/// An idle connection is asked whether its server lives.
+pub const PROBE: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+
+/// Something that replicas are told but that changes nothing: a mark in the replication stream, for WAIT to wait for.
+pub const MARK: &[u8] = b"*3\r\n$7\r\nPUBLISH\r\n$12\r\n__shoal:mark\r\n$0\r\n\r\n";
+
+/// What a connection is told before its first request: who we are, which protocol, which database. The last answer of a
+/// main connection is the server's description. Gives the number of answers to expect, at least 1.
+pub fn greeting(
+    out: &mut Vec<u8>,
+    credentials: Option<(Option<&str>, &str)>,
+    is_resp3: bool,
+    database: u8,
+    is_main: bool,
+) -> u8 {
+    let mut answers = 0;
+    if let Some((username, password)) = credentials {
+        match username {
+            Some(username) => request(out, &[b"AUTH", username.as_bytes(), password.as_bytes()]),
+            None => request(out, &[b"AUTH", password.as_bytes()]),
+        }
+        answers += 1;
+    }
+    if is_resp3 {
+        request(out, &[b"HELLO", b"3"]);
+        answers += 1;
+    }
+    if database > 0 {
+        request(out, &[b"SELECT", database.to_string().as_bytes()]);
+        answers += 1;
+    }
+    if is_main {
+        request(out, &[b"INFO", b"server"]);
+    } else {
+        out.extend_from_slice(PROBE);
+    }
+    answers + 1
+}
+
+/// Gives a server a script ahead of its use.
+pub fn load_script(out: &mut Vec<u8>, body: &[u8]) {
+    request(out, &[b"SCRIPT", b"LOAD", body]);
+}
+
+/// SCAN with another cursor; what follows the cursor stays as the client wrote it.
+pub fn scan(out: &mut Vec<u8>, cursor: u64, rest: &[&[u8]]) {
+    let cursor = cursor.to_string();
+    let mut words: Vec<&[u8]> = vec![b"SCAN", cursor.as_bytes()];
+    words.extend_from_slice(rest);
+    request(out, &words);
+}

@@ -1,0 +1,9 @@
+//! Bytes in, bytes out: RESP requests and replies, inline requests, and what is known of each command.
+
+pub mod command;
+pub mod command_table;
+pub mod encode;
+pub mod errand;
+pub mod inline;
+pub mod reply;
+pub mod request;

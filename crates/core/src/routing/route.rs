@@ -1,0 +1,329 @@
+//! What to do with a request.
+//!
+//! Owns: `Request` (a scanned request, in place), `Route` (the decision) and `decide`, which makes it from the request,
+//! the command table and the keyspace. Nothing is sent or changed here.
+//!
+//! Flow: command name -> specification -> arity -> policy -> keys -> shards -> `Route`.
+//!
+//! Must stay true: every later stage matches `Route` exhaustively, without a catch-all arm, so a new kind of route does
+//! not compile until everybody has an answer for it. A command with keys is never sent to a shard that was not computed
+//! from *all* of its keys.
+//! Rejected: routing by the first key alone, as other proxies do: it answers wrongly and nobody notices.
+
+use crate::error::{ClientError, KeyPlace};
+use crate::limits::{KEYS_IN_ERROR_MAX, TEXT_IN_ERROR_MAX};
+use crate::protocol::command::{
+    arity_fits, keys, lookup, subcommand, Arg, Check, CommandSpec, Local, Merge, Policy,
+};
+use crate::routing::topology::Keyspace;
+
+/// A whole request: its bytes and where its arguments are in them.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The request, from `*` to the last line end.
+    pub data: &'a [u8],
+    /// The name first.
+    pub args: &'a [Arg],
+}
+
+impl<'a> Request<'a> {
+    /// The argument's bytes; empty past the end.
+    #[inline]
+    pub fn arg(&self, index: usize) -> &'a [u8] {
+        match self.args.get(index) {
+            Some(arg) => self
+                .data
+                .get(arg.start as usize..(arg.start + arg.len) as usize)
+                .unwrap_or_default(),
+            None => &[],
+        }
+    }
+}
+
+/// Memory that decisions reuse; after `Route::Split`, `keys` and `shards` describe the fragments.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// Argument indexes of the keys.
+    pub keys: Vec<u32>,
+    /// For each key the index of its shard.
+    pub shards: Vec<u16>,
+}
+
+/// The decision. Shards are indexes within the keyspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// The request goes unchanged to one shard.
+    Shard(u16),
+    /// As `Shard`; the request is a script's text (`body`) or names one by its SHA-1 (`sha`).
+    Script {
+        /// The shard of all its keys.
+        shard: u16,
+        /// Argument 1 is a script.
+        body: bool,
+        /// Argument 1 is a script's SHA-1.
+        sha: bool,
+    },
+    /// Fragments go to several shards; see `Scratch`.
+    Split {
+        /// Arguments per key.
+        step: u8,
+        /// How the replies become one.
+        merge: Merge,
+    },
+    /// The request goes unchanged to every shard.
+    AllShards(Merge),
+    /// Whichever shard is up.
+    AnyShard,
+    /// The cursor names the shard.
+    Scan,
+    /// All shards, and remembered.
+    ScriptLoad,
+    /// All shards, and forgotten.
+    ScriptFlush,
+    /// All shards, on connections of their own.
+    Wait,
+    /// We answer.
+    Local(Local),
+    /// We refuse.
+    Refuse(ClientError),
+}
+
+/// The specification that a request falls under, its container's subcommand if it has one.
+pub fn specification(request: &Request<'_>) -> Result<&'static CommandSpec, ClientError> {
+    let name = request.arg(0);
+    let spec = lookup(name).ok_or_else(|| unknown(request))?;
+    if spec.policy != Policy::Container {
+        return if arity_fits(spec, request.args.len()) {
+            Ok(spec)
+        } else {
+            Err(ClientError::WrongArity(spec.full_name))
+        };
+    }
+    if request.args.len() < 2 {
+        return Err(ClientError::WrongArity(spec.full_name));
+    }
+    let sub = subcommand(spec, request.arg(1)).ok_or_else(|| ClientError::UnknownSubcommand {
+        name: shortened(request.arg(1)),
+        command: spec.full_name,
+    })?;
+    if arity_fits(sub, request.args.len()) {
+        Ok(sub)
+    } else {
+        Err(ClientError::WrongArity(sub.full_name))
+    }
+}
+
+fn shortened(text: &[u8]) -> Vec<u8> {
+    text[..text.len().min(TEXT_IN_ERROR_MAX + 1)].to_vec()
+}
+
+fn unknown(request: &Request<'_>) -> ClientError {
+    ClientError::UnknownCommand {
+        name: shortened(request.arg(0)),
+        args: (1..request.args.len().min(21))
+            .map(|index| shortened(request.arg(index)))
+            .collect(),
+    }
+}
+
+/// Decides. The specification is given back too, for counters and for `SHOAL EXPLAIN`; None for an unknown command.
+#[inline]
+pub fn decide(
+    keyspace: &Keyspace,
+    request: &Request<'_>,
+    scratch: &mut Scratch,
+) -> (Option<&'static CommandSpec>, Route) {
+    match specification(request) {
+        Ok(spec) => (Some(spec), by_policy(keyspace, spec, request, scratch)),
+        Err(ClientError::UnknownCommand { .. }) if keyspace.unknown_commands_first_key => {
+            (None, by_first_argument(keyspace, request))
+        }
+        Err(error) => (None, Route::Refuse(error)),
+    }
+}
+
+fn by_first_argument(keyspace: &Keyspace, request: &Request<'_>) -> Route {
+    if request.args.len() < 2 {
+        return Route::Refuse(unknown(request));
+    }
+    Route::Shard(keyspace.shard_of(request.arg(1)))
+}
+
+#[inline]
+fn by_policy(
+    keyspace: &Keyspace,
+    spec: &'static CommandSpec,
+    request: &Request<'_>,
+    scratch: &mut Scratch,
+) -> Route {
+    match spec.policy {
+        Policy::Keyed if spec.fixed_key != 0 && spec.check == Check::None => {
+            Route::Shard(keyspace.shard_of(request.arg(spec.fixed_key as usize)))
+        }
+        Policy::Keyed => match checked(spec, request) {
+            Ok(()) => {
+                one_shard(keyspace, spec, request, scratch).map_or_else(Route::Refuse, Route::Shard)
+            }
+            Err(error) => Route::Refuse(error),
+        },
+        Policy::Script { body, sha } => match one_shard(keyspace, spec, request, scratch) {
+            Ok(shard) => Route::Script { shard, body, sha },
+            Err(error) => Route::Refuse(error),
+        },
+        Policy::Split { step, merge } => split(keyspace, spec, request, scratch, step, merge),
+        Policy::AllShards(merge) => Route::AllShards(merge),
+        Policy::AnyShard => Route::AnyShard,
+        Policy::Scan => Route::Scan,
+        Policy::ScriptLoad => Route::ScriptLoad,
+        Policy::ScriptFlush => Route::ScriptFlush,
+        Policy::Wait => Route::Wait,
+        Policy::Local(local) => Route::Local(local),
+        Policy::Container => Route::Refuse(ClientError::WrongArity(spec.full_name)),
+        Policy::Refuse(reason) => Route::Refuse(ClientError::Refused {
+            command: spec.full_name,
+            reason,
+        }),
+    }
+}
+
+/// Fills `scratch` with the request's keys and their shards.
+fn place_keys(
+    keyspace: &Keyspace,
+    spec: &'static CommandSpec,
+    request: &Request<'_>,
+    scratch: &mut Scratch,
+) -> Result<(), ClientError> {
+    scratch.keys.clear();
+    scratch.shards.clear();
+    keys(spec, request.args, request.data, &mut scratch.keys)
+        .map_err(|error| ClientError::Text(error.text(spec)))?;
+    if scratch.keys.is_empty() {
+        return Err(ClientError::NoKeys(spec.full_name));
+    }
+    scratch.shards.extend(
+        scratch
+            .keys
+            .iter()
+            .map(|&index| keyspace.shard_of(request.arg(index as usize))),
+    );
+    Ok(())
+}
+
+/// The one shard of all keys.
+fn one_shard(
+    keyspace: &Keyspace,
+    spec: &'static CommandSpec,
+    request: &Request<'_>,
+    scratch: &mut Scratch,
+) -> Result<u16, ClientError> {
+    place_keys(keyspace, spec, request, scratch)?;
+    let first = scratch.shards[0];
+    if scratch.shards.iter().all(|&shard| shard == first) {
+        return Ok(first);
+    }
+    Err(ClientError::CrossShard {
+        command: spec.full_name,
+        keys: places(keyspace, request, scratch),
+    })
+}
+
+/// Some keys for an error: the first of each shard, so that the difference is seen.
+fn places(keyspace: &Keyspace, request: &Request<'_>, scratch: &Scratch) -> Vec<KeyPlace> {
+    let mut seen: Vec<u16> = Vec::new();
+    let mut places = Vec::new();
+    for (&index, &shard) in scratch.keys.iter().zip(&scratch.shards) {
+        if places.len() > KEYS_IN_ERROR_MAX {
+            break;
+        }
+        if !seen.contains(&shard) {
+            seen.push(shard);
+            let key = request.arg(index as usize);
+            places.push((
+                shortened(key),
+                keyspace.slot(key),
+                keyspace.shards[shard as usize].name.clone(),
+            ));
+        }
+    }
+    places
+}
+
+fn split(
+    keyspace: &Keyspace,
+    spec: &'static CommandSpec,
+    request: &Request<'_>,
+    scratch: &mut Scratch,
+    step: u8,
+    merge: Merge,
+) -> Route {
+    // A fragment must be cut at whole keys: `MSET a 1 b` is refused here, in Redis' own words.
+    if step > 1 && !(request.args.len() - 1).is_multiple_of(step as usize) {
+        return Route::Refuse(ClientError::WrongArity(spec.full_name));
+    }
+    if let Err(error) = place_keys(keyspace, spec, request, scratch) {
+        return Route::Refuse(error);
+    }
+    let first = scratch.shards[0];
+    if scratch.shards.iter().all(|&shard| shard == first) {
+        Route::Shard(first)
+    } else {
+        Route::Split { step, merge }
+    }
+}
+
+/// What the key specifications cannot say.
+fn checked(spec: &'static CommandSpec, request: &Request<'_>) -> Result<(), ClientError> {
+    match spec.check {
+        Check::None => Ok(()),
+        Check::SortPatterns => sort_patterns(spec, request),
+        Check::BlockOption => block_option(spec, request),
+    }
+}
+
+fn sort_patterns(spec: &'static CommandSpec, request: &Request<'_>) -> Result<(), ClientError> {
+    let mut index = 2;
+    while index < request.args.len() {
+        let word = request.arg(index);
+        let pattern = request.arg(index + 1);
+        if word.eq_ignore_ascii_case(b"BY") {
+            if pattern.contains(&b'*') {
+                return Err(ClientError::HiddenKeys {
+                    command: spec.full_name,
+                    what: "a BY pattern",
+                });
+            }
+            index += 1;
+        } else if word.eq_ignore_ascii_case(b"GET") {
+            // `#` is the element itself; a pattern without `*` gives nil for every element, wherever it is asked.
+            if pattern.contains(&b'*') {
+                return Err(ClientError::HiddenKeys {
+                    command: spec.full_name,
+                    what: "a GET pattern",
+                });
+            }
+            index += 1;
+        } else if word.eq_ignore_ascii_case(b"LIMIT") {
+            index += 2;
+        } else if word.eq_ignore_ascii_case(b"STORE") {
+            index += 1;
+        }
+        index += 1;
+    }
+    Ok(())
+}
+
+fn block_option(spec: &'static CommandSpec, request: &Request<'_>) -> Result<(), ClientError> {
+    for index in 1..request.args.len() {
+        let word = request.arg(index);
+        if word.eq_ignore_ascii_case(b"STREAMS") {
+            break;
+        }
+        if word.eq_ignore_ascii_case(b"BLOCK") {
+            return Err(ClientError::Refused {
+                command: spec.full_name,
+                reason: "with BLOCK is not supported yet; ask again at intervals without BLOCK",
+            });
+        }
+    }
+    Ok(())
+}

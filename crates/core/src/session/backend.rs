@@ -1,0 +1,342 @@
+//! Our side of the shards: the connections of one worker to one shard, and whether it can be reached.
+//!
+//! Owns: `Backend` (a shard's health and its connections, one for each database and protocol in use) and `Link` (one
+//! connection: what is to be written, and who waits for which reply).
+//!
+//! Flow: a request finds its backend -> the link of its database and protocol -> bytes to `out`, an `InFlight` to
+//! `queue`. Replies come in the order of `queue`. What a connection must be told first (password, protocol, database)
+//! goes before; requests are kept in `held` until all of that was answered, because a request that overtakes a refused
+//! SELECT would run in another database.
+//!
+//! Must stay true: `queue` has one entry for each request in `out` that has no whole reply, in the same order; a
+//! backend's state moves only through `Health::after`.
+//! Rejected: a pool of connections per shard with requests dealt round: a client could then overtake itself.
+
+use crate::limits::{DATABASES, RECONNECT_MS_MAX, RECONNECT_MS_MIN};
+use crate::protocol::encode::Proto;
+use crate::protocol::reply::ReplyScanner;
+use crate::session::output::Output;
+use std::collections::{HashSet, VecDeque};
+
+/// No link.
+pub const NONE: u32 = u32::MAX;
+
+/// Whether a shard can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Nothing was tried yet.
+    Idle,
+    /// The first connection is being made; requests wait for it.
+    Opening,
+    /// Reachable.
+    Up,
+    /// Not reachable; requests are refused at once. It is tried again at `retry_ms`.
+    Down {
+        /// On the engine's clock.
+        retry_ms: u64,
+        /// Failures in a row.
+        attempts: u32,
+    },
+    /// A connection is being made again; requests are still refused.
+    Retrying {
+        /// Failures in a row.
+        attempts: u32,
+    },
+}
+
+/// What happens to a backend's main connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HealthEvent {
+    /// It is being made.
+    Begun,
+    /// It answered what it was told first.
+    Ready,
+    /// It was lost or could not be made, at this time; `chance` is any number.
+    Lost {
+        /// On the engine's clock.
+        now_ms: u64,
+        /// Where the jitter comes from.
+        chance: u64,
+    },
+}
+
+impl Health {
+    /// The only way in which a backend's state changes.
+    pub fn after(self, event: HealthEvent) -> Self {
+        match (self, event) {
+            (Self::Idle, HealthEvent::Begun) => Self::Opening,
+            (Self::Down { attempts, .. }, HealthEvent::Begun) => Self::Retrying { attempts },
+            (
+                Self::Idle | Self::Opening | Self::Up | Self::Retrying { .. } | Self::Down { .. },
+                HealthEvent::Ready,
+            ) => Self::Up,
+            // A connection that had worked is made again at once: most often the shard lives and only closed it.
+            (Self::Up, HealthEvent::Lost { now_ms, .. }) => Self::Down {
+                retry_ms: now_ms,
+                attempts: 0,
+            },
+            (Self::Idle | Self::Opening, HealthEvent::Lost { now_ms, chance }) => {
+                Self::wait(now_ms, 0, chance)
+            }
+            (
+                Self::Down { attempts, .. } | Self::Retrying { attempts },
+                HealthEvent::Lost { now_ms, chance },
+            ) => Self::wait(now_ms, attempts, chance),
+            (Self::Opening | Self::Up | Self::Retrying { .. }, HealthEvent::Begun) => self,
+        }
+    }
+
+    fn wait(now_ms: u64, attempts: u32, chance: u64) -> Self {
+        let full = (RECONNECT_MS_MIN as u64)
+            .saturating_mul(1 << attempts.min(16))
+            .min(RECONNECT_MS_MAX as u64);
+        let wait = full - chance % (full / 2 + 1);
+        Self::Down {
+            retry_ms: now_ms + wait,
+            attempts: attempts.saturating_add(1),
+        }
+    }
+
+    /// As people are told it.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Opening => "connecting",
+            Self::Up => "up",
+            Self::Down { .. } | Self::Retrying { .. } => "down",
+        }
+    }
+}
+
+/// Who waits for a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiter {
+    /// A client, for the reply as it is.
+    Client,
+    /// A part of a client's `Gather`.
+    Part,
+    /// Nobody; the reply shows that the shard lives.
+    Probe,
+    /// Nobody; a script was loaded ahead of its use, or something sent ahead of WAIT.
+    Prelude,
+}
+
+/// A request without a whole reply.
+#[derive(Debug, Clone, Copy)]
+pub struct InFlight {
+    /// The client's place and generation.
+    pub client: u32,
+    /// See `client`.
+    pub generation: u32,
+    /// Number of the request in the client's `Replies`.
+    pub number: u32,
+    /// When it was sent, in microseconds; wraps.
+    pub sent_us: u32,
+    /// Which part of a `Gather`.
+    pub part: u16,
+    /// Who waits.
+    pub waiter: Waiter,
+}
+
+/// What a link is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkState {
+    /// The socket is not connected yet.
+    Connecting,
+    /// Waiting for answers to what it was told first: so many.
+    Greeting(u8),
+    /// In use.
+    Up,
+    /// No new requests; closed when the last reply has come.
+    Retired,
+}
+
+/// One connection to a shard.
+#[derive(Debug)]
+pub struct Link {
+    /// The shard, numbered through the topology.
+    pub shard: usize,
+    /// Its place among the backend's links; None for a connection that serves one request alone.
+    pub lane: Option<usize>,
+    /// Database and protocol of one that serves a request alone.
+    pub exclusive_lane: usize,
+    /// What it is doing.
+    pub state: LinkState,
+    /// To be written.
+    pub out: Output,
+    /// To be written once it is up.
+    pub held: Output,
+    /// Who waits for which reply.
+    pub queue: VecDeque<InFlight>,
+    /// Where the current reply ends.
+    pub scanner: ReplyScanner,
+    /// A line of a reply that was cut.
+    pub tail: Vec<u8>,
+    /// The current reply is a push, which nobody waits for.
+    pub in_push: bool,
+    /// The reply to the current greeting.
+    pub greeting: Vec<u8>,
+    /// When a byte last came or, with nothing in flight before, when the oldest request was sent (ms).
+    pub progress_ms: u64,
+    /// When it was last used by a client (ms).
+    pub used_ms: u64,
+    /// It is not read, because a client does not take its replies.
+    pub stalled: bool,
+    /// It is in the list of links with something to write.
+    pub dirty: bool,
+    /// Clients that are not read until it has written more.
+    pub blocked: Vec<(u32, u32)>,
+}
+
+impl Link {
+    /// A link about to be connected.
+    pub fn new(shard: usize, lane: Option<usize>, now_ms: u64) -> Self {
+        Self {
+            shard,
+            lane,
+            exclusive_lane: 0,
+            state: LinkState::Connecting,
+            out: Output::default(),
+            held: Output::default(),
+            queue: VecDeque::new(),
+            scanner: ReplyScanner::default(),
+            tail: Vec::new(),
+            in_push: false,
+            greeting: Vec::new(),
+            progress_ms: now_ms,
+            used_ms: now_ms,
+            stalled: false,
+            dirty: false,
+            blocked: Vec::new(),
+        }
+    }
+
+    /// Where a request's bytes go.
+    #[inline]
+    pub fn outgoing(&mut self) -> &mut Output {
+        match self.state {
+            LinkState::Up | LinkState::Retired => &mut self.out,
+            LinkState::Connecting | LinkState::Greeting(_) => &mut self.held,
+        }
+    }
+
+    /// Someone waits for the reply to the bytes just given to `outgoing`.
+    #[inline]
+    pub fn await_reply(&mut self, entry: InFlight, now_ms: u64) {
+        if self.queue.is_empty() {
+            self.progress_ms = now_ms;
+        }
+        self.used_ms = now_ms;
+        self.queue.push_back(entry);
+    }
+
+    /// Requests were written to the socket, or may have been.
+    pub fn was_ready(&self) -> bool {
+        match self.state {
+            LinkState::Up | LinkState::Retired => true,
+            LinkState::Connecting | LinkState::Greeting(_) => false,
+        }
+    }
+}
+
+/// A shard, as one worker sees it.
+#[derive(Debug)]
+pub struct Backend {
+    /// Index of its keyspace.
+    pub keyspace: usize,
+    /// Whether it can be reached.
+    pub health: Health,
+    /// Why it is down, for people.
+    pub reason: String,
+    /// One link for each database and protocol in use; `lane` numbers them.
+    pub links: [u32; DATABASES * 2],
+    /// What the server says it is (`redis_version`), empty before the first connection.
+    pub version: String,
+    /// Scripts it is known to have.
+    pub scripts: HashSet<[u8; 20]>,
+}
+
+impl Backend {
+    /// Nothing tried yet.
+    pub fn new(keyspace: usize) -> Self {
+        Self {
+            keyspace,
+            health: Health::Idle,
+            reason: String::new(),
+            links: [NONE; DATABASES * 2],
+            version: String::new(),
+            scripts: HashSet::new(),
+        }
+    }
+}
+
+/// The place of the link for a database and a protocol. 0 is the main link, by which the shard's health is judged.
+#[inline]
+pub fn lane(database: u8, proto: Proto) -> usize {
+    database as usize * 2 + usize::from(proto == Proto::Resp3)
+}
+
+/// Database and protocol of a lane.
+pub fn lane_parts(lane: usize) -> (u8, Proto) {
+    (
+        (lane / 2) as u8,
+        if lane % 2 == 1 {
+            Proto::Resp3
+        } else {
+            Proto::Resp2
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_are_jittered_and_bounded() {
+        let mut health = Health::Idle.after(HealthEvent::Begun);
+        assert_eq!(health, Health::Opening);
+        let mut longest = 0;
+        for attempt in 0..20u64 {
+            health = health.after(HealthEvent::Lost {
+                now_ms: 1000,
+                chance: attempt * 7919,
+            });
+            let Health::Down { retry_ms, attempts } = health else {
+                panic!("not down: {health:?}")
+            };
+            assert_eq!(attempts as u64, attempt + 1);
+            let wait = retry_ms - 1000;
+            let full =
+                (RECONNECT_MS_MIN as u64 * (1 << attempt.min(16))).min(RECONNECT_MS_MAX as u64);
+            assert!(wait <= full && wait >= full / 2, "{wait} of {full}");
+            longest = longest.max(wait);
+            health = health.after(HealthEvent::Begun);
+            assert_eq!(health, Health::Retrying { attempts });
+        }
+        assert!(longest > RECONNECT_MS_MAX as u64 / 2);
+        assert_eq!(health.after(HealthEvent::Ready), Health::Up);
+        assert_eq!(
+            Health::Up.after(HealthEvent::Lost {
+                now_ms: 5,
+                chance: 9
+            }),
+            Health::Down {
+                retry_ms: 5,
+                attempts: 0
+            }
+        );
+    }
+
+    #[test]
+    fn each_database_and_protocol_has_a_lane_of_its_own() {
+        let mut seen = std::collections::HashSet::new();
+        for database in 0..DATABASES as u8 {
+            for proto in [Proto::Resp2, Proto::Resp3] {
+                assert!(seen.insert(lane(database, proto)));
+                assert_eq!(lane_parts(lane(database, proto)), (database, proto));
+            }
+        }
+        assert_eq!(lane(0, Proto::Resp2), 0);
+    }
+}

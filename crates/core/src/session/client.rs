@@ -1,0 +1,153 @@
+//! One client: who it is, what it has set for its connection, and whether it is being read.
+//!
+//! Owns: `Client`. Its replies in order are in `Replies`; what is done with its requests is in `dispatch`.
+//!
+//! Must stay true: an idle client owns no buffer (its size is what 10,000 of them cost); whether it is read moves only
+//! through `Intake`; a password is never kept.
+
+use crate::protocol::encode::Proto;
+use crate::protocol::request::RequestScanner;
+use crate::session::replies::Replies;
+use crate::session::stats::CloseReason;
+
+/// Whether a client's requests are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intake {
+    /// They are.
+    Open,
+    /// Not until half of its requests in flight are answered.
+    InFlight,
+    /// Not until half of its output is written.
+    Output,
+    /// Not until the link has written half of what waits there.
+    Link(u32),
+    /// Not until every reply has been given: the next request changes how the connection is used.
+    Barrier,
+    /// Never again; closed when everything is written.
+    Closing,
+}
+
+/// CLIENT REPLY.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplyMode {
+    /// Every reply is given.
+    On,
+    /// None is.
+    Off,
+    /// The next one is not.
+    SkipNext,
+}
+
+/// What few clients set; apart, so that the others do not pay for it.
+#[derive(Debug, Default, Clone)]
+pub struct Particulars {
+    /// CLIENT SETNAME.
+    pub name: Vec<u8>,
+    /// CLIENT SETINFO LIB-NAME.
+    pub library: Vec<u8>,
+    /// CLIENT SETINFO LIB-VER.
+    pub library_version: Vec<u8>,
+    /// CLIENT NO-EVICT.
+    pub no_evict: bool,
+    /// CLIENT NO-TOUCH.
+    pub no_touch: bool,
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Client {
+    /// CLIENT ID: unique over all workers.
+    pub id: u64,
+    /// Index of its keyspace.
+    pub keyspace: u16,
+    /// SELECT.
+    pub database: u8,
+    /// HELLO.
+    pub proto: Proto,
+    /// Whether its requests are taken.
+    pub intake: Intake,
+    /// CLIENT REPLY.
+    pub reply_mode: ReplyMode,
+    /// Index of its user in the keyspace, once it has authenticated; None where there are none.
+    pub user: Option<u16>,
+    /// It may use commands.
+    pub trusted: bool,
+    /// It is in the list of clients with something to write.
+    pub dirty: bool,
+    /// Nothing more comes from it.
+    pub ended: bool,
+    /// Why it will be closed, when that is decided.
+    pub reason: Option<CloseReason>,
+    /// It has been counted as the one that a link is stalled by.
+    pub stalls: bool,
+    /// Bytes of requests that are not whole, or not taken yet.
+    pub incoming: Vec<u8>,
+    /// Where the scan of `incoming` stopped.
+    pub scanner: Option<Box<RequestScanner>>,
+    /// Replies in order.
+    pub replies: Replies,
+    /// What few clients set.
+    pub particulars: Option<Box<Particulars>>,
+    /// `host:port` of both ends.
+    pub peer: Box<str>,
+    /// See `peer`.
+    pub local: Box<str>,
+    /// When it connected (ms).
+    pub since_ms: u64,
+    /// When a request of it was last taken (ms).
+    pub request_ms: u64,
+    /// When a byte of it last came (ms).
+    pub received_ms: u64,
+    /// When it last took a byte (ms).
+    pub written_ms: u64,
+    /// The last command, as CLIENT LIST shows it.
+    pub last_command: &'static str,
+}
+
+impl Client {
+    /// What few clients set, made on first use.
+    pub fn particulars(&mut self) -> &mut Particulars {
+        self.particulars.get_or_insert_with(Box::default)
+    }
+
+    /// The current request's reply is not given; moves SKIP on.
+    #[inline]
+    pub fn is_muted(&mut self) -> bool {
+        match self.reply_mode {
+            ReplyMode::On => false,
+            ReplyMode::Off => true,
+            ReplyMode::SkipNext => {
+                self.reply_mode = ReplyMode::On;
+                true
+            }
+        }
+    }
+
+    /// As after connecting (RESET), apart from its identity.
+    pub fn reset(&mut self, trusted: bool) {
+        self.database = 0;
+        self.proto = Proto::Resp2;
+        self.reply_mode = ReplyMode::On;
+        self.user = None;
+        self.trusted = trusted;
+        if let Some(particulars) = &mut self.particulars {
+            particulars.name.clear();
+            particulars.no_evict = false;
+            particulars.no_touch = false;
+        }
+    }
+
+    /// Its next request is taken only when every earlier one has its reply.
+    pub fn raise_barrier(&mut self) {
+        if self.intake != Intake::Closing {
+            self.intake = Intake::Barrier;
+        }
+    }
+
+    /// The name it gave itself.
+    pub fn name(&self) -> &[u8] {
+        self.particulars
+            .as_ref()
+            .map_or(&[], |particulars| &particulars.name)
+    }
+}

@@ -1,0 +1,348 @@
+//! Replies: from a link's bytes to the clients that wait for them.
+//!
+//! Owns: the way from bytes of a shard to the place of a client's reply, and the making of one reply from gathered parts.
+//!
+//! Flow: `link_received` -> scanner -> the entry at the head of the link's queue -> straight into the client's output, or
+//! into its `Gather` -> `gathered` when the last part is there.
+//!
+//! Must stay true: every byte of a reply belongs to the entry at the head of the queue; a reply that nobody asked for, or
+//! that is not RESP, ends the connection, because nothing after it can be trusted.
+
+use crate::error::ClientError;
+use crate::limits::{OUTPUT_HARD, OUTPUT_HIGH};
+use crate::protocol::command::Merge;
+use crate::protocol::encode::{self, Proto};
+use crate::routing::merge::{merge, unexpected};
+use crate::session::backend::{InFlight, LinkState, Waiter};
+use crate::session::client::Intake;
+use crate::session::dispatch::Asker;
+use crate::session::engine::Engine;
+use crate::session::gather::{Gather, GatherKind};
+use crate::session::info::{merge_config, merge_info};
+use crate::session::stats::{PerKeyspace, PerShard};
+
+impl Engine {
+    /// Bytes came from a shard.
+    pub fn link_received(&mut self, id: u32, data: &[u8]) {
+        let now_ms = self.now_ms;
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        link.progress_ms = now_ms;
+        let shard = link.shard;
+        let tail = std::mem::take(&mut link.tail);
+        self.stats()
+            .shard(shard, PerShard::ShardBytesIn, data.len() as i64);
+        if tail.is_empty() {
+            let used = self.replies(id, data);
+            self.keep_tail(id, &data[used..]);
+        } else {
+            let mut joined = tail;
+            joined.extend_from_slice(data);
+            let used = self.replies(id, &joined);
+            self.keep_tail(id, &joined[used..]);
+        }
+        let Some(link) = self.links.get(id) else {
+            return;
+        };
+        if link.queue.is_empty()
+            && (link.state == LinkState::Retired || (link.lane.is_none() && link.was_ready()))
+        {
+            self.close_link(id);
+        } else if !link.blocked.is_empty() {
+            self.unblock(id);
+        }
+    }
+
+    fn keep_tail(&mut self, id: u32, rest: &[u8]) {
+        if !rest.is_empty() {
+            if let Some(link) = self.links.get_mut(id) {
+                link.tail = rest.to_vec();
+            }
+        }
+    }
+
+    /// Takes whole and partial replies; the bytes used.
+    fn replies(&mut self, id: u32, data: &[u8]) -> usize {
+        let mut at = 0;
+        while at < data.len() {
+            let Some(link) = self.links.get_mut(id) else {
+                return data.len();
+            };
+            let is_first = link.scanner.is_between();
+            let Ok(progress) = link.scanner.scan(&data[at..]) else {
+                self.link_lost(id, "it sent something that is not RESP");
+                return data.len();
+            };
+            if progress.used == 0 {
+                break;
+            }
+            let bytes = &data[at..at + progress.used];
+            at += progress.used;
+            if is_first {
+                link.in_push = bytes[0] == b'>';
+            }
+            if link.in_push {
+                continue;
+            }
+            if let LinkState::Greeting(left) = link.state {
+                link.greeting.extend_from_slice(bytes);
+                if progress.done {
+                    self.greeted(id, left);
+                }
+                continue;
+            }
+            let entry = if progress.done {
+                link.queue.pop_front()
+            } else {
+                link.queue.front().copied()
+            };
+            let Some(entry) = entry else {
+                self.link_lost(id, "it sent a reply that nobody asked for");
+                return data.len();
+            };
+            let shard = link.shard;
+            self.deliver(id, shard, &entry, bytes, is_first, progress.done);
+        }
+        at
+    }
+
+    #[inline]
+    fn deliver(
+        &mut self,
+        id: u32,
+        shard: usize,
+        entry: &InFlight,
+        bytes: &[u8],
+        is_first: bool,
+        done: bool,
+    ) {
+        if done {
+            let took = (self.now_us as u32).wrapping_sub(entry.sent_us);
+            self.stats().latency(shard, u64::from(took));
+        }
+        if is_first && matches!(bytes[0], b'-' | b'!') {
+            self.stats().shard(shard, PerShard::Errors, 1);
+        }
+        match entry.waiter {
+            Waiter::Client => self.pass_on(id, entry, bytes, done),
+            Waiter::Part => self.collect(id, entry, bytes, is_first, done),
+            Waiter::Probe | Waiter::Prelude => {}
+        }
+    }
+
+    /// A reply as it is, to its client.
+    #[inline]
+    fn pass_on(&mut self, id: u32, entry: &InFlight, bytes: &[u8], done: bool) {
+        let Some(client) = self.clients.get_same(entry.client, entry.generation) else {
+            return;
+        };
+        if !client.dirty {
+            client.dirty = true;
+            client.replies.out.take_spare(&mut self.spares);
+            self.dirty_clients.push(entry.client);
+        }
+        client.replies.chunk(entry.number, bytes, done);
+        let held = client.replies.bytes();
+        if held > OUTPUT_HIGH || client.intake != Intake::Open {
+            self.after_reply(id, entry.client, held);
+        }
+    }
+
+    /// Bounds, and clients that waited for a reply before they go on.
+    fn after_reply(&mut self, link: u32, slot: u32, held: usize) {
+        if held > OUTPUT_HARD {
+            self.stall(link, slot);
+        }
+        let Some(client) = self.clients.get_mut(slot) else {
+            return;
+        };
+        if held > OUTPUT_HIGH && client.intake == Intake::Open {
+            client.intake = Intake::Output;
+        } else {
+            self.settle_client(slot);
+        }
+    }
+
+    /// A piece of a part.
+    fn collect(&mut self, id: u32, entry: &InFlight, bytes: &[u8], is_first: bool, done: bool) {
+        let Some(client) = self.clients.get_same(entry.client, entry.generation) else {
+            return;
+        };
+        let is_named = client
+            .replies
+            .gather(entry.number)
+            .is_none_or(|gather| matches!(gather.kind, GatherKind::Named { .. }));
+        if is_named && !(is_first && bytes.starts_with(b"-NOSCRIPT")) {
+            // A script's ordinary reply: from here on it passes through like any other.
+            client.replies.take_gather(entry.number);
+            return self.pass_on(id, entry, bytes, done);
+        }
+        let Some(gather) = client.replies.gather(entry.number) else {
+            return;
+        };
+        if gather.chunk(entry.part, bytes, done) {
+            self.gathered(entry.client, entry.number);
+        }
+    }
+
+    /// Every part is there: makes one reply of them.
+    pub(crate) fn gathered(&mut self, slot: u32, number: u32) {
+        let generation = self.clients.generation(slot);
+        let Some(client) = self.clients.get_mut(slot) else {
+            return;
+        };
+        let Some(gather) = client.replies.take_gather(number) else {
+            return;
+        };
+        let proto = client.proto;
+        let keyspace = client.keyspace as usize;
+        let mut out = Vec::new();
+        if gather.is_too_large() {
+            ClientError::GatherTooLarge.write(&mut out);
+        } else {
+            let lane = crate::session::backend::lane(client.database, proto);
+            let asker = Asker {
+                slot,
+                generation,
+                keyspace,
+                lane,
+                mute: false,
+            };
+            if self.compose(&asker, number, *gather, proto, &mut out) {
+                return;
+            }
+        }
+        self.touch_client(slot);
+        let Some(client) = self.clients.get_mut(slot) else {
+            return;
+        };
+        client.replies.complete(number, out);
+        if client.replies.bytes() > OUTPUT_HIGH && client.intake == Intake::Open {
+            client.intake = Intake::Output;
+        } else {
+            self.settle_client(slot);
+        }
+    }
+
+    /// Writes the one reply; true when the request was sent again instead, and its reply is still to come.
+    fn compose(
+        &mut self,
+        asker: &Asker,
+        number: u32,
+        gather: Gather,
+        proto: Proto,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let parts: Vec<&[u8]> = gather.parts.iter().map(Vec::as_slice).collect();
+        match gather.kind {
+            GatherKind::Merge {
+                merge: Merge::Config,
+                ..
+            } => merge_config(&parts, proto, out),
+            GatherKind::Merge { merge: rule, order } => {
+                self.rotate = self.rotate.wrapping_add(1);
+                merge(rule, &parts, &order, proto, self.rotate, out);
+            }
+            GatherKind::Info { sections } => {
+                self.compose_info(asker.keyspace, &parts, &sections, proto, out)
+            }
+            GatherKind::Scan { shard, shards } => self.compose_scan(shard, shards, parts[0], out),
+            GatherKind::Named {
+                request,
+                sha,
+                shard,
+            } => {
+                return self.mend_script(
+                    asker,
+                    number,
+                    &request,
+                    &sha,
+                    shard as usize,
+                    parts[0],
+                    out,
+                );
+            }
+            GatherKind::Load { body } => {
+                merge(Merge::First, &parts, &[], proto, 0, out);
+                if out.first() == Some(&b'$') {
+                    self.remember_script(asker.keyspace, &body);
+                }
+            }
+            GatherKind::ClientList => {
+                let text = parts.concat();
+                encode::verbatim(out, proto, &text);
+            }
+            GatherKind::ClientKill { old_form } => Self::compose_kill(&parts, old_form, out),
+        }
+        false
+    }
+
+    fn compose_info(
+        &self,
+        keyspace: usize,
+        parts: &[&[u8]],
+        sections: &[Vec<u8>],
+        proto: Proto,
+        out: &mut Vec<u8>,
+    ) {
+        let sections: Vec<&[u8]> = sections.iter().map(Vec::as_slice).collect();
+        let text = self.with_own(keyspace, |own| merge_info(parts, own, &sections));
+        encode::verbatim(out, proto, &text);
+    }
+
+    fn compose_scan(&self, shard: u16, shards: u16, reply: &[u8], out: &mut Vec<u8>) {
+        if matches!(reply.first(), Some(b'-' | b'!')) {
+            out.extend_from_slice(reply);
+            return;
+        }
+        if crate::session::scan::rewrite(reply, shard, shards, out).is_none() {
+            unexpected(out, "a cursor");
+        }
+    }
+
+    /// Takes the bytes of a gather's part that came from another worker.
+    pub(crate) fn part_arrived(
+        &mut self,
+        slot: u32,
+        generation: u32,
+        number: u32,
+        part: u16,
+        bytes: &[u8],
+    ) {
+        let Some(client) = self.clients.get_same(slot, generation) else {
+            return;
+        };
+        if client
+            .replies
+            .gather(number)
+            .is_some_and(|gather| gather.chunk(part, bytes, true))
+        {
+            self.gathered(slot, number);
+        }
+    }
+
+    /// A part that cannot be asked for.
+    pub(crate) fn part_failed(
+        &mut self,
+        asker: &Asker,
+        number: u32,
+        part: u16,
+        error: &ClientError,
+    ) {
+        let mut bytes = Vec::new();
+        error.write(&mut bytes);
+        self.stats()
+            .keyspace(asker.keyspace, PerKeyspace::Refused, 0);
+        let Some(client) = self.clients.get_mut(asker.slot) else {
+            return;
+        };
+        if client
+            .replies
+            .gather(number)
+            .is_some_and(|gather| gather.fail(part, &bytes))
+        {
+            self.gathered(asker.slot, number);
+        }
+    }
+}

@@ -1,0 +1,528 @@
+//! Doing what the router decided: requests go to links, fragments are built, places for replies are taken.
+//!
+//! Owns: the way from a whole request to bytes in the right links' `out`.
+//!
+//! Flow: `request` -> who may -> `decide` -> one arm for each `Route`.
+//!
+//! Must stay true: each request takes exactly one place in the client's `Replies`, or is answered at once; bytes for a
+//! shard and the entry in its link's queue are added together, or neither is; a request that changes how the connection
+//! is used (database, protocol) is taken only when every earlier one has its reply, because later ones travel on another link.
+
+use crate::error::ClientError;
+use crate::limits::{EXCLUSIVE_LINKS_MAX, IN_FLIGHT_MAX, LINK_OUT_HIGH, LINK_QUEUE_HIGH};
+use crate::protocol::command::{flags, Arg, CommandSpec, Local, Merge, Policy};
+use crate::protocol::encode;
+use crate::routing::route::{decide, specification, Request, Route};
+use crate::session::backend::{lane, InFlight, Waiter};
+use crate::session::client::Intake;
+use crate::session::engine::Engine;
+use crate::session::gather::{Gather, GatherKind};
+use crate::session::stats::{PerKeyspace, PerShard};
+use std::sync::Arc;
+
+/// Whether a request was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It was.
+    Yes,
+    /// It is to be shown again later; the client's intake says when.
+    NotYet,
+}
+
+/// A client and the request of it that is being done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asker {
+    pub slot: u32,
+    pub generation: u32,
+    pub keyspace: usize,
+    pub lane: usize,
+    pub mute: bool,
+}
+
+impl Engine {
+    /// Does a whole request of a client.
+    #[inline]
+    pub(crate) fn request(&mut self, slot: u32, request: &Request<'_>) -> Taken {
+        let now_ms = self.now_ms;
+        let generation = self.clients.generation(slot);
+        let Some(client) = self.clients.get_mut(slot) else {
+            return Taken::Yes;
+        };
+        let keyspace = client.keyspace as usize;
+        if !client.trusted {
+            if let Some(error) = untrusted(request) {
+                let mute = client.is_muted();
+                self.answer_error(
+                    &Asker {
+                        slot,
+                        generation,
+                        keyspace,
+                        lane: 0,
+                        mute,
+                    },
+                    &error,
+                );
+                return Taken::Yes;
+            }
+        }
+        let (spec, route) = decide(
+            &self.topology.keyspaces[keyspace],
+            request,
+            &mut self.scratch,
+        );
+        if needs_barrier(&route) && client.replies.waiting() > 0 {
+            client.intake = Intake::Barrier;
+            return Taken::NotYet;
+        }
+        client.request_ms = now_ms;
+        client.last_command = spec.map_or("unknown", |spec| spec.full_name);
+        let mute = client.is_muted();
+        let asker = Asker {
+            slot,
+            generation,
+            keyspace,
+            lane: lane(client.database, client.proto),
+            mute,
+        };
+        self.stats().keyspace(keyspace, PerKeyspace::Requests, 1);
+        match route {
+            Route::Shard(shard) => self.to_shard(&asker, shard, request.data),
+            other => self.perform(&asker, other, request),
+        }
+        Taken::Yes
+    }
+
+    /// A request that owns its buffer: moved to its shard, if one shard is where it goes. Else the buffer is given back.
+    pub(crate) fn request_giant(
+        &mut self,
+        slot: u32,
+        buffer: Vec<u8>,
+        args: &[Arg],
+    ) -> Option<Vec<u8>> {
+        let generation = self.clients.generation(slot);
+        let client = self.clients.get_mut(slot)?;
+        let keyspace = client.keyspace as usize;
+        let request = Request {
+            data: &buffer,
+            args,
+        };
+        let (spec, route) = decide(
+            &self.topology.keyspaces[keyspace],
+            &request,
+            &mut self.scratch,
+        );
+        let Route::Shard(shard) = route else {
+            return Some(buffer);
+        };
+        client.request_ms = self.now_ms;
+        client.last_command = spec.map_or("unknown", |spec| spec.full_name);
+        let mute = client.is_muted();
+        let asker = Asker {
+            slot,
+            generation,
+            keyspace,
+            lane: lane(client.database, client.proto),
+            mute,
+        };
+        self.stats().keyspace(keyspace, PerKeyspace::Requests, 1);
+        let shard = self.shard_number(&asker, shard);
+        match self.link_for(shard, asker.lane) {
+            Ok(link) => {
+                let number = client_number(self, &asker);
+                if let Some(link) = self.links.get_mut(link) {
+                    link.outgoing().push_owned(buffer);
+                }
+                self.sent(&asker, link, number, 0, Waiter::Client);
+            }
+            Err(error) => self.answer_error(&asker, &error),
+        }
+        None
+    }
+
+    fn perform(&mut self, asker: &Asker, route: Route, request: &Request<'_>) {
+        match route {
+            Route::Shard(shard) => self.to_shard(asker, shard, request.data),
+            Route::Script { shard, body, sha } => {
+                self.to_script_shard(asker, shard, body, sha, request)
+            }
+            Route::Split { step, merge } => self.split(asker, step, merge, request),
+            Route::AllShards(Merge::Info) => {
+                let sections = (1..request.args.len())
+                    .map(|index| request.arg(index).to_vec())
+                    .collect();
+                self.to_all(asker, GatherKind::Info { sections }, request.data);
+            }
+            Route::AllShards(merge) => {
+                self.to_all(
+                    asker,
+                    GatherKind::Merge {
+                        merge,
+                        order: Vec::new(),
+                    },
+                    request.data,
+                );
+            }
+            Route::AnyShard => self.to_any(asker, request.data),
+            Route::Scan => self.scan(asker, request),
+            Route::ScriptLoad => {
+                let body: Arc<[u8]> = request.arg(2).into();
+                self.to_all(asker, GatherKind::Load { body }, request.data);
+            }
+            Route::ScriptFlush => {
+                self.forget_scripts();
+                self.to_all(
+                    asker,
+                    GatherKind::Merge {
+                        merge: Merge::AllOk,
+                        order: Vec::new(),
+                    },
+                    request.data,
+                );
+            }
+            Route::Wait => self.wait(asker, request),
+            Route::Local(local) => {
+                self.stats().keyspace(asker.keyspace, PerKeyspace::Local, 1);
+                self.local(asker, local, request);
+            }
+            Route::Refuse(error) => self.answer_error(asker, &error),
+        }
+    }
+
+    /// Answers at once (in its turn) with what `write` writes.
+    pub(crate) fn answer(&mut self, asker: &Asker, write: impl FnOnce(&mut Vec<u8>)) {
+        self.touch_client(asker.slot);
+        if let Some(client) = self.clients.get_mut(asker.slot) {
+            client.replies.local(asker.mute, write);
+        }
+        self.after_request(asker.slot);
+    }
+
+    /// Answers with an error of ours.
+    pub(crate) fn answer_error(&mut self, asker: &Asker, error: &ClientError) {
+        self.stats()
+            .keyspace(asker.keyspace, PerKeyspace::Refused, 1);
+        self.answer(asker, |out| error.write(out));
+    }
+
+    #[inline]
+    pub(crate) fn shard_number(&self, asker: &Asker, shard: u16) -> usize {
+        self.topology.keyspaces[asker.keyspace].first_shard + shard as usize
+    }
+
+    #[inline]
+    fn to_shard(&mut self, asker: &Asker, shard: u16, data: &[u8]) {
+        let shard = self.shard_number(asker, shard);
+        match self.link_for(shard, asker.lane) {
+            Ok(link) => {
+                let number = client_number(self, asker);
+                self.send(link, data);
+                self.sent(asker, link, number, 0, Waiter::Client);
+            }
+            Err(error) => {
+                self.stats().shard(shard, PerShard::Failed, 1);
+                self.answer_error(asker, &error);
+            }
+        }
+    }
+
+    /// Copies bytes to what a link has to write.
+    #[inline]
+    pub(crate) fn send(&mut self, link: u32, data: &[u8]) {
+        if let Some(link) = self.links.get_mut(link) {
+            link.outgoing().push(data);
+        }
+    }
+
+    /// Notes who waits for the reply to what was just sent, and looks at the bounds.
+    #[inline]
+    pub(crate) fn sent(
+        &mut self,
+        asker: &Asker,
+        link_id: u32,
+        number: u32,
+        part: u16,
+        waiter: Waiter,
+    ) {
+        let (now_us, now_ms) = (self.now_us, self.now_ms);
+        let Some(link) = self.links.get_mut(link_id) else {
+            return;
+        };
+        let entry = InFlight {
+            client: asker.slot,
+            generation: asker.generation,
+            number,
+            sent_us: now_us as u32,
+            part,
+            waiter,
+        };
+        link.await_reply(entry, now_ms);
+        let shard = link.shard;
+        let is_full = link.outgoing().len() > LINK_OUT_HIGH || link.queue.len() > LINK_QUEUE_HIGH;
+        if !link.dirty {
+            link.dirty = true;
+            self.dirty_links.push(link_id);
+        }
+        self.stats().shard(shard, PerShard::Sent, 1);
+        let Some(client) = self.clients.get_mut(asker.slot) else {
+            return;
+        };
+        if client.intake != Intake::Open {
+            return;
+        }
+        if is_full {
+            client.intake = Intake::Link(link_id);
+            if let Some(link) = self.links.get_mut(link_id) {
+                link.blocked.push((asker.slot, asker.generation));
+            }
+        } else if client.replies.waiting() >= IN_FLIGHT_MAX {
+            client.intake = Intake::InFlight;
+        }
+    }
+
+    /// After an answer of our own: the same bounds.
+    fn after_request(&mut self, slot: u32) {
+        let Some(client) = self.clients.get_mut(slot) else {
+            return;
+        };
+        if client.intake != Intake::Open {
+            return;
+        }
+        if client.replies.waiting() >= IN_FLIGHT_MAX {
+            client.intake = Intake::InFlight;
+        } else if client.replies.out.len() > crate::limits::OUTPUT_HIGH {
+            client.intake = Intake::Output;
+        }
+    }
+
+    /// Takes a place for a reply that is put together; None when the client is gone.
+    pub(crate) fn reserve_gather(&mut self, asker: &Asker, gather: Box<Gather>) -> u32 {
+        self.clients.get_mut(asker.slot).map_or(0, |client| {
+            client.replies.reserve_gather(asker.mute, gather)
+        })
+    }
+
+    fn split(&mut self, asker: &Asker, step: u8, merge: Merge, request: &Request<'_>) {
+        self.stats().keyspace(asker.keyspace, PerKeyspace::Split, 1);
+        let scratch = std::mem::take(&mut self.scratch);
+        // Fragments in the order of their first keys; the shard's position among them is looked up per key.
+        let mut shards: Vec<(u16, u32)> = Vec::with_capacity(8);
+        let mut order: Vec<u16> = Vec::with_capacity(scratch.shards.len());
+        for &shard in &scratch.shards {
+            let fragment = shards
+                .iter()
+                .position(|&(known, _)| known == shard)
+                .unwrap_or_else(|| {
+                    shards.push((shard, 0));
+                    shards.len() - 1
+                });
+            shards[fragment].1 += 1;
+            order.push(fragment as u16);
+        }
+        let mut links = Vec::with_capacity(shards.len());
+        let mut refused = None;
+        for &(shard, _) in &shards {
+            let number = self.shard_number(asker, shard);
+            match self.link_for(number, asker.lane) {
+                Ok(link) => links.push(link),
+                Err(error) => refused = Some((number, error)),
+            }
+        }
+        if let Some((shard, error)) = refused {
+            // Nothing was sent to anybody.
+            self.stats().shard(shard, PerShard::Failed, 1);
+            self.answer_error(asker, &error);
+        } else {
+            self.send_fragments(
+                asker,
+                step,
+                merge,
+                request,
+                (&scratch.keys, order, &shards, &links),
+            );
+        }
+        self.scratch = scratch;
+    }
+
+    fn send_fragments(
+        &mut self,
+        asker: &Asker,
+        step: u8,
+        merge: Merge,
+        request: &Request<'_>,
+        (keys, order, shards, links): (&[u32], Vec<u16>, &[(u16, u32)], &[u32]),
+    ) {
+        let name = whole_argument(request, 0);
+        for (&(_, keys_here), &link) in shards.iter().zip(links) {
+            if let Some(link) = self.links.get_mut(link) {
+                let out = link.outgoing().tail();
+                out.push(b'*');
+                encode::decimal(out, 1 + u64::from(keys_here) * u64::from(step));
+                out.extend_from_slice(b"\r\n");
+                out.extend_from_slice(name);
+            }
+        }
+        for (&key, &fragment) in keys.iter().zip(&order) {
+            if let Some(link) = self.links.get_mut(links[fragment as usize]) {
+                let first = &request.args[key as usize];
+                let last = request
+                    .args
+                    .get(key as usize + step as usize - 1)
+                    .unwrap_or(first);
+                let from = argument_start(first);
+                let bytes = request
+                    .data
+                    .get(from..(last.start + last.len + 2) as usize)
+                    .unwrap_or_default();
+                link.outgoing().push(bytes);
+            }
+        }
+        let kept = if merge == Merge::KeyOrder {
+            order
+        } else {
+            Vec::new()
+        };
+        let gather = Gather::new(GatherKind::Merge { merge, order: kept }, links.len());
+        let number = self.reserve_gather(asker, gather);
+        for (part, &link) in links.iter().enumerate() {
+            self.sent(asker, link, number, part as u16, Waiter::Part);
+        }
+    }
+
+    /// The same bytes to every shard of the keyspace.
+    pub(crate) fn to_all(&mut self, asker: &Asker, kind: GatherKind, data: &[u8]) {
+        let shards = self.topology.keyspaces[asker.keyspace].shards.len();
+        let may_lack = matches!(kind, GatherKind::Info { .. });
+        let mut links = Vec::with_capacity(shards);
+        for shard in 0..shards {
+            let number = self.shard_number(asker, shard as u16);
+            match self.link_for(number, asker.lane) {
+                Ok(link) => links.push(Ok(link)),
+                Err(error) if may_lack => links.push(Err(error)),
+                Err(error) => {
+                    self.stats().shard(number, PerShard::Failed, 1);
+                    return self.answer_error(asker, &error);
+                }
+            }
+        }
+        let number = self.reserve_gather(asker, Gather::new(kind, shards));
+        for (part, link) in links.into_iter().enumerate() {
+            match link {
+                Ok(link) => {
+                    self.send(link, data);
+                    self.sent(asker, link, number, part as u16, Waiter::Part);
+                }
+                Err(error) => self.part_failed(asker, number, part as u16, &error),
+            }
+        }
+    }
+
+    /// A shard that is up, in turn.
+    fn to_any(&mut self, asker: &Asker, data: &[u8]) {
+        let shards = self.topology.keyspaces[asker.keyspace].shards.len();
+        self.rotate = self.rotate.wrapping_add(1);
+        let mut refusal = None;
+        for offset in 0..shards {
+            let shard = self.shard_number(asker, ((self.rotate + offset) % shards) as u16);
+            match self.link_for(shard, asker.lane) {
+                Ok(link) => {
+                    let number = client_number(self, asker);
+                    self.send(link, data);
+                    return self.sent(asker, link, number, 0, Waiter::Client);
+                }
+                Err(error) => refusal = Some(error),
+            }
+        }
+        if let Some(error) = refusal {
+            self.answer_error(asker, &error);
+        }
+    }
+
+    /// WAIT: every earlier write of this client has been executed (it was read behind a barrier), so on a connection of
+    /// its own a PUBLISH puts a mark behind them in the replication stream, and WAIT waits for that mark.
+    fn wait(&mut self, asker: &Asker, request: &Request<'_>) {
+        let shards = self.topology.keyspaces[asker.keyspace].shards.len();
+        if self.exclusive_links + shards > EXCLUSIVE_LINKS_MAX {
+            return self.answer_error(asker, &ClientError::Exhausted);
+        }
+        for shard in 0..shards {
+            let number = self.shard_number(asker, shard as u16);
+            if let Err(error) = self.link_for(number, 0) {
+                self.stats().shard(number, PerShard::Failed, 1);
+                return self.answer_error(asker, &error);
+            }
+        }
+        let kind = GatherKind::Merge {
+            merge: Merge::Min,
+            order: Vec::new(),
+        };
+        let number = self.reserve_gather(asker, Gather::new(kind, shards));
+        for part in 0..shards {
+            let shard = self.shard_number(asker, part as u16);
+            let link = self.open_exclusive(shard, asker.lane);
+            self.send_mark(link);
+            self.sent(asker, link, number, part as u16, Waiter::Prelude);
+            self.send(link, request.data);
+            self.sent(asker, link, number, part as u16, Waiter::Part);
+        }
+    }
+}
+
+/// Takes the client's next place.
+#[inline]
+pub(crate) fn client_number(engine: &mut Engine, asker: &Asker) -> u32 {
+    engine
+        .clients
+        .get_mut(asker.slot)
+        .map_or(0, |client| client.replies.reserve(asker.mute))
+}
+
+/// What a client that has not authenticated is told, if it may not do this.
+fn untrusted(request: &Request<'_>) -> Option<ClientError> {
+    let spec: &CommandSpec = match specification(request) {
+        Ok(spec) => spec,
+        Err(error) => return Some(error),
+    };
+    match spec.policy {
+        Policy::Local(Local::Auth | Local::Hello | Local::Quit | Local::Reset) => None,
+        _ if spec.flags & flags::NO_AUTH != 0 && matches!(spec.policy, Policy::Local(_)) => None,
+        _ => Some(ClientError::NoAuth),
+    }
+}
+
+/// The request changes how the connection is used, or needs everything before it to be done.
+fn needs_barrier(route: &Route) -> bool {
+    match route {
+        Route::Wait => true,
+        Route::Local(local) => matches!(
+            local,
+            Local::Select | Local::Hello | Local::Reset | Local::Auth
+        ),
+        Route::Shard(_)
+        | Route::Script { .. }
+        | Route::Split { .. }
+        | Route::AllShards(_)
+        | Route::AnyShard
+        | Route::Scan
+        | Route::ScriptLoad
+        | Route::ScriptFlush
+        | Route::Refuse(_) => false,
+    }
+}
+
+/// Where an argument's `$length` line begins.
+fn argument_start(arg: &Arg) -> usize {
+    // `$`, the digits of the length, CR LF. The scanner accepts no other spelling of a length.
+    let digits = arg.len.checked_ilog10().map_or(1, |log| log as usize + 1);
+    (arg.start as usize).saturating_sub(digits + 3)
+}
+
+/// An argument with its length line and its line end.
+fn whole_argument<'a>(request: &Request<'a>, index: usize) -> &'a [u8] {
+    let Some(arg) = request.args.get(index) else {
+        return &[];
+    };
+    request
+        .data
+        .get(argument_start(arg)..(arg.start + arg.len + 2) as usize)
+        .unwrap_or_default()
+}

@@ -1,0 +1,336 @@
+//! One worker's whole state, without its sockets: clients, backends, links, and what is to be done about them.
+//!
+//! Owns: `Engine`. Its methods are spread by noun: requests in `dispatch`, replies in `deliver`, our own answers in
+//! `local` and `client_admin`, time in `upkeep`, reading in `intake`. This file has its shape, and the coming and going of
+//! clients.
+//!
+//! Flow: the caller (epoll, the simulator, a fuzzer) sets the clock with `set_now`, reports what happened
+//! (`client_received`, `link_received`, ...), then writes what the dirty clients and links have in `out`, and does the
+//! `actions`. The engine never calls back.
+//!
+//! Must stay true: no socket, clock, thread or random number here; after every call the engine is consistent, so the
+//! caller may drop a connection at any point.
+//! Rejected: callbacks or a trait for the outside (the borrow checker and the reader would both have to follow them).
+
+use crate::error::ClientError;
+use crate::protocol::encode::Proto;
+use crate::protocol::request::RequestScanner;
+use crate::routing::route::Scratch;
+use crate::routing::topology::Topology;
+use crate::session::backend::{Backend, Link};
+use crate::session::client::{Client, Intake, ReplyMode};
+use crate::session::client_admin::Mail;
+use crate::session::output::Output;
+use crate::session::replies::Replies;
+use crate::session::scripts::Scripts;
+use crate::session::slab::Slab;
+use crate::session::stats::{CloseReason, PerKeyspace, Stats};
+use std::sync::Arc;
+
+/// What the engine wants done outside of it.
+#[derive(Debug)]
+pub enum Action {
+    /// Connect a link to its shard's endpoint.
+    Open(u32),
+    /// Close a link's socket; the link is gone.
+    CloseLink(u32),
+    /// Close a client's socket; the client is gone.
+    CloseClient(u32),
+    /// The client may be read again.
+    ReadClient(u32),
+    /// The link may be read again.
+    ReadLink(u32),
+    /// To another worker.
+    Mail(usize, Mail),
+    /// Worth a log line.
+    Event(Event),
+}
+
+/// How urgent an event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// For who looks closely.
+    Debug,
+    /// Ordinary.
+    Info,
+    /// Somebody may have to look.
+    Warning,
+    /// Somebody must look.
+    Error,
+}
+
+/// Something worth a log line.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// How urgent.
+    pub level: Level,
+    /// What happened.
+    pub name: &'static str,
+    /// What there is to know, in order.
+    pub fields: Vec<(&'static str, String)>,
+}
+
+/// What is fixed for the life of an engine.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Number of this worker.
+    pub worker: usize,
+    /// How many there are.
+    pub workers: usize,
+    /// As INFO shows it: 40 hexadecimal digits.
+    pub run_id: String,
+    /// As INFO shows it.
+    pub process_id: u32,
+    /// Port of each keyspace's listener, as bound.
+    pub ports: Vec<u16>,
+    /// Any number; jitter is derived from it.
+    pub seed: u64,
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) identity: Identity,
+    pub(crate) topology: Arc<Topology>,
+    pub(crate) clients: Slab<Client>,
+    pub(crate) links: Slab<Link>,
+    pub(crate) backends: Vec<Backend>,
+    pub(crate) scripts: Scripts,
+    /// Cells of every worker; ours are at `identity.worker`.
+    pub(crate) all_stats: Arc<Vec<Stats>>,
+    pub(crate) now_us: u64,
+    pub(crate) now_ms: u64,
+    pub(crate) scanner: RequestScanner,
+    pub(crate) scratch: Scratch,
+    pub(crate) spares: Vec<Vec<u8>>,
+    pub(crate) next_id: u64,
+    pub(crate) chance: u64,
+    pub(crate) rotate: usize,
+    /// Bytes in all clients' `incoming`.
+    pub(crate) incoming_bytes: usize,
+    /// (link, client, generation): links that are not read because of a client.
+    pub(crate) stalled: Vec<(u32, u32, u32)>,
+    pub(crate) exclusive_links: usize,
+    pub(crate) is_stopping: bool,
+    /// The second in which all clients were looked at.
+    pub(crate) looked_s: u64,
+    /// To be done by the caller, in order.
+    pub actions: Vec<Action>,
+    /// Clients with something to write.
+    pub dirty_clients: Vec<u32>,
+    /// Links with something to write.
+    pub dirty_links: Vec<u32>,
+}
+
+impl Engine {
+    /// An engine without clients. The caller should then do its actions: it wants its shards connected.
+    pub fn new(
+        identity: Identity,
+        topology: Arc<Topology>,
+        all_stats: Arc<Vec<Stats>>,
+        now_us: u64,
+    ) -> Self {
+        let backends = topology
+            .keyspaces
+            .iter()
+            .enumerate()
+            .flat_map(|(index, keyspace)| keyspace.shards.iter().map(move |_| Backend::new(index)))
+            .collect();
+        let chance = identity.seed | 1;
+        let mut engine = Self {
+            identity,
+            topology,
+            clients: Slab::default(),
+            links: Slab::default(),
+            backends,
+            scripts: Scripts::default(),
+            all_stats,
+            now_us,
+            now_ms: now_us / 1000,
+            scanner: RequestScanner::default(),
+            scratch: Scratch::default(),
+            spares: Vec::new(),
+            next_id: 0,
+            chance,
+            rotate: 0,
+            incoming_bytes: 0,
+            stalled: Vec::new(),
+            exclusive_links: 0,
+            is_stopping: false,
+            looked_s: 0,
+            actions: Vec::new(),
+            dirty_clients: Vec::new(),
+            dirty_links: Vec::new(),
+        };
+        for shard in 0..engine.backends.len() {
+            engine.open_main(shard);
+        }
+        engine
+    }
+
+    /// Microseconds of a clock that never goes back.
+    #[inline]
+    pub fn set_now(&mut self, now_us: u64) {
+        self.now_us = now_us;
+        self.now_ms = now_us / 1000;
+    }
+
+    #[inline]
+    pub(crate) fn stats(&self) -> &Stats {
+        &self.all_stats[self.identity.worker]
+    }
+
+    /// Any number, the same ones for the same seed.
+    pub(crate) fn chance(&mut self) -> u64 {
+        self.chance ^= self.chance << 13;
+        self.chance ^= self.chance >> 7;
+        self.chance ^= self.chance << 17;
+        self.chance
+    }
+
+    /// Clients at the moment.
+    pub fn clients(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// A client connected to a keyspace's listener; its place. When there are too many it is told so and closed.
+    pub fn client_connected(&mut self, keyspace: u16, peer: String, local: String) -> u32 {
+        let space = &self.topology.keyspaces[keyspace as usize];
+        let connected: u64 = self
+            .all_stats
+            .iter()
+            .map(|stats| stats.of_keyspace(keyspace as usize, PerKeyspace::Clients))
+            .sum();
+        let too_many = connected >= space.max_clients;
+        let trusted = space.users.is_empty();
+        self.next_id += 1;
+        let id =
+            (self.next_id - 1) * self.identity.workers as u64 + self.identity.worker as u64 + 1;
+        let (slot, _) = self.clients.insert(Client {
+            id,
+            keyspace,
+            database: 0,
+            proto: Proto::Resp2,
+            intake: Intake::Open,
+            reply_mode: ReplyMode::On,
+            user: None,
+            trusted,
+            dirty: false,
+            ended: false,
+            reason: None,
+            stalls: false,
+            incoming: Vec::new(),
+            scanner: None,
+            replies: Replies::default(),
+            particulars: None,
+            peer: peer.into_boxed_str(),
+            local: local.into_boxed_str(),
+            since_ms: self.now_ms,
+            request_ms: self.now_ms,
+            received_ms: self.now_ms,
+            written_ms: self.now_ms,
+            last_command: "NULL",
+        });
+        self.stats()
+            .keyspace(keyspace as usize, PerKeyspace::Clients, 1);
+        self.stats()
+            .keyspace(keyspace as usize, PerKeyspace::Accepted, 1);
+        if too_many {
+            self.refuse_client(slot, &ClientError::MaxClients, CloseReason::MaxClients);
+        }
+        slot
+    }
+
+    /// Says why and closes, after what was asked before has been answered.
+    pub(crate) fn refuse_client(&mut self, slot: u32, error: &ClientError, reason: CloseReason) {
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.replies.local(false, |out| error.write(out));
+            client.intake = Intake::Closing;
+            client.reason = Some(reason);
+            self.touch_client(slot);
+        }
+    }
+
+    /// Puts a client on the list of those with something to write.
+    #[inline]
+    pub(crate) fn touch_client(&mut self, slot: u32) {
+        if let Some(client) = self.clients.get_mut(slot) {
+            if !client.dirty {
+                client.dirty = true;
+                client.replies.out.take_spare(&mut self.spares);
+                self.dirty_clients.push(slot);
+            }
+        }
+    }
+
+    /// The output of a client that was on the dirty list; it is off the list.
+    #[inline]
+    pub fn client_output(&mut self, slot: u32) -> Option<&mut Output> {
+        let client = self.clients.get_mut(slot)?;
+        client.dirty = false;
+        Some(&mut client.replies.out)
+    }
+
+    /// After writing: gives the buffer of a client back that has nothing more to write.
+    #[inline]
+    pub fn client_rests(&mut self, slot: u32) {
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.replies.out.give_spare(&mut self.spares);
+        }
+    }
+
+    /// Forgets a client at once. Its requests in flight run on; their replies find nobody.
+    pub(crate) fn drop_client(&mut self, slot: u32, reason: CloseReason) {
+        let Some(client) = self.clients.get(slot) else {
+            return;
+        };
+        self.report_close(slot, client.reason.unwrap_or(reason));
+        if self.clients.get(slot).is_some_and(|client| client.stalls) {
+            self.release_stalls(slot);
+        }
+        if let Some(client) = self.clients.remove(slot) {
+            self.incoming_bytes -= client.incoming.len();
+            self.stats()
+                .keyspace(client.keyspace as usize, PerKeyspace::Clients, -1);
+            self.actions.push(Action::CloseClient(slot));
+        }
+    }
+
+    /// Counts and logs the end of a client.
+    fn report_close(&mut self, slot: u32, reason: CloseReason) {
+        let Some(client) = self.clients.get(slot) else {
+            return;
+        };
+        self.stats().closed(reason);
+        let level = if reason.is_ordinary() {
+            Level::Debug
+        } else {
+            Level::Info
+        };
+        let fields = vec![
+            ("reason", reason.text().to_string()),
+            ("client", client.id.to_string()),
+            ("peer", client.peer.to_string()),
+            (
+                "keyspace",
+                self.topology.keyspaces[client.keyspace as usize]
+                    .name
+                    .clone(),
+            ),
+        ];
+        self.event(level, "client-closed", fields);
+    }
+
+    pub(crate) fn event(
+        &mut self,
+        level: Level,
+        name: &'static str,
+        fields: Vec<(&'static str, String)>,
+    ) {
+        self.actions.push(Action::Event(Event {
+            level,
+            name,
+            fields,
+        }));
+    }
+}

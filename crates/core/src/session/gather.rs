@@ -1,0 +1,108 @@
+//! Replies that are put together from several: the fragments of one request.
+//!
+//! Owns: `Gather`, which collects the parts (from shards or from other workers) and says when it has them all, and what
+//! is to be made of them then.
+//!
+//! Must stay true: a part that failed makes the whole fail, unless the kind says that it can do without; the bytes held
+//! are counted against `GATHER_BYTES_MAX`.
+
+use crate::limits::GATHER_BYTES_MAX;
+use crate::protocol::command::Merge;
+use std::sync::Arc;
+
+/// What is made of the parts.
+#[derive(Debug, Clone)]
+pub enum GatherKind {
+    /// By the rule of the command table; `order` as `merge::merge` wants it.
+    Merge {
+        /// The rule.
+        merge: Merge,
+        /// For each key the fragment that holds it.
+        order: Vec<u16>,
+    },
+    /// INFO: the client's arguments choose the sections. Shards that are down are left out.
+    Info {
+        /// The client's arguments.
+        sections: Vec<Vec<u8>>,
+    },
+    /// SCAN on one shard: the cursor in the reply is made ours.
+    Scan {
+        /// The shard's index within the keyspace.
+        shard: u16,
+        /// How many shards there are.
+        shards: u16,
+    },
+    /// A script that is named by its SHA-1: NOSCRIPT is mended once.
+    Named {
+        /// The whole request, to send it again.
+        request: Arc<[u8]>,
+        /// The script's name.
+        sha: [u8; 20],
+        /// The shard, numbered through the topology.
+        shard: u32,
+    },
+    /// SCRIPT LOAD: remembered when every shard has taken it.
+    Load {
+        /// The script.
+        body: Arc<[u8]>,
+    },
+    /// CLIENT LIST of all workers: lines.
+    ClientList,
+    /// CLIENT KILL of all workers: counts; the old form wants OK or an error.
+    ClientKill {
+        /// `CLIENT KILL addr:port`.
+        old_form: bool,
+    },
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Gather {
+    /// What is made of the parts.
+    pub kind: GatherKind,
+    /// The parts; whole once `left` is 0.
+    pub parts: Vec<Vec<u8>>,
+    left: usize,
+    bytes: usize,
+}
+
+impl Gather {
+    /// Waits for so many parts.
+    pub fn new(kind: GatherKind, parts: usize) -> Box<Self> {
+        Box::new(Self {
+            kind,
+            parts: vec![Vec::new(); parts],
+            left: parts,
+            bytes: 0,
+        })
+    }
+
+    /// A piece of a part; true when it was the last piece of the last part.
+    pub fn chunk(&mut self, part: u16, bytes: &[u8], done: bool) -> bool {
+        if let Some(held) = self.parts.get_mut(part as usize) {
+            if self.bytes + bytes.len() <= GATHER_BYTES_MAX {
+                held.extend_from_slice(bytes);
+            }
+            self.bytes += bytes.len();
+        }
+        if done {
+            self.left = self.left.saturating_sub(1);
+        }
+        self.left == 0
+    }
+
+    /// A part that will not come: whatever of it has come is replaced by the error.
+    pub fn fail(&mut self, part: u16, error: &[u8]) -> bool {
+        if let Some(held) = self.parts.get_mut(part as usize) {
+            held.clear();
+            held.extend_from_slice(error);
+        }
+        self.left = self.left.saturating_sub(1);
+        self.left == 0
+    }
+
+    /// More bytes came than may be held; the parts are not whole.
+    pub fn is_too_large(&self) -> bool {
+        self.bytes > GATHER_BYTES_MAX
+    }
+}

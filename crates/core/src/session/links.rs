@@ -1,0 +1,408 @@
+//! The life of links: opened when first needed, greeted, up, lost, closed.
+//!
+//! Owns: which link a request travels on, what a connection is told before its first request, and what happens to those
+//! who wait when it is lost.
+//!
+//! Must stay true: every entry of a lost link's queue gets exactly one error, in the place of its reply; nothing is sent
+//! again; a shard's health follows its main link only.
+
+use crate::error::ClientError;
+use crate::protocol::encode::Proto;
+use crate::protocol::errand::greeting;
+use crate::session::backend::{
+    lane_parts, Health, HealthEvent, InFlight, Link, LinkState, Waiter, NONE,
+};
+use crate::session::engine::{Action, Engine, Level};
+use crate::session::output::Output;
+use crate::session::stats::{CloseReason, PerShard};
+
+impl Engine {
+    /// The link for a database and protocol of a shard; opened when there is none yet.
+    #[inline]
+    pub(crate) fn link_for(&mut self, shard: usize, lane: usize) -> Result<u32, ClientError> {
+        let backend = &self.backends[shard];
+        let link = backend.links[lane];
+        if link != NONE && backend.health == Health::Up {
+            return Ok(link);
+        }
+        self.link_or_refusal(shard, lane)
+    }
+
+    fn link_or_refusal(&mut self, shard: usize, lane: usize) -> Result<u32, ClientError> {
+        if self.is_stopping {
+            return Err(ClientError::Stopping);
+        }
+        match self.backends[shard].health {
+            Health::Down { .. } | Health::Retrying { .. } => {
+                return Err(ClientError::ShardDown {
+                    shard: self.shard_name(shard),
+                    endpoint: self.endpoint(shard).to_string(),
+                    reason: self.backends[shard].reason.clone(),
+                });
+            }
+            Health::Idle => self.open_main(shard),
+            Health::Opening | Health::Up => {}
+        }
+        let link = self.backends[shard].links[lane];
+        Ok(if link == NONE {
+            self.open(shard, Some(lane))
+        } else {
+            link
+        })
+    }
+
+    /// Begins a shard's main connection.
+    pub(crate) fn open_main(&mut self, shard: usize) {
+        self.move_health(shard, HealthEvent::Begun);
+        if self.backends[shard].links[0] == NONE {
+            self.open(shard, Some(0));
+        }
+    }
+
+    fn move_health(&mut self, shard: usize, event: HealthEvent) {
+        let before = self.backends[shard].health;
+        let after = before.after(event);
+        self.backends[shard].health = after;
+        self.stats()
+            .set_shard(shard, PerShard::Up, u64::from(after == Health::Up));
+    }
+
+    fn open(&mut self, shard: usize, lane: Option<usize>) -> u32 {
+        let (link, _) = self.links.insert(Link::new(shard, lane, self.now_ms));
+        if let Some(lane) = lane {
+            self.backends[shard].links[lane] = link;
+        }
+        self.stats().shard(shard, PerShard::Connections, 1);
+        self.stats().shard(shard, PerShard::Connects, 1);
+        self.actions.push(Action::Open(link));
+        link
+    }
+
+    /// A connection that serves one request alone and is closed after it. Its database and protocol are the lane's.
+    pub(crate) fn open_exclusive(&mut self, shard: usize, lane: usize) -> u32 {
+        self.exclusive_links += 1;
+        let link = self.open(shard, None);
+        if let Some(link) = self.links.get_mut(link) {
+            link.exclusive_lane = lane;
+        }
+        link
+    }
+
+    /// Name of a shard.
+    pub(crate) fn shard_name(&self, shard: usize) -> String {
+        self.topology
+            .shards()
+            .nth(shard)
+            .map_or_else(String::new, |(_, shard)| shard.name.clone())
+    }
+
+    /// Endpoint of a shard.
+    pub(crate) fn endpoint(&self, shard: usize) -> &str {
+        self.topology
+            .shards()
+            .nth(shard)
+            .map_or("", |(_, shard)| &shard.endpoint)
+    }
+
+    /// The endpoint that a link is to be connected to.
+    pub fn link_endpoint(&self, link: u32) -> Option<String> {
+        self.links
+            .get(link)
+            .map(|link| self.endpoint(link.shard).to_string())
+    }
+
+    /// The generation of a link's number.
+    pub fn link_generation(&self, link: u32) -> u32 {
+        self.links.generation(link)
+    }
+
+    /// A link's socket is connected: it is told what it must know.
+    pub fn link_connected(&mut self, id: u32) {
+        let now_ms = self.now_ms;
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        let shard = link.shard;
+        let (database, proto) = lane_parts(link.lane.unwrap_or(link.exclusive_lane));
+        let is_main = link.lane == Some(0);
+        link.progress_ms = now_ms;
+        let credentials = self
+            .topology
+            .shards()
+            .nth(shard)
+            .and_then(|(_, shard)| shard.credentials.as_ref());
+        let credentials =
+            credentials.map(|shown| (shown.username.as_deref(), shown.password.as_str()));
+        let answers = greeting(
+            link.out.tail(),
+            credentials,
+            proto == Proto::Resp3,
+            database,
+            is_main,
+        );
+        link.state = LinkState::Greeting(answers);
+        self.touch_link(id);
+    }
+
+    /// One whole answer to what a link was told first.
+    pub(crate) fn greeted(&mut self, id: u32, left: u8) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        let answer = std::mem::take(&mut link.greeting);
+        let shard = link.shard;
+        if answer
+            .first()
+            .is_some_and(|first| matches!(first, b'-' | b'!'))
+        {
+            let text = String::from_utf8_lossy(&answer);
+            let reason = format!(
+                "greeting refused: {}",
+                text.trim_start_matches('-').trim_end()
+            );
+            self.link_lost(id, &reason);
+            return;
+        }
+        if left > 1 {
+            link.state = LinkState::Greeting(left - 1);
+            return;
+        }
+        let is_main = link.lane == Some(0);
+        link.state = LinkState::Up;
+        let mut held = std::mem::take(&mut link.held);
+        link.out.append(&mut held);
+        self.touch_link(id);
+        if is_main {
+            self.main_is_up(shard, &answer);
+        }
+    }
+
+    fn main_is_up(&mut self, shard: usize, info: &[u8]) {
+        if let Some(version) = field(info, b"redis_version:") {
+            self.backends[shard].version = version;
+        }
+        self.move_health(shard, HealthEvent::Ready);
+        self.backends[shard].reason.clear();
+        self.stats().set_reason(shard, "");
+        let fields = self.shard_fields(shard);
+        self.event(Level::Info, "shard-up", fields);
+    }
+
+    fn shard_fields(&self, shard: usize) -> Vec<(&'static str, String)> {
+        let keyspace = self.backends[shard].keyspace;
+        vec![
+            ("keyspace", self.topology.keyspaces[keyspace].name.clone()),
+            ("shard", self.shard_name(shard)),
+            ("endpoint", self.endpoint(shard).to_string()),
+            ("worker", self.identity.worker.to_string()),
+        ]
+    }
+
+    /// A link's connection is gone or could not be made.
+    pub fn link_lost(&mut self, id: u32, reason: &str) {
+        let Some(link) = self.links.remove(id) else {
+            return;
+        };
+        let shard = link.shard;
+        self.actions.push(Action::CloseLink(id));
+        self.stats().shard(shard, PerShard::Connections, -1);
+        self.stats().shard(shard, PerShard::Losses, 1);
+        self.stalled.retain(|&(stalled, ..)| stalled != id);
+        let mut fields = self.shard_fields(shard);
+        fields.insert(0, ("reason", reason.to_string()));
+        fields.push(("unanswered", link.queue.len().to_string()));
+        match link.lane {
+            Some(lane) if self.backends[shard].links[lane] == id => {
+                self.backends[shard].links[lane] = NONE;
+                if lane == 0 {
+                    self.main_lost(shard, reason, fields);
+                } else {
+                    self.event(Level::Warning, "connection-lost", fields);
+                }
+            }
+            Some(_) => self.event(Level::Warning, "connection-lost", fields),
+            None => {
+                self.exclusive_links -= 1;
+                self.event(Level::Debug, "connection-lost", fields);
+            }
+        }
+        self.fail_waiting(&link, reason);
+        for &(client, generation) in &link.blocked {
+            if self.clients.get_same(client, generation).is_some() {
+                self.open_intake(client);
+            }
+        }
+    }
+
+    fn main_lost(&mut self, shard: usize, reason: &str, fields: Vec<(&'static str, String)>) {
+        let was = self.backends[shard].health;
+        let chance = self.chance();
+        self.move_health(
+            shard,
+            HealthEvent::Lost {
+                now_ms: self.now_ms,
+                chance,
+            },
+        );
+        self.backends[shard].reason = reason.to_string();
+        self.stats().set_reason(shard, reason);
+        // A server that went away may come back without the scripts it was given.
+        self.backends[shard].scripts.clear();
+        let level = match was {
+            Health::Up | Health::Opening | Health::Idle => Level::Warning,
+            Health::Down { .. } | Health::Retrying { .. } => Level::Debug,
+        };
+        self.event(level, "shard-down", fields);
+    }
+
+    fn fail_waiting(&mut self, link: &Link, reason: &str) {
+        let (shard, endpoint) = (
+            self.shard_name(link.shard),
+            self.endpoint(link.shard).to_string(),
+        );
+        let reason = reason.to_string();
+        let error = if link.was_ready() {
+            ClientError::ShardLost {
+                shard,
+                endpoint,
+                reason,
+            }
+        } else {
+            ClientError::ShardDown {
+                shard,
+                endpoint,
+                reason,
+            }
+        };
+        self.stats()
+            .shard(link.shard, PerShard::Failed, link.queue.len() as i64);
+        for entry in &link.queue {
+            self.fail_entry(entry, &error);
+        }
+    }
+
+    /// The error in place of a reply that will not come.
+    fn fail_entry(&mut self, entry: &InFlight, error: &ClientError) {
+        let Some(client) = self.clients.get_same(entry.client, entry.generation) else {
+            return;
+        };
+        match entry.waiter {
+            Waiter::Probe | Waiter::Prelude => {}
+            Waiter::Client => {
+                let mut bytes = Vec::new();
+                error.write(&mut bytes);
+                if client.replies.replace(entry.number, bytes) {
+                    self.touch_client(entry.client);
+                    self.settle_client(entry.client);
+                } else {
+                    self.drop_client(entry.client, CloseReason::ReplyCut);
+                }
+            }
+            Waiter::Part => {
+                let mut bytes = Vec::new();
+                error.write(&mut bytes);
+                let is_whole = client
+                    .replies
+                    .gather(entry.number)
+                    .is_some_and(|gather| gather.fail(entry.part, &bytes));
+                if is_whole {
+                    self.gathered(entry.client, entry.number);
+                }
+            }
+        }
+    }
+
+    /// A link that nobody else shall use: what it owes is still taken, then it is closed.
+    pub(crate) fn retire(&mut self, id: u32) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        let (shard, Some(lane)) = (link.shard, link.lane) else {
+            return;
+        };
+        if self.backends[shard].links[lane] != id || link.state != LinkState::Up {
+            return;
+        }
+        link.state = LinkState::Retired;
+        self.backends[shard].links[lane] = NONE;
+        // Its clients must not overtake themselves on the link that takes its place.
+        let waiting: Vec<(u32, u32)> = link
+            .queue
+            .iter()
+            .map(|entry| (entry.client, entry.generation))
+            .collect();
+        for (client, generation) in waiting {
+            if let Some(client) = self.clients.get_same(client, generation) {
+                client.raise_barrier();
+            }
+        }
+        self.open(shard, Some(lane));
+    }
+
+    /// Closes a link that owes nothing.
+    pub(crate) fn close_link(&mut self, id: u32) {
+        let Some(link) = self.links.remove(id) else {
+            return;
+        };
+        self.actions.push(Action::CloseLink(id));
+        self.stats().shard(link.shard, PerShard::Connections, -1);
+        match link.lane {
+            Some(lane) if self.backends[link.shard].links[lane] == id => {
+                self.backends[link.shard].links[lane] = NONE
+            }
+            Some(_) => {}
+            None => self.exclusive_links -= 1,
+        }
+    }
+
+    /// Puts a link on the list of those with something to write.
+    pub(crate) fn touch_link(&mut self, id: u32) {
+        if let Some(link) = self.links.get_mut(id) {
+            if !link.dirty {
+                link.dirty = true;
+                self.dirty_links.push(id);
+            }
+        }
+    }
+
+    /// The output of a link that was on the dirty list; it is off the list. Nothing is shown before it is connected.
+    #[inline]
+    pub fn link_output(&mut self, id: u32) -> Option<&mut Output> {
+        let link = self.links.get_mut(id)?;
+        link.dirty = false;
+        (link.state != LinkState::Connecting).then_some(&mut link.out)
+    }
+
+    /// Some of a link's output was written.
+    #[inline]
+    pub fn link_written(&mut self, id: u32, bytes: usize) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        let shard = link.shard;
+        let has_blocked = !link.blocked.is_empty();
+        self.stats()
+            .shard(shard, PerShard::ShardBytesOut, bytes as i64);
+        if has_blocked {
+            self.unblock(id);
+        }
+    }
+
+    /// True when the caller may read from the link.
+    #[inline]
+    pub fn reads_link(&self, id: u32) -> bool {
+        self.links.get(id).is_some_and(|link| !link.stalled)
+    }
+}
+
+/// A `name:value` line of an INFO text.
+fn field(info: &[u8], name: &[u8]) -> Option<String> {
+    let line = info
+        .split(|&byte| byte == b'\n')
+        .find(|line| line.starts_with(name))?;
+    Some(
+        String::from_utf8_lossy(&line[name.len()..])
+            .trim_end()
+            .to_string(),
+    )
+}

@@ -1,0 +1,435 @@
+//! What shoal answers by itself: connecting, greeting, describing itself.
+//!
+//! Owns: one function for each `Local` of the command table, except those about other clients (`client_admin`).
+//!
+//! Must stay true: each answer is what one server would say, in the client's protocol, because client libraries decide
+//! by them what they may do; passwords are compared in constant time and kept nowhere.
+
+use crate::error::ClientError;
+use crate::limits::{CLIENT_NAME_MAX, DATABASES};
+use crate::protocol::command::{Local, Policy};
+use crate::protocol::encode::{self, Proto};
+use crate::protocol::request::strict_integer;
+use crate::routing::distribution::Distribution;
+use crate::routing::route::{decide, Request, Route, Scratch};
+use crate::routing::topology::Keyspace;
+use crate::session::backend::Health;
+use crate::session::client::{Intake, ReplyMode};
+use crate::session::dispatch::Asker;
+use crate::session::engine::Engine;
+use crate::session::info::Own;
+use crate::session::stats::{CloseReason, PerKeyspace};
+
+/// What clients are told as `redis_version` before any shard was seen.
+const VERSION_UNSEEN: &str = "7.2.4";
+
+impl Engine {
+    /// Answers a command of our own.
+    pub(crate) fn local(&mut self, asker: &Asker, local: Local, request: &Request<'_>) {
+        match local {
+            Local::Ping => self.ping(asker, request),
+            Local::Echo => self.answer(asker, |out| encode::bulk(out, request.arg(1))),
+            Local::Quit => self.quit(asker),
+            Local::Reset => self.reset(asker),
+            Local::Select => self.select(asker, request),
+            Local::Hello => self.hello(asker, request),
+            Local::Auth => self.auth(asker, request),
+            Local::ClientReply => self.client_reply(asker, request),
+            Local::ClusterDisabled => {
+                self.answer_error(
+                    asker,
+                    &ClientError::Words("ERR This instance has cluster support disabled"),
+                );
+            }
+            Local::ShoalExplain => self.explain(asker, request),
+            Local::ShoalTopology => self.topology_text(asker),
+            Local::ShoalHelp => self.lines(asker, SHOAL_HELP),
+            Local::ClientId
+            | Local::ClientSetname
+            | Local::ClientGetname
+            | Local::ClientSetinfo
+            | Local::ClientInfo
+            | Local::ClientList
+            | Local::ClientKill
+            | Local::ClientNoEvict
+            | Local::ClientNoTouch
+            | Local::ClientGetredir
+            | Local::ClientHelp => self.client_command(asker, local, request),
+        }
+    }
+
+    fn ping(&mut self, asker: &Asker, request: &Request<'_>) {
+        match request.args.len() {
+            1 => self.answer(asker, |out| encode::simple(out, "PONG")),
+            _ => self.answer(asker, |out| encode::bulk(out, request.arg(1))),
+        }
+    }
+
+    fn quit(&mut self, asker: &Asker) {
+        self.answer(asker, |out| encode::simple(out, "OK"));
+        if let Some(client) = self.clients.get_mut(asker.slot) {
+            client.intake = Intake::Closing;
+            client.reason = Some(CloseReason::Quit);
+        }
+    }
+
+    fn reset(&mut self, asker: &Asker) {
+        let trusted = self.topology.keyspaces[asker.keyspace].users.is_empty();
+        if let Some(client) = self.clients.get_mut(asker.slot) {
+            client.reset(trusted);
+        }
+        self.answer(
+            &Asker {
+                mute: false,
+                ..*asker
+            },
+            |out| encode::simple(out, "RESET"),
+        );
+    }
+
+    fn select(&mut self, asker: &Asker, request: &Request<'_>) {
+        let Some(number) = strict_integer(request.arg(1)) else {
+            return self.answer_error(asker, &ClientError::NotAnInteger);
+        };
+        if !(0..DATABASES as i64).contains(&number) {
+            return self.answer_error(asker, &ClientError::DatabaseRange);
+        }
+        if let Some(client) = self.clients.get_mut(asker.slot) {
+            client.database = number as u8;
+        }
+        self.answer(asker, |out| encode::simple(out, "OK"));
+    }
+
+    fn client_reply(&mut self, asker: &Asker, request: &Request<'_>) {
+        let word = request.arg(2);
+        let Some(client) = self.clients.get_mut(asker.slot) else {
+            return;
+        };
+        if word.eq_ignore_ascii_case(b"ON") {
+            client.reply_mode = ReplyMode::On;
+            self.answer(
+                &Asker {
+                    mute: false,
+                    ..*asker
+                },
+                |out| encode::simple(out, "OK"),
+            );
+        } else if word.eq_ignore_ascii_case(b"OFF") {
+            client.reply_mode = ReplyMode::Off;
+        } else if word.eq_ignore_ascii_case(b"SKIP") {
+            if client.reply_mode != ReplyMode::Off {
+                client.reply_mode = ReplyMode::SkipNext;
+            }
+        } else {
+            self.answer_error(asker, &ClientError::Syntax);
+        }
+    }
+
+    /// The user of that name and password, if there is one.
+    fn user(&self, keyspace: usize, name: &[u8], password: &[u8]) -> Option<u16> {
+        let users = &self.topology.keyspaces[keyspace].users;
+        let mut found = None;
+        for (index, user) in users.iter().enumerate() {
+            let is_same = same(user.credentials.password.as_bytes(), password);
+            if user.name.as_bytes() == name && is_same {
+                found = Some(index as u16);
+            }
+        }
+        found
+    }
+
+    fn let_in(&mut self, asker: &Asker, name: &[u8], password: &[u8]) -> bool {
+        let users_exist = !self.topology.keyspaces[asker.keyspace].users.is_empty();
+        let user = self.user(asker.keyspace, name, password);
+        // As a server without passwords: its default user takes any.
+        let is_open = !users_exist && name == b"default";
+        let Some(client) = self.clients.get_mut(asker.slot) else {
+            return false;
+        };
+        if user.is_some() || is_open {
+            client.user = user;
+            client.trusted = true;
+            return true;
+        }
+        false
+    }
+
+    fn auth(&mut self, asker: &Asker, request: &Request<'_>) {
+        let has_users = !self.topology.keyspaces[asker.keyspace].users.is_empty();
+        let (name, password): (&[u8], &[u8]) = match request.args.len() {
+            2 if !has_users => return self.answer_error(asker, &ClientError::NoPasswordSet),
+            2 => (b"default", request.arg(1)),
+            3 => (request.arg(1), request.arg(2)),
+            _ => return self.answer_error(asker, &ClientError::Syntax),
+        };
+        if self.let_in(asker, name, password) {
+            self.answer(asker, |out| encode::simple(out, "OK"));
+        } else {
+            self.answer_error(asker, &ClientError::WrongPass);
+        }
+    }
+
+    fn hello(&mut self, asker: &Asker, request: &Request<'_>) {
+        let mut proto = None;
+        if request.args.len() > 1 {
+            proto = match strict_integer(request.arg(1)) {
+                Some(2) => Some(Proto::Resp2),
+                Some(3) => Some(Proto::Resp3),
+                Some(_) => return self.answer_error(asker, &ClientError::NoProto),
+                None => {
+                    let words = "ERR Protocol version is not an integer or out of range";
+                    return self.answer_error(asker, &ClientError::Words(words));
+                }
+            };
+        }
+        let mut index = 2;
+        let mut name = None;
+        while index < request.args.len() {
+            let word = request.arg(index);
+            let more = request.args.len() - index - 1;
+            if word.eq_ignore_ascii_case(b"AUTH") && more >= 2 {
+                if !self.let_in(asker, request.arg(index + 1), request.arg(index + 2)) {
+                    return self.answer_error(asker, &ClientError::WrongPass);
+                }
+                index += 3;
+            } else if word.eq_ignore_ascii_case(b"SETNAME") && more >= 1 {
+                name = Some(request.arg(index + 1));
+                index += 2;
+            } else {
+                let shown = crate::error::printable(word);
+                return self.answer_error(
+                    asker,
+                    &ClientError::Text(format!("ERR Syntax error in HELLO option '{shown}'")),
+                );
+            }
+        }
+        self.greet(asker, proto, name);
+    }
+
+    fn greet(&mut self, asker: &Asker, proto: Option<Proto>, name: Option<&[u8]>) {
+        let Some(client) = self.clients.get_mut(asker.slot) else {
+            return;
+        };
+        if !client.trusted {
+            return self.answer_error(asker, &ClientError::NoAuthHello);
+        }
+        if let Some(name) = name {
+            if !is_name(name) {
+                return self.answer_error(asker, &ClientError::Words(BAD_NAME));
+            }
+            client.particulars().name = name.to_vec();
+        }
+        if let Some(proto) = proto {
+            client.proto = proto;
+        }
+        let (id, proto) = (client.id, client.proto);
+        let version = self.redis_version(asker.keyspace);
+        self.answer(asker, |out| {
+            encode::map(out, proto, 7);
+            encode::bulk(out, b"server");
+            encode::bulk(out, b"redis");
+            encode::bulk(out, b"version");
+            encode::bulk(out, version.as_bytes());
+            encode::bulk(out, b"proto");
+            encode::integer(out, if proto == Proto::Resp3 { 3 } else { 2 });
+            encode::bulk(out, b"id");
+            encode::integer(out, id as i64);
+            encode::bulk(out, b"mode");
+            encode::bulk(out, b"standalone");
+            encode::bulk(out, b"role");
+            encode::bulk(out, b"master");
+            encode::bulk(out, b"modules");
+            encode::array(out, 0);
+        });
+    }
+
+    /// The version that clients are told: the first shard's that was seen.
+    pub(crate) fn redis_version(&self, keyspace: usize) -> String {
+        let space = &self.topology.keyspaces[keyspace];
+        let backends = &self.backends[space.first_shard..space.first_shard + space.shards.len()];
+        let seen = backends.iter().find(|backend| !backend.version.is_empty());
+        seen.map_or_else(
+            || VERSION_UNSEEN.to_string(),
+            |backend| backend.version.clone(),
+        )
+    }
+
+    /// What INFO says of ourselves.
+    pub(crate) fn with_own<T>(&self, keyspace: usize, then: impl FnOnce(&Own<'_>) -> T) -> T {
+        let space = &self.topology.keyspaces[keyspace];
+        let backends = &self.backends[space.first_shard..space.first_shard + space.shards.len()];
+        let clients = self
+            .all_stats
+            .iter()
+            .map(|stats| stats.of_keyspace(keyspace, PerKeyspace::Clients))
+            .sum();
+        let version = self.redis_version(keyspace);
+        then(&Own {
+            version: env!("CARGO_PKG_VERSION"),
+            redis_version: &version,
+            port: self.identity.ports.get(keyspace).copied().unwrap_or(0),
+            run_id: &self.identity.run_id,
+            uptime_s: self.now_ms / 1000,
+            clients,
+            clients_max: space.max_clients,
+            shards_up: backends
+                .iter()
+                .filter(|backend| backend.health == Health::Up)
+                .count() as u64,
+            shards_total: backends.len() as u64,
+            keyspace: &space.name,
+            workers: self.identity.workers as u32,
+            process_id: self.identity.process_id,
+            epoch: self.topology.epoch,
+        })
+    }
+
+    fn explain(&mut self, asker: &Asker, request: &Request<'_>) {
+        let inner = Request {
+            data: request.data,
+            args: request.args.get(2..).unwrap_or_default(),
+        };
+        let topology = std::sync::Arc::clone(&self.topology);
+        let text = explanation(&topology.keyspaces[asker.keyspace], &inner);
+        let proto = self
+            .clients
+            .get(asker.slot)
+            .map_or(Proto::Resp2, |client| client.proto);
+        self.answer(asker, |out| encode::verbatim(out, proto, text.as_bytes()));
+    }
+
+    fn topology_text(&mut self, asker: &Asker) {
+        let space = &self.topology.keyspaces[asker.keyspace];
+        let mut text = format!("keyspace {} epoch {}\r\n", space.name, self.topology.epoch);
+        let Distribution::Slots(slots) = &space.distribution;
+        let ranges = slots.ranges();
+        for (index, shard) in space.shards.iter().enumerate() {
+            let backend = &self.backends[space.first_shard + index];
+            let slots: Vec<String> = ranges
+                .iter()
+                .filter(|range| range.2 as usize == index)
+                .map(|range| {
+                    if range.0 == range.1 {
+                        range.0.to_string()
+                    } else {
+                        format!("{}-{}", range.0, range.1)
+                    }
+                })
+                .collect();
+            text.push_str(&format!(
+                "shard {} {} slots {} {}",
+                shard.name,
+                shard.endpoint,
+                slots.join(","),
+                backend.health.text()
+            ));
+            if !backend.reason.is_empty() {
+                text.push_str(&format!(" ({})", backend.reason));
+            }
+            text.push_str("\r\n");
+        }
+        let proto = self
+            .clients
+            .get(asker.slot)
+            .map_or(Proto::Resp2, |client| client.proto);
+        self.answer(asker, |out| encode::verbatim(out, proto, text.as_bytes()));
+    }
+
+    /// An array of status lines, as the HELP subcommands give.
+    pub(crate) fn lines(&mut self, asker: &Asker, lines: &[&str]) {
+        self.answer(asker, |out| {
+            encode::array(out, lines.len());
+            lines.iter().for_each(|line| encode::simple(out, line));
+        });
+    }
+}
+
+/// Redis' own words.
+pub(crate) const BAD_NAME: &str =
+    "ERR Client names cannot contain spaces, newlines or special characters.";
+
+/// Printable ASCII without blanks, not too long.
+pub(crate) fn is_name(name: &[u8]) -> bool {
+    name.len() <= CLIENT_NAME_MAX && name.iter().all(u8::is_ascii_graphic)
+}
+
+/// Compares without telling by its duration where they differ.
+fn same(secret: &[u8], shown: &[u8]) -> bool {
+    let mut difference = u8::from(secret.len() != shown.len());
+    for (index, byte) in shown.iter().enumerate() {
+        difference |= byte ^ secret.get(index).copied().unwrap_or(0);
+    }
+    std::hint::black_box(difference) == 0
+}
+
+const SHOAL_HELP: &[&str] = &[
+    "SHOAL <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "EXPLAIN <command> [<arg> ...]",
+    "    Say what would be done with a command: its keys, their slots and shards, its atomicity. Nothing is executed.",
+    "TOPOLOGY",
+    "    Show the shards of this keyspace, their slots and their state.",
+    "HELP",
+    "    Print this help.",
+];
+
+/// What would be done with a request, in lines of `name: value`.
+fn explanation(keyspace: &Keyspace, request: &Request<'_>) -> String {
+    let mut scratch = Scratch::default();
+    let (spec, route) = decide(keyspace, request, &mut scratch);
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| text.push_str(&format!("{name}: {value}\r\n"));
+    line(
+        "command",
+        spec.map_or("unknown", |spec| spec.full_name).to_string(),
+    );
+    if let Some(spec) = spec {
+        scratch.keys.clear();
+        if crate::protocol::command::keys(spec, request.args, request.data, &mut scratch.keys)
+            .is_ok()
+        {
+            for &index in &scratch.keys {
+                let key = request.arg(index as usize);
+                let shard = &keyspace.shards[keyspace.shard_of(key) as usize];
+                let place = format!(
+                    "'{}' slot {} shard {} at {}",
+                    crate::error::printable(key),
+                    keyspace.slot(key),
+                    shard.name,
+                    shard.endpoint
+                );
+                line("key", place);
+            }
+        }
+    }
+    let name = |shard: u16| keyspace.shards[shard as usize].name.clone();
+    let (what, atomicity) = match route {
+        Route::Shard(shard) | Route::Script { shard, .. } => {
+            (format!("sent unchanged to shard {}", name(shard)), "single")
+        }
+        Route::Split { .. } => (
+            "split over the keys' shards, the replies put together".into(),
+            "per-shard",
+        ),
+        Route::AllShards(_) | Route::ScriptLoad | Route::ScriptFlush => (
+            "sent to every shard, the replies put together".into(),
+            "per-shard",
+        ),
+        Route::Wait => (
+            "sent to every shard on connections of its own; the smallest reply".into(),
+            "per-shard",
+        ),
+        Route::AnyShard => ("sent to any shard that is up".into(), "single"),
+        Route::Scan => ("sent to the shard that the cursor names".into(), "single"),
+        Route::Local(_) => ("answered by shoal".into(), "single"),
+        Route::Refuse(error) => (format!("refused: {}", error.text()), "refused"),
+    };
+    line("route", what);
+    line("atomicity", atomicity.to_string());
+    if let Some(spec) = spec.filter(|spec| spec.policy == Policy::Keyed) {
+        line(
+            "over several shards",
+            format!("{:?}", spec.grade).to_lowercase(),
+        );
+    }
+    text
+}

@@ -1,0 +1,21 @@
+//! State machines: clients, connections to shards, replies in order. No socket, no clock; bytes and `now` come in.
+
+pub mod backend;
+pub mod client;
+pub mod client_admin;
+pub mod deliver;
+pub mod dispatch;
+pub mod engine;
+pub mod gather;
+pub mod info;
+pub mod intake;
+pub mod links;
+pub mod local;
+pub mod named;
+pub mod output;
+pub mod replies;
+pub mod scan;
+pub mod scripts;
+pub mod slab;
+pub mod stats;
+pub mod upkeep;

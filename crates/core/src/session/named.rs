@@ -1,0 +1,200 @@
+//! Commands that need more than one step of ours: SCAN, and scripts that a shard may not have seen.
+//!
+//! Must stay true: a script is loaded on the same link ahead of the request that names it, so nothing of the client is
+//! reordered; a request is sent again only after NOSCRIPT, which means that it was not executed, and only when the client
+//! has sent nothing after it that could have overtaken it.
+
+use crate::error::ClientError;
+use crate::protocol::errand;
+use crate::routing::route::Request;
+use crate::session::backend::{InFlight, Waiter};
+use crate::session::client_admin::Mail;
+use crate::session::dispatch::Asker;
+use crate::session::engine::{Action, Engine};
+use crate::session::gather::{Gather, GatherKind};
+use crate::session::scan;
+use crate::session::scripts::{sha_from_hex, sha_of, Sha};
+use crate::session::stats::{PerKeyspace, PerShard};
+use std::sync::Arc;
+
+impl Engine {
+    /// SCAN: to the shard that the cursor names.
+    pub(crate) fn scan(&mut self, asker: &Asker, request: &Request<'_>) {
+        let shards = self.topology.keyspaces[asker.keyspace].shards.len() as u16;
+        let Some((shard, theirs)) = scan::decode(request.arg(1), shards) else {
+            return self.answer_error(asker, &ClientError::InvalidCursor);
+        };
+        let number = self.shard_number(asker, shard);
+        match self.link_for(number, asker.lane) {
+            Ok(link) => {
+                let rest: Vec<&[u8]> = (2..request.args.len())
+                    .map(|index| request.arg(index))
+                    .collect();
+                if let Some(link) = self.links.get_mut(link) {
+                    errand::scan(link.outgoing().tail(), theirs, &rest);
+                }
+                let place =
+                    self.reserve_gather(asker, Gather::new(GatherKind::Scan { shard, shards }, 1));
+                self.sent(asker, link, place, 0, Waiter::Part);
+            }
+            Err(error) => {
+                self.stats().shard(number, PerShard::Failed, 1);
+                self.answer_error(asker, &error);
+            }
+        }
+    }
+
+    /// EVAL and its kin.
+    pub(crate) fn to_script_shard(
+        &mut self,
+        asker: &Asker,
+        shard: u16,
+        body: bool,
+        sha: bool,
+        request: &Request<'_>,
+    ) {
+        let number = self.shard_number(asker, shard);
+        let link = match self.link_for(number, asker.lane) {
+            Ok(link) => link,
+            Err(error) => {
+                self.stats().shard(number, PerShard::Failed, 1);
+                return self.answer_error(asker, &error);
+            }
+        };
+        let named = if sha {
+            sha_from_hex(request.arg(1))
+        } else {
+            None
+        };
+        if body {
+            self.script_shown(asker.keyspace, number, request.arg(1));
+        }
+        let Some(sha) = named else {
+            let place = crate::session::dispatch::client_number(self, asker);
+            self.send(link, request.data);
+            return self.sent(asker, link, place, 0, Waiter::Client);
+        };
+        if !self.backends[number].scripts.contains(&sha) {
+            self.load_ahead(asker, link, number, &sha);
+        }
+        let kind = GatherKind::Named {
+            request: request.data.into(),
+            sha,
+            shard: number as u32,
+        };
+        let place = self.reserve_gather(asker, Gather::new(kind, 1));
+        self.send(link, request.data);
+        self.sent(asker, link, place, 0, Waiter::Part);
+    }
+
+    /// A client showed a script's text; the shard that runs it will have it.
+    fn script_shown(&mut self, keyspace: usize, shard: usize, body: &[u8]) {
+        if body.len() > crate::limits::SCRIPT_BYTES_MAX {
+            return;
+        }
+        let sha = sha_of(body);
+        if self.scripts.get(&sha).is_none() {
+            self.remember_script(keyspace, &body.into());
+        }
+        self.known_at(shard, sha);
+    }
+
+    fn known_at(&mut self, shard: usize, sha: Sha) {
+        let scripts = &mut self.backends[shard].scripts;
+        if scripts.len() >= crate::limits::SCRIPTS_MAX {
+            scripts.clear();
+        }
+        scripts.insert(sha);
+    }
+
+    /// Remembers a script here and in every other worker.
+    pub(crate) fn remember_script(&mut self, _keyspace: usize, body: &Arc<[u8]>) {
+        let sha = sha_of(body);
+        if self.scripts.learn(sha, body) {
+            self.mail_others(|| Mail::Script(sha, Arc::clone(body)));
+        }
+    }
+
+    /// SCRIPT FLUSH: nobody knows any script.
+    pub(crate) fn forget_scripts(&mut self) {
+        self.forget_scripts_here();
+        self.mail_others(|| Mail::ForgetScripts);
+    }
+
+    pub(crate) fn forget_scripts_here(&mut self) {
+        self.scripts.clear();
+        for backend in &mut self.backends {
+            backend.scripts.clear();
+        }
+    }
+
+    fn mail_others(&mut self, mail: impl Fn() -> Mail) {
+        for worker in (0..self.identity.workers).filter(|&worker| worker != self.identity.worker) {
+            self.actions.push(Action::Mail(worker, mail()));
+        }
+    }
+
+    /// Gives the shard a script that we know and it may not, on the link that its request will follow on.
+    fn load_ahead(&mut self, asker: &Asker, link_id: u32, shard: usize, sha: &Sha) {
+        let Some(body) = self.scripts.get(sha).cloned() else {
+            return;
+        };
+        let (now_us, now_ms) = (self.now_us, self.now_ms);
+        let Some(link) = self.links.get_mut(link_id) else {
+            return;
+        };
+        errand::load_script(link.outgoing().tail(), &body);
+        let entry = InFlight {
+            client: asker.slot,
+            generation: asker.generation,
+            number: 0,
+            sent_us: now_us as u32,
+            part: 0,
+            waiter: Waiter::Prelude,
+        };
+        link.await_reply(entry, now_ms);
+        self.touch_link(link_id);
+        self.stats()
+            .keyspace(asker.keyspace, PerKeyspace::ScriptsMended, 1);
+        self.known_at(shard, *sha);
+    }
+
+    /// NOSCRIPT from a shard: true when the script was loaded and the request sent again.
+    #[allow(clippy::too_many_arguments)] // each is a part of the one request that is mended
+    pub(crate) fn mend_script(
+        &mut self,
+        asker: &Asker,
+        number: u32,
+        request: &Arc<[u8]>,
+        sha: &Sha,
+        shard: usize,
+        reply: &[u8],
+        out: &mut Vec<u8>,
+    ) -> bool {
+        self.backends[shard].scripts.remove(sha);
+        let is_last = self
+            .clients
+            .get_mut(asker.slot)
+            .is_some_and(|client| client.replies.is_last(number));
+        let is_refused =
+            !reply.starts_with(b"-NOSCRIPT") || !is_last || self.scripts.get(sha).is_none();
+        let link = if is_refused {
+            None
+        } else {
+            self.link_for(shard, asker.lane).ok()
+        };
+        let Some(link) = link else {
+            out.extend_from_slice(reply);
+            return false;
+        };
+        self.load_ahead(asker, link, shard, sha);
+        self.send(link, request);
+        self.sent(asker, link, number, 0, Waiter::Client);
+        true
+    }
+
+    /// Sends the mark that WAIT waits for.
+    pub(crate) fn send_mark(&mut self, link: u32) {
+        self.send(link, errand::MARK);
+    }
+}

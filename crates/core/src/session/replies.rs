@@ -1,0 +1,244 @@
+//! Replies in the order of their requests.
+//!
+//! Owns: one client's queue of requests that have no reply yet, whatever arrived too early, and the bytes to be written.
+//!
+//! Flow: `reserve` a place when a request is sent -> `chunk` / `complete` as its reply comes -> bytes in `out`, in request
+//! order. The reply whose turn it is goes straight to `out`, piece by piece, so a large one is never held as a whole.
+//!
+//! Must stay true: a byte of a reply reaches `out` only when every earlier reply is whole there; a muted reply
+//! (CLIENT REPLY OFF, SKIP) takes its place and leaves no byte. A property test compares all of this with a naive twin.
+//! Rejected: one list node per request (a message struct each, as Twemproxy has): allocation and pointer chasing per request.
+
+use crate::limits::CHUNK_MOVED_MIN;
+use crate::session::gather::Gather;
+use crate::session::output::Output;
+use std::collections::VecDeque;
+
+/// What a place in the queue holds.
+#[derive(Debug)]
+enum Held {
+    /// Nothing yet; or, at the head, what has come is already in `out`.
+    Nothing,
+    /// The beginning of a reply that came early.
+    Part(Vec<u8>),
+    /// A whole reply that came early.
+    Whole(Vec<u8>),
+    /// Fragments of a reply.
+    Gather(Box<Gather>),
+}
+
+#[derive(Debug)]
+struct Place {
+    held: Held,
+    mute: bool,
+    /// Some of the reply is in `out` already.
+    begun: bool,
+}
+
+/// See the head of this file.
+#[derive(Debug, Default)]
+pub struct Replies {
+    places: VecDeque<Place>,
+    /// Number of the first place; wraps.
+    head: u32,
+    /// Bytes in places.
+    early: usize,
+    /// What can be written.
+    pub out: Output,
+}
+
+impl Replies {
+    /// Requests without a whole reply in `out`.
+    #[inline]
+    pub fn waiting(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Bytes held for this client, in `out` and in places.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        self.out.len() + self.early
+    }
+
+    /// Takes the next place; its number.
+    #[inline]
+    pub fn reserve(&mut self, mute: bool) -> u32 {
+        let number = self.head.wrapping_add(self.places.len() as u32);
+        self.places.push_back(Place {
+            held: Held::Nothing,
+            mute,
+            begun: false,
+        });
+        number
+    }
+
+    /// As `reserve`, for a request whose reply is put together.
+    pub fn reserve_gather(&mut self, mute: bool, gather: Box<Gather>) -> u32 {
+        let number = self.head.wrapping_add(self.places.len() as u32);
+        self.places.push_back(Place {
+            held: Held::Gather(gather),
+            mute,
+            begun: false,
+        });
+        number
+    }
+
+    /// The fragments collected at a place.
+    pub fn gather(&mut self, number: u32) -> Option<&mut Gather> {
+        let index = number.wrapping_sub(self.head) as usize;
+        match &mut self.places.get_mut(index)?.held {
+            Held::Gather(gather) => Some(gather),
+            Held::Nothing | Held::Part(_) | Held::Whole(_) => None,
+        }
+    }
+
+    /// Takes the collected fragments out; the place waits for a plain reply from then on.
+    pub fn take_gather(&mut self, number: u32) -> Option<Box<Gather>> {
+        let index = number.wrapping_sub(self.head) as usize;
+        let place = self.places.get_mut(index)?;
+        match std::mem::replace(&mut place.held, Held::Nothing) {
+            Held::Gather(gather) => Some(gather),
+            other => {
+                place.held = other;
+                None
+            }
+        }
+    }
+
+    /// A local reply to the request that is being read: written at once when nothing is before it.
+    #[inline]
+    pub fn local(&mut self, mute: bool, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.places.is_empty() {
+            if !mute {
+                write(self.out.tail());
+            }
+            return;
+        }
+        let mut bytes = Vec::new();
+        write(&mut bytes);
+        let number = self.reserve(mute);
+        self.complete(number, bytes);
+    }
+
+    /// A piece of a reply; `done` with the last one.
+    #[inline]
+    pub fn chunk(&mut self, number: u32, bytes: &[u8], done: bool) {
+        let index = number.wrapping_sub(self.head) as usize;
+        if index == 0 {
+            let Some(place) = self.places.front_mut() else {
+                return;
+            };
+            if !place.mute {
+                self.out.push(bytes);
+            }
+            if !done {
+                place.begun = true;
+            } else {
+                self.pop();
+                if !self.places.is_empty() {
+                    self.release();
+                }
+            }
+            return;
+        }
+        self.early_chunk(index, bytes, done);
+    }
+
+    fn early_chunk(&mut self, index: usize, bytes: &[u8], done: bool) {
+        let Some(place) = self.places.get_mut(index) else {
+            return;
+        };
+        let mut held = match std::mem::replace(&mut place.held, Held::Nothing) {
+            Held::Part(held) | Held::Whole(held) => held,
+            Held::Nothing | Held::Gather(_) => Vec::new(),
+        };
+        if !place.mute {
+            held.extend_from_slice(bytes);
+            self.early += bytes.len();
+        }
+        place.held = if done {
+            Held::Whole(held)
+        } else {
+            Held::Part(held)
+        };
+    }
+
+    /// A whole reply at once.
+    pub fn complete(&mut self, number: u32, bytes: Vec<u8>) {
+        let index = number.wrapping_sub(self.head) as usize;
+        if index == 0 && bytes.len() >= CHUNK_MOVED_MIN {
+            if self.places.front().is_some_and(|place| !place.mute) {
+                self.out.push_owned(bytes);
+            }
+            self.chunk(number, &[], true);
+        } else if index > 0 && bytes.len() >= CHUNK_MOVED_MIN {
+            if let Some(place) = self.places.get_mut(index) {
+                self.early += if place.mute { 0 } else { bytes.len() };
+                place.held = Held::Whole(if place.mute { Vec::new() } else { bytes });
+            }
+        } else {
+            self.chunk(number, &bytes, true);
+        }
+    }
+
+    /// True when no request was taken after this one.
+    pub fn is_last(&self, number: u32) -> bool {
+        number.wrapping_sub(self.head) as usize + 1 == self.places.len()
+    }
+
+    /// An error instead of the reply that will not come, or not wholly. False when some of it is in `out` already: then
+    /// nothing can be put in its place, and the connection must end.
+    pub fn replace(&mut self, number: u32, error: Vec<u8>) -> bool {
+        let index = number.wrapping_sub(self.head) as usize;
+        let Some(place) = self.places.get_mut(index) else {
+            return true;
+        };
+        if place.begun && !place.mute {
+            return false;
+        }
+        if let Held::Part(bytes) = std::mem::replace(&mut place.held, Held::Nothing) {
+            self.early -= bytes.len();
+        }
+        self.complete(number, error);
+        true
+    }
+
+    #[inline]
+    fn pop(&mut self) {
+        self.places.pop_front();
+        self.head = self.head.wrapping_add(1);
+        if self.places.is_empty() && self.places.capacity() > 64 {
+            self.places = VecDeque::new();
+        }
+    }
+
+    /// Moves what waited for its turn to `out`.
+    fn release(&mut self) {
+        while let Some(place) = self.places.front_mut() {
+            match std::mem::replace(&mut place.held, Held::Nothing) {
+                Held::Whole(bytes) => {
+                    self.early -= bytes.len();
+                    self.out.push_owned(bytes);
+                    self.pop();
+                }
+                Held::Part(bytes) => {
+                    self.early -= bytes.len();
+                    self.out.push_owned(bytes);
+                    place.begun = true;
+                    return;
+                }
+                held @ (Held::Nothing | Held::Gather(_)) => {
+                    place.held = held;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Gives back the queue's memory when it is empty.
+    pub fn shrink(&mut self) {
+        if self.places.is_empty() {
+            self.places = VecDeque::new();
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! Counters.
+//!
+//! Owns: every metric of the data plane, declared once (name, kind, help, labels), and the cells that one worker counts
+//! in. Prometheus, INFO and `docs/reference.md` derive from `METRICS`.
+//!
+//! Must stay true: a cell is written by its own worker only, so counting is a plain load and store; readers of other
+//! threads see each value whole, if not all at the same instant.
+//! Rejected: shared counters with locked adds (some 20 cycles each, and cache lines that wander between cores).
+
+use crate::routing::topology::Topology;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+/// Kind of a metric, as Prometheus has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Observations of time.
+    Histogram,
+}
+
+/// What a metric's values are kept by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// One value a keyspace.
+    Keyspace,
+    /// One value a shard.
+    Shard,
+    /// One value a reason of closing a client.
+    CloseReason,
+}
+
+/// A metric's declaration.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// As Prometheus shows it.
+    pub name: &'static str,
+    /// Counter, gauge or histogram.
+    pub kind: Kind,
+    /// What it is kept by.
+    pub scope: Scope,
+    /// What it means.
+    pub help: &'static str,
+}
+
+impl Scope {
+    /// Names of its labels.
+    pub fn labels(self) -> &'static [&'static str] {
+        match self {
+            Self::Keyspace => &["keyspace"],
+            Self::Shard => &["keyspace", "shard"],
+            Self::CloseReason => &["reason"],
+        }
+    }
+}
+
+macro_rules! metrics {
+    ($($group:ident($scope:ident) { $($variant:ident $kind:ident $name:literal $help:literal;)* })*) => {
+        $(
+            #[doc = concat!("Cells kept per ", stringify!($scope), ".")]
+            #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+            pub enum $group { $(#[doc = $help] $variant,)* }
+            impl $group {
+                /// Every cell, in order.
+                pub const ALL: &'static [$group] = &[$($group::$variant,)*];
+            }
+        )*
+        /// Every metric but the histogram, group by group in the order of the cells.
+        pub const METRICS: &[Metric] = &[$($(Metric { name: $name, kind: Kind::$kind, scope: Scope::$scope, help: $help },)*)*
+            Metric { name: "shoal_clients_closed_total", kind: Kind::Counter, scope: Scope::CloseReason, help: "Clients whose connection ended, by reason." },
+            Metric { name: "shoal_shard_latency_seconds", kind: Kind::Histogram, scope: Scope::Shard, help: "Time from sending a request to a shard until its reply had come." },
+        ];
+    };
+}
+
+metrics! {
+    PerKeyspace(Keyspace) {
+        Clients Gauge "shoal_clients_connected" "Clients connected.";
+        Accepted Counter "shoal_clients_accepted_total" "Clients accepted.";
+        Requests Counter "shoal_requests_total" "Requests read from clients.";
+        Refused Counter "shoal_refused_total" "Requests answered with an error of shoal's own.";
+        Split Counter "shoal_split_total" "Requests split over several shards.";
+        Local Counter "shoal_local_total" "Requests answered by shoal itself.";
+        BytesIn Counter "shoal_client_received_bytes_total" "Bytes read from clients.";
+        BytesOut Counter "shoal_client_sent_bytes_total" "Bytes written to clients.";
+        ScriptsMended Counter "shoal_scripts_mended_total" "Times a script was loaded into a shard that had not seen it.";
+    }
+    PerShard(Shard) {
+        Sent Counter "shoal_shard_requests_total" "Requests sent to the shard.";
+        Errors Counter "shoal_shard_errors_total" "Error replies of the shard.";
+        Failed Counter "shoal_shard_failed_total" "Requests that failed because the shard could not be reached or its connection was lost.";
+        ShardBytesOut Counter "shoal_shard_sent_bytes_total" "Bytes written to the shard.";
+        ShardBytesIn Counter "shoal_shard_received_bytes_total" "Bytes read from the shard.";
+        Connections Gauge "shoal_shard_connections" "Connections to the shard.";
+        Connects Counter "shoal_shard_connects_total" "Connections to the shard that were begun.";
+        Losses Counter "shoal_shard_losses_total" "Connections to the shard that were lost or could not be made.";
+        InFlight Gauge "shoal_shard_in_flight" "Requests sent to the shard that have no reply yet.";
+        Up Gauge "shoal_shard_up" "Workers that have the shard up.";
+    }
+}
+
+/// Why a client's connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// It closed the connection.
+    ClientClosed,
+    /// The connection broke.
+    ClientError,
+    /// It said QUIT.
+    Quit,
+    /// It sent something that is not RESP.
+    ProtocolError,
+    /// CLIENT KILL.
+    Killed,
+    /// It did not read its replies while it held up a connection to a shard.
+    OutputStalled,
+    /// Incomplete requests took too much memory.
+    RequestMemory,
+    /// No further byte of an incomplete request came.
+    RequestIdle,
+    /// The keyspace had `max_clients` clients.
+    MaxClients,
+    /// A shard was lost in the middle of a reply that had been passed on in part.
+    ReplyCut,
+    /// shoal stopped.
+    Stopping,
+}
+
+impl CloseReason {
+    /// All, in the order of the cells.
+    pub const ALL: &'static [CloseReason] = &[
+        Self::ClientClosed,
+        Self::ClientError,
+        Self::Quit,
+        Self::ProtocolError,
+        Self::Killed,
+        Self::OutputStalled,
+        Self::RequestMemory,
+        Self::RequestIdle,
+        Self::MaxClients,
+        Self::ReplyCut,
+        Self::Stopping,
+    ];
+
+    /// As logs and metrics show it.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::ClientClosed => "client-closed",
+            Self::ClientError => "client-error",
+            Self::Quit => "quit",
+            Self::ProtocolError => "protocol-error",
+            Self::Killed => "killed",
+            Self::OutputStalled => "output-stalled",
+            Self::RequestMemory => "request-memory",
+            Self::RequestIdle => "request-idle",
+            Self::MaxClients => "max-clients",
+            Self::ReplyCut => "reply-cut",
+            Self::Stopping => "stopping",
+        }
+    }
+
+    /// Whether the one who connected ended it in the usual way.
+    pub fn is_ordinary(self) -> bool {
+        matches!(self, Self::ClientClosed | Self::Quit | Self::Stopping)
+    }
+}
+
+/// Buckets of a histogram, the last one unbounded.
+pub const BUCKETS: usize = 21;
+
+/// Upper bounds of the buckets but the last, in microseconds: powers of two from 32 us to 16.8 s.
+pub const BOUNDS_US: [u64; BUCKETS - 1] = {
+    let mut bounds = [0; BUCKETS - 1];
+    let mut index = 0;
+    while index < BUCKETS - 1 {
+        bounds[index] = 32 << index;
+        index += 1;
+    }
+    bounds
+};
+
+/// Bucket of an observation.
+#[inline]
+pub fn bucket(us: u64) -> usize {
+    // ceil(log2(us / 32)): an observation equal to a bound belongs to that bound's bucket.
+    let above = us.saturating_sub(1) >> 5;
+    ((u64::BITS - above.leading_zeros()) as usize).min(BUCKETS - 1)
+}
+
+/// Cells of one shard in one worker.
+#[derive(Debug, Default)]
+pub struct ShardCells {
+    cells: [AtomicU64; PerShard::ALL.len()],
+    buckets: [AtomicU64; BUCKETS],
+    sum_us: AtomicU64,
+    /// Why it is down. Written when a connection is lost, read when somebody asks: never on the path of a request.
+    reason: Mutex<String>,
+}
+
+/// Cells of one worker.
+#[derive(Debug)]
+pub struct Stats {
+    keyspaces: Vec<[AtomicU64; PerKeyspace::ALL.len()]>,
+    /// Numbered through the topology.
+    pub shards: Vec<ShardCells>,
+    closed: [AtomicU64; CloseReason::ALL.len()],
+    /// Milliseconds of the worker's clock at its last turn; tells the living from the stuck.
+    pub turn_ms: AtomicU64,
+}
+
+#[inline]
+fn add(cell: &AtomicU64, by: u64) {
+    cell.store(cell.load(Relaxed).wrapping_add(by), Relaxed);
+}
+
+impl Stats {
+    /// All zero.
+    pub fn new(topology: &Topology) -> Self {
+        Self {
+            keyspaces: topology
+                .keyspaces
+                .iter()
+                .map(|_| Default::default())
+                .collect(),
+            shards: topology.shards().map(|_| ShardCells::default()).collect(),
+            closed: Default::default(),
+            turn_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// Adds to a keyspace's cell; `by` may be negative for a gauge.
+    #[inline]
+    pub fn keyspace(&self, keyspace: usize, cell: PerKeyspace, by: i64) {
+        add(&self.keyspaces[keyspace][cell as usize], by as u64);
+    }
+
+    /// Adds to a shard's cell; `by` may be negative for a gauge.
+    #[inline]
+    pub fn shard(&self, shard: usize, cell: PerShard, by: i64) {
+        add(&self.shards[shard].cells[cell as usize], by as u64);
+    }
+
+    /// Sets a gauge of a shard.
+    pub fn set_shard(&self, shard: usize, cell: PerShard, value: u64) {
+        self.shards[shard].cells[cell as usize].store(value, Relaxed);
+    }
+
+    /// Says why a shard is down; empty: it is not.
+    pub fn set_reason(&self, shard: usize, reason: &str) {
+        let mut held = self.shards[shard]
+            .reason
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        reason.clone_into(&mut held);
+    }
+
+    /// Why a shard is down.
+    pub fn reason(&self, shard: usize) -> String {
+        self.shards[shard]
+            .reason
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// One reply after so many microseconds.
+    #[inline]
+    pub fn latency(&self, shard: usize, us: u64) {
+        let cells = &self.shards[shard];
+        add(&cells.buckets[bucket(us)], 1);
+        add(&cells.sum_us, us);
+    }
+
+    /// One client less.
+    pub fn closed(&self, reason: CloseReason) {
+        add(&self.closed[reason as usize], 1);
+    }
+
+    /// A keyspace's cell.
+    pub fn of_keyspace(&self, keyspace: usize, cell: PerKeyspace) -> u64 {
+        self.keyspaces[keyspace][cell as usize].load(Relaxed)
+    }
+
+    /// A shard's cell.
+    pub fn of_shard(&self, shard: usize, cell: PerShard) -> u64 {
+        self.shards[shard].cells[cell as usize].load(Relaxed)
+    }
+
+    /// Clients closed for a reason.
+    pub fn of_closed(&self, reason: CloseReason) -> u64 {
+        self.closed[reason as usize].load(Relaxed)
+    }
+
+    /// A shard's latencies: counts per bucket (not cumulative) and their sum in microseconds.
+    pub fn of_latency(&self, shard: usize) -> ([u64; BUCKETS], u64) {
+        let cells = &self.shards[shard];
+        (
+            std::array::from_fn(|index| cells.buckets[index].load(Relaxed)),
+            cells.sum_us.load(Relaxed),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_observation_lies_within_its_bucket() {
+        for us in (0..2000).chain([16_777_215, 16_777_216, 16_777_217, u64::MAX]) {
+            let at = bucket(us);
+            assert!(
+                at == BUCKETS - 1 || us <= BOUNDS_US[at],
+                "{us} is above the bound of bucket {at}"
+            );
+            assert!(
+                at == 0 || us > BOUNDS_US[at - 1],
+                "{us} belongs to a lower bucket than {at}"
+            );
+        }
+    }
+}

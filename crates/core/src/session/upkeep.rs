@@ -1,0 +1,238 @@
+//! Time: what is due, what took too long, who holds up others, and the end.
+//!
+//! Owns: every reaction to the clock. `tick` is called at least every `TICK_MS` while anything is going on.
+//!
+//! Must stay true: no reaction depends on how exactly the tick comes; a client that does not read holds up a connection
+//! for at most `OUTPUT_STALL_MS`, and from the first moment new requests travel on another one.
+
+use crate::error::ClientError;
+use crate::limits::{
+    CONNECT_MS_MAX, LINK_IDLE_MS_MAX, LINK_OUT_HIGH, LINK_QUEUE_HIGH, OUTPUT_HARD, OUTPUT_STALL_MS,
+    PROBE_MS, PROBE_TIMEOUT_MS, REQUEST_IDLE_MS_MAX,
+};
+use crate::protocol::errand;
+use crate::session::backend::{Health, InFlight, LinkState, Waiter};
+use crate::session::client::Intake;
+use crate::session::engine::{Action, Engine, Level};
+use crate::session::stats::{CloseReason, PerShard};
+use std::sync::atomic::Ordering::Relaxed;
+
+impl Engine {
+    /// Looks at everything that time can bring about.
+    pub fn tick(&mut self) {
+        self.stats().turn_ms.store(self.now_ms, Relaxed);
+        self.retry_shards();
+        self.look_at_links();
+        self.look_at_stalls();
+        self.look_at_requests();
+    }
+
+    fn retry_shards(&mut self) {
+        if self.is_stopping {
+            return;
+        }
+        for shard in 0..self.backends.len() {
+            if let Health::Down { retry_ms, .. } = self.backends[shard].health {
+                if retry_ms <= self.now_ms {
+                    self.open_main(shard);
+                }
+            }
+        }
+    }
+
+    fn look_at_links(&mut self) {
+        let mut in_flight = vec![0u64; self.backends.len()];
+        for id in self.links.indexes() {
+            if let Some(link) = self.links.get(id) {
+                in_flight[link.shard] += link.queue.len() as u64;
+            }
+            if let Some(reason) = self.overdue(id) {
+                self.link_lost(id, &reason);
+            } else {
+                self.probe_or_rest(id);
+            }
+        }
+        for (shard, count) in in_flight.into_iter().enumerate() {
+            self.stats().set_shard(shard, PerShard::InFlight, count);
+        }
+    }
+
+    /// Why a link has to be given up, if it has.
+    fn overdue(&self, id: u32) -> Option<String> {
+        let link = self.links.get(id)?;
+        let idle = self.now_ms.saturating_sub(link.progress_ms);
+        match link.state {
+            LinkState::Connecting => (idle > CONNECT_MS_MAX as u64)
+                .then(|| format!("no connection within {CONNECT_MS_MAX} ms")),
+            LinkState::Greeting(_) => (idle > PROBE_TIMEOUT_MS as u64)
+                .then(|| format!("no answer to the greeting within {PROBE_TIMEOUT_MS} ms")),
+            LinkState::Up | LinkState::Retired => {
+                let head = link.queue.front()?;
+                if link.stalled {
+                    return None;
+                }
+                let timeout =
+                    self.topology.keyspaces[self.backends[link.shard].keyspace].timeout_ms;
+                let limit = if head.waiter == Waiter::Probe {
+                    PROBE_TIMEOUT_MS as u64
+                } else {
+                    timeout
+                };
+                // A connection that serves one request alone is made for requests that wait.
+                (limit > 0 && idle > limit && link.lane.is_some())
+                    .then(|| format!("no answer within {limit} ms"))
+            }
+        }
+    }
+
+    /// An idle link is asked whether its shard lives; one that nobody uses is closed.
+    fn probe_or_rest(&mut self, id: u32) {
+        let (now_ms, now_us) = (self.now_ms, self.now_us);
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        if link.state != LinkState::Up || link.lane.is_none() {
+            return;
+        }
+        let is_idle = link.queue.iter().all(|entry| entry.waiter == Waiter::Probe);
+        if is_idle
+            && link.lane != Some(0)
+            && now_ms.saturating_sub(link.used_ms) > LINK_IDLE_MS_MAX as u64
+        {
+            self.close_link(id);
+            return;
+        }
+        if link.queue.is_empty() && now_ms.saturating_sub(link.progress_ms) >= PROBE_MS as u64 {
+            let used_ms = link.used_ms;
+            link.out.push(errand::PROBE);
+            let probe = InFlight {
+                client: u32::MAX,
+                generation: 0,
+                number: 0,
+                sent_us: now_us as u32,
+                part: 0,
+                waiter: Waiter::Probe,
+            };
+            link.await_reply(probe, now_ms);
+            link.used_ms = used_ms;
+            self.touch_link(id);
+        }
+    }
+
+    /// A client takes its replies more slowly than this link brings them: the link is not read for a while, and others
+    /// get a new one.
+    pub(crate) fn stall(&mut self, link_id: u32, slot: u32) {
+        let generation = self.clients.generation(slot);
+        let Some(client) = self.clients.get_mut(slot) else {
+            return;
+        };
+        let Some(link) = self.links.get_mut(link_id) else {
+            return;
+        };
+        if link.stalled {
+            return;
+        }
+        link.stalled = true;
+        if !client.stalls {
+            client.stalls = true;
+            client.written_ms = self.now_ms;
+        }
+        let fields = vec![
+            ("client", client.id.to_string()),
+            ("waiting", client.replies.bytes().to_string()),
+        ];
+        self.stalled.push((link_id, slot, generation));
+        self.event(Level::Debug, "link-stalled", fields);
+        self.retire(link_id);
+    }
+
+    /// A client has taken enough, or is gone: its links are read again.
+    pub(crate) fn release_stalls(&mut self, slot: u32) {
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.stalls = false;
+        }
+        let generation = self.clients.generation(slot);
+        let stalled = std::mem::take(&mut self.stalled);
+        for (link_id, client, client_generation) in stalled {
+            if client != slot || client_generation != generation {
+                self.stalled.push((link_id, client, client_generation));
+            } else if let Some(link) = self.links.get_mut(link_id) {
+                link.stalled = false;
+                link.progress_ms = self.now_ms;
+                self.actions.push(Action::ReadLink(link_id));
+            }
+        }
+    }
+
+    fn look_at_stalls(&mut self) {
+        for (_, slot, generation) in self.stalled.clone() {
+            let now_ms = self.now_ms;
+            let Some(client) = self.clients.get_same(slot, generation) else {
+                continue;
+            };
+            if client.replies.bytes() <= OUTPUT_HARD / 2 {
+                self.release_stalls(slot);
+            } else if now_ms.saturating_sub(client.written_ms) > OUTPUT_STALL_MS as u64 {
+                self.drop_client(slot, CloseReason::OutputStalled);
+            }
+        }
+    }
+
+    /// A link has written, or has been answered: those who waited for that are read again.
+    pub(crate) fn unblock(&mut self, id: u32) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        if link.outgoing().len() > LINK_OUT_HIGH / 2 || link.queue.len() > LINK_QUEUE_HIGH / 2 {
+            return;
+        }
+        for (slot, generation) in std::mem::take(&mut link.blocked) {
+            let Some(client) = self.clients.get_same(slot, generation) else {
+                continue;
+            };
+            if client.intake == Intake::Link(id) {
+                self.open_intake(slot);
+            }
+        }
+    }
+
+    /// Requests that were begun long ago and do not go on.
+    fn look_at_requests(&mut self) {
+        // Once a second is often enough for a bound of minutes, and this looks at every client.
+        if self.now_ms / 1000 == self.looked_s {
+            return;
+        }
+        self.looked_s = self.now_ms / 1000;
+        for slot in self.clients.indexes() {
+            let now_ms = self.now_ms;
+            let Some(client) = self.clients.get_mut(slot) else {
+                continue;
+            };
+            client.replies.shrink();
+            let is_midway = !client.incoming.is_empty() && client.intake == Intake::Open;
+            if is_midway && now_ms.saturating_sub(client.received_ms) > REQUEST_IDLE_MS_MAX as u64 {
+                let error = ClientError::RequestIdle;
+                self.refuse_client(slot, &error, CloseReason::RequestIdle);
+            }
+        }
+    }
+
+    /// No further request is taken; what is in flight is answered. `stop_is_done` tells when.
+    pub fn stop(&mut self) {
+        self.is_stopping = true;
+        for slot in self.clients.indexes() {
+            if let Some(client) = self.clients.get_mut(slot) {
+                if client.intake != Intake::Closing {
+                    client.reason = Some(CloseReason::Stopping);
+                }
+                client.intake = Intake::Closing;
+            }
+            self.settle_client(slot);
+        }
+    }
+
+    /// Every request has been answered and written.
+    pub fn stop_is_done(&self) -> bool {
+        self.clients.is_empty()
+    }
+}

@@ -1,0 +1,145 @@
+"""The binding to the data plane: the contract that `crates/python` fulfils and stubtest proves.
+
+Values cross by copy; the core never holds a Python object. Every call that waits releases the GIL.
+Specs are read by attribute, so the frozen dataclasses of `shoal.topology` can be passed as they are.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol, final
+
+class ShardSpec(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def host(self) -> str: ...  # name or address, without brackets
+    @property
+    def port(self) -> int: ...
+    @property
+    def username(self) -> str | None: ...  # sent to the server with AUTH
+    @property
+    def password(self) -> str | None: ...
+
+class SlotRangeSpec(Protocol):
+    @property
+    def first(self) -> int: ...
+    @property
+    def last(self) -> int: ...  # inclusive
+    @property
+    def shard(self) -> int: ...  # index into KeyspaceSpec.shards
+
+class UserSpec(Protocol):
+    @property
+    def name(self) -> str: ...  # "default" is the user of a plain AUTH <password>
+    @property
+    def password(self) -> str: ...
+
+class KeyspaceSpec(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def listen_host(self) -> str: ...
+    @property
+    def listen_port(self) -> int: ...  # 0: any free port, see Proxy.addresses
+    @property
+    def shards(self) -> Sequence[ShardSpec]: ...
+    @property
+    def slots(self) -> Sequence[SlotRangeSpec]: ...  # together they cover 0..16383 once
+    @property
+    def affinity(self) -> Sequence[str]: ...
+    @property
+    def users(self) -> Sequence[UserSpec]: ...  # empty: clients need no AUTH
+    @property
+    def unknown_commands_first_key(self) -> bool: ...
+    @property
+    def timeout_ms(self) -> int: ...  # waiting for a shard's reply; 0 waits for ever
+    @property
+    def max_clients(self) -> int: ...
+
+@final
+class Event:
+    """One thing worth a log line."""
+    @property
+    def unix_ms(self) -> int: ...
+    @property
+    def level(self) -> str: ...  # "debug" | "info" | "warning" | "error"
+    @property
+    def name(self) -> str: ...  # kebab-case, e.g. "client-closed", "shard-down"
+    @property
+    def fields(self) -> list[tuple[str, str]]: ...  # in order; e.g. ("reason", "protocol-error")
+
+@final
+class MetricDeclaration:
+    @property
+    def name(self) -> str: ...  # "shoal_requests_total"
+    @property
+    def kind(self) -> str: ...  # "counter" | "gauge" | "histogram"
+    @property
+    def help(self) -> str: ...
+    @property
+    def labels(self) -> list[str]: ...  # label names, e.g. ["keyspace", "shard"]
+
+@final
+class Sample:
+    """One value of one metric, added up over all workers."""
+    @property
+    def metric(self) -> int: ...  # index into metric_declarations()
+    @property
+    def labels(self) -> list[str]: ...  # values, in the order of the declaration's label names
+    @property
+    def value(self) -> int: ...  # counters and gauges; for a histogram the number of observations
+    @property
+    def sum_us(self) -> int: ...  # histograms of time: the sum, in microseconds; else 0
+    @property
+    def buckets(self) -> list[int]: ...  # histograms: cumulative counts for histogram_bounds_us(), without +Inf
+
+@final
+class ShardStatus:
+    @property
+    def keyspace(self) -> str: ...
+    @property
+    def shard(self) -> str: ...
+    @property
+    def endpoint(self) -> str: ...
+    @property
+    def state(self) -> str: ...  # "idle" | "connecting" | "up" | "down" (worst of all workers)
+    @property
+    def reason(self) -> str: ...  # why it is down, "" otherwise
+
+@final
+class Proxy:
+    """The running data plane: worker threads and their sockets."""
+    def __new__(cls, keyspaces: Sequence[KeyspaceSpec], workers: int) -> Proxy:
+        """Binds every listener and starts the workers.
+
+        Raises OSError (errno set, the address in the text) when a listener cannot be bound, ValueError for a topology
+        that the core refuses. Nothing runs when it raises.
+        """
+    def addresses(self) -> list[tuple[str, str]]:
+        """(keyspace, "host:port") as bound."""
+    def samples(self) -> list[Sample]: ...
+    def shards(self) -> list[ShardStatus]: ...
+    def next_events(self, timeout_ms: int) -> list[Event]:
+        """Waits for events, at most so long; empty when none came. Never raises."""
+    def events_dropped(self) -> int:
+        """Events lost because nobody fetched them in time."""
+    def stop(self, drain_ms: int) -> bool:
+        """Stops accepting, waits for requests in flight, closes. True when all were answered in time. Idempotent."""
+
+def metric_declarations() -> list[MetricDeclaration]: ...
+def histogram_bounds_us() -> list[int]: ...
+def limits() -> list[tuple[str, int, str, str]]:
+    """(name, value, unit, reason) of every bound of the core."""
+
+def errors() -> list[tuple[str, str]]:
+    """(wire text pattern, when it is given) of every error of the core."""
+
+def commands() -> list[tuple[str, str, str, str]]:
+    """(full name, policy, atomicity grade, refusal text or "") of every command and subcommand known."""
+
+def check_affinity(pattern: str) -> str | None:
+    """None when the rule is usable, else what is wrong with it."""
+
+def locate(key: bytes, affinity: Sequence[str]) -> tuple[int, int, int]:
+    """(start, end, slot): which bytes of the key are hashed, and the slot they give. Raises ValueError for a bad rule."""
+
+def version() -> str: ...
