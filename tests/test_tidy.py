@@ -20,6 +20,8 @@ BESIDE_LAYERS = {"error": 0}
 LINES_MAX = 600
 LINES_NEVER = 800
 FUNCTION_LINES_MAX = 70
+# A table of cases may be long; more than this is several tests.
+TEST_FUNCTION_LINES_MAX = 120
 
 # Reached only from the net layer: sockets, clocks, threads, chance, the world outside.
 OUTSIDE = re.compile(
@@ -30,10 +32,17 @@ OUTSIDE = re.compile(
 FORBIDDEN_STEMS = {"util", "utils", "common", "helper", "helpers", "manager", "managers", "misc", "stuff"}
 FORBIDDEN_WORDS = {"upstream", "upstreams", "manager", "managers", "slave", "util", "utils", "helper", "helpers"}
 
+# Files whose subject is commands: their table, its types, and what shoal itself asks of servers.
+OF_COMMANDS = {"protocol/command.rs", "protocol/command_table.rs", "protocol/errand.rs"}
+
 # (file under crates/core/src, literal) -> why this is not the name of a command
 NOT_COMMANDS = {
     ("routing/route.rs", "GET"): "an option of SORT",
     ("session/info/fields.rs", "CPU"): "a section of INFO",
+    ("session/client_admin.rs", "TYPE"): "an option of CLIENT LIST and CLIENT KILL",
+    ("session/client_admin.rs", "INFO"): "a line of CLIENT HELP",
+    ("session/local.rs", "RESET"): "the text of a reply",
+    ("session/local.rs", "AUTH"): "an option of HELLO",
 }
 
 UNTOLD = {
@@ -95,7 +104,7 @@ def unsafe_in_its_places(name: str, source: str) -> Complaints:
 def no_command_names(name: str, source: str) -> Complaints:
     """Command knowledge is data: no other file of the core names a command."""
     inside = name.removeprefix(CORE + "/")
-    if not name.startswith(CORE) or inside in {"protocol/command.rs", "protocol/command_table.rs"}:
+    if not name.startswith(CORE) or inside in OF_COMMANDS:
         return
     for literal in rust.Source(source).literals:
         if not literal.in_tests and literal.value in command_names() and (inside, literal.value) not in NOT_COMMANDS:
@@ -110,17 +119,18 @@ def core_without_python(name: str, source: str) -> Complaints:
 
 
 def rust_functions(name: str, source: str) -> Complaints:
-    """Functions of at most 70 lines."""
+    """Functions of at most 70 lines; tests of at most 120."""
     if name not in GENERATED:
         for function in rust.Source(source).functions():
-            if function.length > FUNCTION_LINES_MAX:
+            limit = TEST_FUNCTION_LINES_MAX if function.in_tests or is_test(name) else FUNCTION_LINES_MAX
+            if function.length > limit:
                 yield f"{name}:{function.line}: fn {function.name} has {function.length} lines"
 
 
 def rust_header(name: str, source: str) -> Complaints:
     """A file opens with prose."""
     head = " ".join(line[3:] for line in source.splitlines() if line.startswith("//!"))
-    if not source.lstrip().startswith(("//!", "#![")) or len(head) < 60:
+    if not source.lstrip().startswith(("//!", "#![")) or len(head) < 40:
         yield f"{name}: opens without saying what it owns (//! ...)"
 
 
@@ -136,11 +146,11 @@ def rust_words(name: str, source: str) -> Complaints:
 
 
 def python_functions(name: str, source: str) -> Complaints:
-    """Functions of at most 70 lines."""
+    """Functions of at most 70 lines; tests of at most 120."""
     for found in ast.walk(ast.parse(source)):
         if isinstance(found, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (found.end_lineno or found.lineno) - found.lineno + 1
-            if length > FUNCTION_LINES_MAX:
+            if length > (TEST_FUNCTION_LINES_MAX if is_test(name) else FUNCTION_LINES_MAX):
                 yield f"{name}:{found.lineno}: def {found.name} has {length} lines"
 
 

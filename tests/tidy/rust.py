@@ -34,6 +34,7 @@ class Function:
     name: str
     line: int
     length: int
+    in_tests: bool
 
 
 class Source:
@@ -72,7 +73,7 @@ class Source:
             body = self._body(match.end())
             if body is not None:
                 first, last = self.line_of(match.start()), self.line_of(self._closing(body))
-                found.append(Function(match.group(1), first, last - first + 1))
+                found.append(Function(match.group(1), first, last - first + 1, self._in_tests(match.start())))
         return found
 
     def uses(self) -> list[tuple[int, str]]:
