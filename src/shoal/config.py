@@ -10,6 +10,7 @@ Warnings are things that work and are probably not meant: they are logged by `se
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -78,7 +79,7 @@ def parse_config(text: str, file: FilePath, *, private: bool = True) -> Config:
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError([_syntax_problem(error, file)]) from None
+        raise ConfigError([_syntax_problem(error, text, file)]) from None
     reader = _Reader(file, places.find_places(text), private=private)
     model, left_out, found = read_model(raw)
     for path, what in found:
@@ -89,10 +90,11 @@ def parse_config(text: str, file: FilePath, *, private: bool = True) -> Config:
     return config
 
 
-def _syntax_problem(error: tomllib.TOMLDecodeError, file: FilePath) -> Problem:
-    what, _, place = str(error).partition(" (at line ")
-    line = place.partition(",")[0]
-    return Problem(f"not valid TOML: {what}", file=str(file), line=int(line) if line.isdecimal() else None)
+def _syntax_problem(error: tomllib.TOMLDecodeError, text: str, file: FilePath) -> Problem:
+    what, _, place = str(error).removesuffix(")").partition(" (at ")
+    number = re.match(r"line (\d+)", place)
+    line = int(number[1]) if number else text.rstrip().count("\n") + 1
+    return Problem(f"not valid TOML: {what}", file=str(file), line=line)
 
 
 class _Reader:
@@ -289,7 +291,8 @@ class _Reader:
             return None
         if not written.get_secret_value():
             self.wrong((*path, key), "is empty")
-        elif not self.private:
+            return None
+        if not self.private:
             self.warnings.append(
                 f"{places.format_path((*path, key))}: other users can read this file; chmod 600 it or use {key}_file"
             )

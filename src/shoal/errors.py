@@ -6,9 +6,9 @@
     │   ├── TopologyError          shards and slots that contradict each other; holds all problems
     │   ├── ListenError            an address that cannot be listened on
     │   ├── DataDirectoryError     a data directory of another layout, in use, or not writable
-    │   └── BinaryMissingError          no valkey-server or redis-server to start
+    │   └── BinaryMissingError     no valkey-server or redis-server to start
     ├── FleetError             1   an embedded server did not start
-    └── CoreMissingError            1   the data plane has not been built
+    └── CoreMissingError       1   the data plane has not been built
 
 The text of an exception is what the user reads after `shoal: `, so it is a whole thought without a capital or a
 full stop. It never holds a password. Anything else that escapes is a bug of ours and is reported as one.

@@ -19,6 +19,7 @@ import re
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol, TextIO
@@ -148,4 +149,18 @@ class LoggingBridge(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level = "error" if record.levelno >= logging.ERROR else "warning"
-        self._log.write(level, "admin-message", source=record.name, text=record.getMessage())
+        error = record.exc_info[1] if record.exc_info else None
+        self._log.write(
+            level,
+            "admin-message",
+            source=record.name,
+            text=record.getMessage().strip(),
+            error=None if error is None else repr(error),
+            place=None if error is None else _place(error),
+        )
+
+
+def _place(error: BaseException) -> str | None:
+    """Where an exception was raised, for a log that has one line for it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None

@@ -70,9 +70,9 @@ class Sample:
 CONTROL_METRICS: tuple[Declaration, ...] = (
     Declaration("shoal_build_info", "gauge", "Always 1; the version is the label.", ["version"]),
     Declaration("shoal_topology_epoch", "gauge", "The epoch of the topology in use."),
-    Declaration("shoal_events_dropped_total", "counter", "Log events lost because they were not fetched in time."),
+    Declaration("shoal_log_events_dropped_total", "counter", "Log events lost because they were not fetched in time."),
     Declaration(
-        "shoal_shard_restarts_total", "counter", "Embedded servers that ended and were started again.", ["shard"]
+        "shoal_fleet_restarts_total", "counter", "Embedded servers that ended and were started again.", ["shard"]
     ),
 )
 
