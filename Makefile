@@ -28,6 +28,7 @@ FUZZ_SECONDS ?= 10
 
 .PHONY: build
 build: $(VENV)/.core  ## set everything up and leave .venv/bin/shoal; quick when nothing changed
+	@:
 
 .PHONY: up
 up: build  ## start four embedded shards and the proxy on 127.0.0.1:6380 (ARGS='--shards 8 ...'); Ctrl-C stops
@@ -58,7 +59,9 @@ $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
 $(VENV)/.core: $(RUST_SOURCES) Cargo.lock pyproject.toml $(VENV)/.installed
 	@command -v cargo >/dev/null || { echo "make: cargo is missing: install Rust >= 1.87, for instance with rustup" >&2; exit 1; }
 	@command -v cc >/dev/null || { echo "make: cc is missing: Rust links with it (Debian: apt-get install gcc libc6-dev)" >&2; exit 1; }
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) PIP_NO_DEPS=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/maturin develop --release --locked --quiet
+	@echo "building the core (a minute or two from nothing)"
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) PIP_NO_INDEX=1 $(BIN)/maturin develop --release --locked >$(VENV)/build.log 2>&1 || \
+		{ cat $(VENV)/build.log >&2; exit 1; }
 	@touch $@
 
 # -------------------------------------------------------------------------------------------------- test and lint
