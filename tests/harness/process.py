@@ -30,8 +30,12 @@ def start(
     stderr: Path | None = None,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
+    new_session: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Starts a process without standard input, its output appended to the files (stderr: with stdout unless named)."""
+    """Starts a process without standard input, its output appended to the files (stderr: with stdout unless named).
+
+    In a session of its own it leads a process group, which `end` can signal as a terminal does.
+    """
     assert threading.current_thread() is threading.main_thread(), "PDEATHSIG would come when this thread ends"
     with contextlib.ExitStack() as files:
         out = files.enter_context(stdout.open("ab"))
@@ -42,16 +46,23 @@ def start(
             stderr=files.enter_context(stderr.open("ab")) if stderr else subprocess.STDOUT,
             cwd=cwd,
             env={**os.environ, **env} if env is not None else None,
+            start_new_session=new_session,
             preexec_fn=_die_with_parent,  # noqa: PLW1509  (the child calls prctl only: no lock can be held there)
         )
     _living.append(process)
     return process
 
 
-def end(process: subprocess.Popen[bytes], number: signal.Signals, timeout: float) -> int:
-    """Sends the signal and waits; kills when the time is over. Returns the exit code (negative: the signal)."""
+def end(process: subprocess.Popen[bytes], number: signal.Signals, timeout: float, *, group: bool = False) -> int:
+    """Sends the signal and waits; kills when the time is over. Returns the exit code (negative: the signal).
+
+    With `group`, the signal goes to the whole process group that the process leads.
+    """
     if process.poll() is None:
-        process.send_signal(number)
+        if group:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
         # A stopped process does not act on anything but SIGKILL until it is continued.
         process.send_signal(signal.SIGCONT)
     try:
