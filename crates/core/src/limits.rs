@@ -42,6 +42,8 @@ limits! {
     // Reading and writing.
     READ_BYTES = 64 * 1024, "bytes", "One read; one such buffer a worker. Larger ones were not faster, and cost cache.";
     BUFFER_KEPT_MAX = 64 * 1024, "bytes", "A buffer that grew past this in a burst is given back instead of kept.";
+    LINK_BUFFER_KEPT_MAX = 1024 * 1024, "bytes", "As BUFFER_KEPT_MAX, for what a connection to a shard writes in one turn; given back when the connection rests.";
+    LINK_READS_PER_TURN = 8, "reads", "A shard that fills the read buffer is read again at once, so that a reply is not written in two pieces; this often at most.";
     BUFFERS_KEPT_MAX = 64, "buffers", "Spare buffers of one worker; more are given back.";
     CHUNK_MOVED_MIN = 64 * 1024, "bytes", "A request or reply from this size on is moved from buffer to buffer, not copied.";
     // Replies.
@@ -50,6 +52,8 @@ limits! {
     OUTPUT_HARD = 32 * 1024 * 1024, "bytes", "With so much reply waiting for one client the connection that brings more of it is not read, until the client reads on.";
     OUTPUT_STALL_MS = 1_000, "milliseconds", "A client that holds up a connection and takes not one byte for so long is closed.";
     REPLY_LINE_MAX = 64 * 1024, "bytes", "One line of a shard's reply (status, error, length); longer ones are not RESP.";
+    EARLY_SMALL_MAX = 1024, "bytes", "A reply up to this size that came before its turn is kept in a buffer with others.";
+    EARLY_SMALL_TOTAL_MAX = 64 * 1024, "bytes", "That buffer, for one client; it is emptied before it is filled again.";
     GATHER_BYTES_MAX = 1024 * 1024 * 1024, "bytes", "Replies of several shards held for one request, until they are merged.";
     // Connections to shards.
     SHARDS_MAX = 4096, "shards", "Shards of one keyspace; a SCAN cursor keeps 12 bits for them.";
@@ -90,6 +94,10 @@ const _: () = {
         "argument positions are 32 bits"
     );
     assert!(OUTPUT_HIGH < OUTPUT_HARD);
+    assert!(
+        IN_FLIGHT_MAX * EARLY_SMALL_MAX < u32::MAX as usize,
+        "positions of early replies are 32 bits"
+    );
     assert!(BULK_UNAUTHENTICATED_MAX <= BULK_MAX);
     assert!(SHARDS_MAX <= 1 << 12, "twelve bits of a SCAN cursor");
     assert!(RECONNECT_MS_MIN <= RECONNECT_MS_MAX);

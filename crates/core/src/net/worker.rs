@@ -7,7 +7,7 @@
 //! input is given to it, so that both always mean the same connection by the same number.
 //! Rejected: writing as soon as there is something to write: one call per request instead of one per turn.
 
-use crate::limits::{ACCEPTS_PER_TURN, ACCEPT_RETRY_MS, READ_BYTES, TICK_MS};
+use crate::limits::{ACCEPTS_PER_TURN, ACCEPT_RETRY_MS, LINK_READS_PER_TURN, READ_BYTES, TICK_MS};
 use crate::net::poll::{Got, Peer, Ready, Sockets};
 use crate::net::resolve::Resolver;
 use crate::session::client_admin::Mail;
@@ -251,6 +251,24 @@ impl Worker {
         if !may || !self.sockets.is_readable(peer) {
             return;
         }
+        let reads = if matches!(peer, Peer::Link(_)) {
+            LINK_READS_PER_TURN
+        } else {
+            1
+        };
+        for _ in 0..reads {
+            if self.read_once(peer) < self.buffer.len() {
+                break;
+            }
+        }
+        if self.sockets.is_readable(peer) {
+            self.again.push_back(peer);
+        }
+        self.act();
+    }
+
+    /// One read, and what the engine makes of it; the bytes, or 0 when the peer must not be read again now.
+    fn read_once(&mut self, peer: Peer) -> usize {
         let got = self.sockets.read(peer, &mut self.buffer);
         match (peer, got) {
             (_, Ok(Got::Nothing)) => {}
@@ -258,7 +276,10 @@ impl Worker {
                 self.engine.client_received(slot, &self.buffer[..count])
             }
             (Peer::Link(link), Ok(Got::Bytes(count))) => {
-                self.engine.link_received(link, &self.buffer[..count])
+                self.engine.link_received(link, &self.buffer[..count]);
+                if self.engine.reads_link(link) && self.engine.actions.is_empty() {
+                    return count;
+                }
             }
             (Peer::Client(slot), Ok(Got::End)) => self.engine.client_ended(slot),
             (Peer::Client(slot), Err(_)) => self.engine.client_lost(slot),
@@ -267,10 +288,7 @@ impl Worker {
             }
             (Peer::Link(link), Err(error)) => self.engine.link_lost(link, &error.to_string()),
         }
-        if self.sockets.is_readable(peer) {
-            self.again.push_back(peer);
-        }
-        self.act();
+        0
     }
 
     /// Does what the engine asked for.

@@ -196,7 +196,7 @@ impl Link {
             lane,
             exclusive_lane: 0,
             state: LinkState::Connecting,
-            out: Output::default(),
+            out: Output::keeping_much(),
             held: Output::default(),
             queue: VecDeque::new(),
             scanner: ReplyScanner::default(),

@@ -6,7 +6,7 @@
 //! Must stay true: bytes leave in the order in which they were pushed; memory that a burst needed is given back as soon
 //! as the burst is written.
 
-use crate::limits::{BUFFERS_KEPT_MAX, BUFFER_KEPT_MAX, CHUNK_MOVED_MIN};
+use crate::limits::{BUFFERS_KEPT_MAX, BUFFER_KEPT_MAX, CHUNK_MOVED_MIN, LINK_BUFFER_KEPT_MAX};
 use std::collections::VecDeque;
 
 /// A first-in first-out queue of bytes.
@@ -17,9 +17,45 @@ pub struct Output {
     tail: Vec<u8>,
     /// How much of the first chunk (or of the tail, without chunks) is gone.
     gone: usize,
+    /// A tail that has grown past this is given back when it is written.
+    keeps: Keeps,
+}
+
+/// How much buffer an output keeps while it is in use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Keeps {
+    /// As much as any of thousands may.
+    #[default]
+    Little,
+    /// As much as a turn's requests for one shard need, until `shrink`.
+    Much,
+}
+
+impl Keeps {
+    fn bytes(self) -> usize {
+        match self {
+            Self::Little => BUFFER_KEPT_MAX,
+            Self::Much => LINK_BUFFER_KEPT_MAX,
+        }
+    }
 }
 
 impl Output {
+    /// One that keeps more.
+    pub fn keeping_much() -> Self {
+        Self {
+            keeps: Keeps::Much,
+            ..Self::default()
+        }
+    }
+
+    /// Gives its buffer back, if nothing waits in it.
+    pub fn shrink(&mut self) {
+        if self.is_empty() && self.tail.capacity() > BUFFER_KEPT_MAX {
+            self.tail = Vec::new();
+        }
+    }
+
     /// Bytes waiting.
     #[inline]
     pub fn len(&self) -> usize {
@@ -60,6 +96,7 @@ impl Output {
     pub fn append(&mut self, other: &mut Output) {
         if self.is_empty() {
             std::mem::swap(self, other);
+            std::mem::swap(&mut self.keeps, &mut other.keeps);
             return;
         }
         while let Some(mut chunk) = other.chunks.pop_front() {
@@ -112,7 +149,7 @@ impl Output {
     #[inline]
     fn clear_tail(&mut self) {
         self.gone = 0;
-        if self.tail.capacity() > BUFFER_KEPT_MAX {
+        if self.tail.capacity() > self.keeps.bytes() {
             self.tail = Vec::new();
         } else {
             self.tail.clear();

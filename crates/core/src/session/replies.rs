@@ -9,7 +9,7 @@
 //! (CLIENT REPLY OFF, SKIP) takes its place and leaves no byte. A property test compares all of this with a naive twin.
 //! Rejected: one list node per request (a message struct each, as Twemproxy has): allocation and pointer chasing per request.
 
-use crate::limits::CHUNK_MOVED_MIN;
+use crate::limits::{CHUNK_MOVED_MIN, EARLY_SMALL_MAX, EARLY_SMALL_TOTAL_MAX};
 use crate::session::gather::Gather;
 use crate::session::output::Output;
 use std::collections::VecDeque;
@@ -23,6 +23,8 @@ enum Held {
     Part(Vec<u8>),
     /// A whole reply that came early.
     Whole(Vec<u8>),
+    /// The same, when it is small: a range of `early_small`.
+    Small { start: u32, len: u32 },
     /// Fragments of a reply.
     Gather(Box<Gather>),
 }
@@ -43,6 +45,11 @@ pub struct Replies {
     head: u32,
     /// Bytes in places.
     early: usize,
+    /// Small replies that came early, behind each other: pipelines over several shards make many, and one buffer for all
+    /// of them costs no allocation each. Emptied when the last of them has been given.
+    early_small: Vec<u8>,
+    /// How many of them are in there.
+    smalls: usize,
     /// What can be written.
     pub out: Output,
 }
@@ -88,7 +95,7 @@ impl Replies {
         let index = number.wrapping_sub(self.head) as usize;
         match &mut self.places.get_mut(index)?.held {
             Held::Gather(gather) => Some(gather),
-            Held::Nothing | Held::Part(_) | Held::Whole(_) => None,
+            Held::Nothing | Held::Part(_) | Held::Whole(_) | Held::Small { .. } => None,
         }
     }
 
@@ -148,9 +155,25 @@ impl Replies {
         let Some(place) = self.places.get_mut(index) else {
             return;
         };
+        if done
+            && bytes.len() <= EARLY_SMALL_MAX
+            && self.early_small.len() < EARLY_SMALL_TOTAL_MAX
+            && matches!(place.held, Held::Nothing)
+            && !place.mute
+        {
+            let start = self.early_small.len() as u32;
+            self.early_small.extend_from_slice(bytes);
+            place.held = Held::Small {
+                start,
+                len: bytes.len() as u32,
+            };
+            self.early += bytes.len();
+            self.smalls += 1;
+            return;
+        }
         let mut held = match std::mem::replace(&mut place.held, Held::Nothing) {
             Held::Part(held) | Held::Whole(held) => held,
-            Held::Nothing | Held::Gather(_) => Vec::new(),
+            Held::Nothing | Held::Gather(_) | Held::Small { .. } => Vec::new(),
         };
         if !place.mute {
             held.extend_from_slice(bytes);
@@ -221,6 +244,17 @@ impl Replies {
                     self.out.push_owned(bytes);
                     self.pop();
                 }
+                Held::Small { start, len } => {
+                    let range = start as usize..(start + len) as usize;
+                    self.out
+                        .push(self.early_small.get(range).unwrap_or_default());
+                    self.early -= len as usize;
+                    self.smalls -= 1;
+                    if self.smalls == 0 {
+                        self.early_small.clear();
+                    }
+                    self.pop();
+                }
                 Held::Part(bytes) => {
                     self.early -= bytes.len();
                     self.out.push_owned(bytes);
@@ -239,6 +273,7 @@ impl Replies {
     pub fn shrink(&mut self) {
         if self.places.is_empty() {
             self.places = VecDeque::new();
+            self.early_small = Vec::new();
         }
     }
 }

@@ -103,6 +103,7 @@ impl Engine {
             return;
         }
         if link.queue.is_empty() && now_ms.saturating_sub(link.progress_ms) >= PROBE_MS as u64 {
+            link.out.shrink();
             let used_ms = link.used_ms;
             link.out.push(errand::PROBE);
             let probe = InFlight {
