@@ -1,8 +1,8 @@
 """Whether an address can be listened on, and the one clear line when it cannot.
 
-The core binds its own listeners, on several sockets with SO_REUSEPORT when there are several workers. The kernel
-would let a second shoal of the same user share such a port in silence, so every address is first tried here without
-that option, before anything is started.
+The core binds its own listeners when it starts, which is last. Every address is tried here first, so that a taken port
+is noticed before an embedded server has been started or a data directory claimed. Sockets are made as the core makes
+them (SO_REUSEADDR, IPv6 apart from IPv4), so that both agree about what is free.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ def bind(endpoint: Endpoint, hint: str = "") -> socket.socket:
     tried = socket.socket(family, kind, protocol)
     try:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            tried.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         tried.bind(address)
     except OSError as error:
         tried.close()

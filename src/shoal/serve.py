@@ -110,8 +110,6 @@ def run(
     last_words = fleet.abandon if fleet is not None else lambda: None
     with Signals(last_words) as signals, ExitStack() as closing:
         log.write("debug", "starting", version=core_version(), workers=settings.workers)
-        for warning in settings.warnings:
-            log.write("warning", "config-warning", text=warning)
         with suppress(StopRequested):  # a signal while starting: the stack stops what had been started
             _run(settings, topology, log, announce, fleet, signals, closing)
         log.write("info", "stopping", reason=signals.name, drain_timeout_ms=settings.drain_timeout_ms)
@@ -132,6 +130,8 @@ def _run(
     for endpoint in settings.listens:
         check_free(endpoint, settings.listen_hint)
     admin = AdminPort(settings.admin, log, "--admin") if settings.admin is not None else None
+    for warning in settings.warnings:
+        log.write("warning", "config-warning", text=warning)
     if fleet is not None:
         closing.callback(fleet.stop, signals)
     if admin is not None:

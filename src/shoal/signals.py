@@ -4,9 +4,9 @@
         while not signals.stop_requested:
             signals.wait(timeout)
 
-The first SIGTERM, SIGINT or SIGHUP asks for an orderly end: it wakes `wait`, and the main loop does the rest. The
-second one ends the process at once from inside the handler, whatever the main thread hangs in. SIGCHLD only wakes,
-so that a dead child is noticed without polling.
+The first SIGTERM, SIGINT or SIGHUP asks for an orderly end: it wakes `wait`, and the main loop does the rest. A
+second SIGTERM or SIGINT ends the process at once from inside the handler, whatever the main thread hangs in. SIGCHLD
+only wakes, so that a dead child is noticed without polling.
 
 The handlers do no more than set a flag: they run between any two bytecodes of the main thread, which may hold the
 log's lock at that moment. Must be used from the main thread, the only one Python runs handlers in.
@@ -73,6 +73,8 @@ class Signals:
             raise StopRequested
 
     def _on_stop(self, number: int, _: FrameType | None) -> None:
+        if self.stop_requested and number == signal.SIGHUP:
+            return  # a closed terminal sends two: one from the kernel, one from the shell
         if self.stop_requested:
             self._last_words()
             os.write(2, b"shoal: stopped at once by a second signal\n")
