@@ -120,6 +120,8 @@ class _Reader:
             )
         if model.workers > limit("WORKERS_MAX"):
             self.wrong(("workers",), f"must be at most {limit('WORKERS_MAX')}")
+        if len(model.keyspace) > limit("KEYSPACES_MAX"):
+            self.wrong(("keyspace",), f"at most {limit('KEYSPACES_MAX')} keyspaces")
         admin = self.endpoint(("admin",), model.admin, port_min=0) if model.admin is not None else None
         keyspaces = [self.keyspace(("keyspace", name), table) for name, table in model.keyspace.items()]
         whole = [keyspace for keyspace in keyspaces if keyspace is not None]

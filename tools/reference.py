@@ -1,0 +1,181 @@
+"""Writes the tables of docs/reference.md that come from the code: commands, errors, limits, metrics, log events.
+
+The page is prose with marked places; only what stands between `<!-- generated: NAME -->` and `<!-- end: NAME -->` is
+written here, from what the core and the control plane say of themselves. `make reference` rewrites the page,
+`python tools/reference.py --check` only compares (exit 1 when it lags), and a test does the same.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from shoal import _core
+from shoal.admin import PATHS
+from shoal.errors import EXIT_CODES
+from shoal.log import EVENTS
+from shoal.metrics import CONTROL_METRICS, seconds
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
+MARKED = re.compile(r"(<!-- generated: ([a-z-]+) -->\n)(.*?)(<!-- end: \2 -->)", re.DOTALL)
+
+# What the words of the core's command table mean, in the order in which they are shown.
+POLICIES = {
+    "keyed": "Sent to the shard of their keys. With several keys, all must be on one shard.",
+    "script": "Scripts and functions: sent to the shard of their keys, which must all be on one. A script that the shard "
+    "has not seen is loaded there.",
+    "split": "Split over the shards of their keys; the replies are put together in order.",
+    "scan": "Goes over one shard after the other.",
+    "all shards": "Sent to every shard; the replies are put together.",
+    "any shard": "The same on every shard: one of them is asked.",
+    "local": "Answered by shoal itself.",
+}
+MERGES = {
+    "all-ok": "`OK` when every shard says so",
+    "and": "true where every shard says so",
+    "any-non-null": "one shard's answer, at random",
+    "concat": "all answers, one after the other",
+    "config": "one map; sizes added up",
+    "info": "one report; counts added up",
+    "key-order": "in the order of the keys",
+    "sum": "added up",
+}
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
+    return "\n".join(lines) + "\n"
+
+
+def cell(text: str) -> str:
+    """Text for a table: a bar would end the cell."""
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def code(text: str) -> str:
+    return f"`{cell(text)}`"
+
+
+def shown(name: str) -> str:
+    """A command as people write it: `client|list` is CLIENT LIST."""
+    return name.replace("|", " ").upper()
+
+
+def names(found: Iterable[str]) -> str:
+    return ", ".join(f"`{shown(name)}`" for name in sorted(found))
+
+
+def commands() -> str:
+    """Every command by what is done with it, then the refused ones by reason."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    refusals: dict[str, list[str]] = {}
+    for name, policy, _, refusal in _core.commands():
+        kind, _, merge = policy.partition(", ")
+        if kind == "refused":
+            refusals.setdefault(refusal, []).append(name)
+        else:
+            groups.setdefault((kind, merge), []).append(name)
+    unknown = {kind for kind, _ in groups} - set(POLICIES) | {merge for _, merge in groups if merge} - set(MERGES)
+    if unknown:
+        raise SystemExit(f"tools/reference.py does not know what these words of the core mean: {sorted(unknown)}")
+    grades = {name: grade for name, _, grade, _ in _core.commands()}
+    parts = []
+    for kind, meaning in POLICIES.items():
+        merges = sorted(merge for found, merge in groups if found == kind)
+        if not merges:
+            continue
+        parts.append(f"**{kind}** — {meaning}\n")
+        if kind in ("keyed", "script"):
+            parts += _by_number_of_keys(groups[kind, ""], grades)
+        elif merges == [""]:
+            parts.append(f"{names(groups[kind, ''])}\n")
+        else:
+            rows = [
+                (names(groups[kind, merge]), MERGES.get(merge, "`OK` or the shards' one answer")) for merge in merges
+            ]
+            parts.append(table(["commands", "reply"], rows))
+    rows = [(cell(reason), names(found)) for reason, found in sorted(refusals.items())]
+    parts.append("**refused** — Answered with an error that says why and what to do.\n")
+    parts.append(table(["`ERR '<command>' ...`", "commands"], rows))
+    return "\n".join(parts)
+
+
+def _by_number_of_keys(found: Iterable[str], grades: dict[str, str]) -> list[str]:
+    """Those that always go through, and those that are refused when their keys are on several shards."""
+    found = list(found)
+    several = [name for name in found if grades[name] == "refused"]
+    parts = []
+    if always := [name for name in found if grades[name] != "refused"]:
+        parts.append(f"{names(always)}\n")
+    if several:
+        parts.append(f"Refused with `CROSSSLOT` when their keys are on several shards:\n\n{names(several)}\n")
+    return parts
+
+
+def errors() -> str:
+    return table(["error", "when"], [(code(text), cell(when)) for text, when in _core.errors()])
+
+
+def limits() -> str:
+    rows = [(code(name), f"{value:,}", unit, cell(reason)) for name, value, unit, reason in _core.limits()]
+    return table(["bound", "value", "unit", "reason"], rows)
+
+
+def metrics() -> str:
+    declared = [(one.name, one.kind, one.labels, one.help) for one in _core.metric_declarations()]
+    declared += [(one.name, one.kind, one.labels, one.help) for one in CONTROL_METRICS]
+    rows = [(code(name), kind, ", ".join(labels), cell(text)) for name, kind, labels, text in declared]
+    bounds = ", ".join(seconds(bound) for bound in _core.histogram_bounds_us())
+    return table(["metric", "kind", "labels", "what"], rows) + f"\nBuckets of histograms, in seconds: {bounds}.\n"
+
+
+def events() -> str:
+    return table(["event", "when"], [(code(name), cell(when)) for name, when in EVENTS.items()])
+
+
+def exit_codes() -> str:
+    return table(["code", "meaning"], [(str(number), meaning) for number, meaning in EXIT_CODES.items()])
+
+
+def paths() -> str:
+    return table(["path", "answer"], [(code(path), cell(answer)) for path, answer in PATHS.items()])
+
+
+SECTIONS: dict[str, Callable[[], str]] = {
+    "commands": commands,
+    "errors": errors,
+    "limits": limits,
+    "metrics": metrics,
+    "events": events,
+    "exit-codes": exit_codes,
+    "paths": paths,
+}
+
+
+def render(page: str) -> str:
+    """The page with every generated place written anew; each section must have its place, and only these."""
+    found = [match[2] for match in MARKED.finditer(page)]
+    if sorted(found) != sorted(SECTIONS):
+        raise SystemExit(f"docs/reference.md has places for {sorted(found)}, and there are {sorted(SECTIONS)}")
+    return MARKED.sub(lambda match: match[1] + SECTIONS[match[2]]() + match[4], page)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Derive the tables of docs/reference.md from the code.")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when the page lags")
+    arguments = parser.parse_args()
+    before = PAGE.read_text()
+    after = render(before)
+    if before == after:
+        return 0
+    if arguments.check:
+        print("docs/reference.md lags behind the code: run make reference", file=sys.stderr)
+        return 1
+    PAGE.write_text(after)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
