@@ -122,6 +122,9 @@ impl ReplyScanner {
 /// Length of a whole status, integer, error or bulk reply at the beginning of `data`; None for anything else.
 #[inline]
 fn whole_plain(data: &[u8]) -> Option<usize> {
+    if data.starts_with(b"+OK\r\n") {
+        return Some(5);
+    }
     match data.first()? {
         b'$' => {
             let mut length = 0usize;

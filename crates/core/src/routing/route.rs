@@ -85,21 +85,28 @@ pub enum Route {
     /// We answer.
     Local(Local),
     /// We refuse.
-    Refuse(ClientError),
+    Refuse(Box<ClientError>),
 }
 
 /// The specification that a request falls under, its container's subcommand if it has one.
-pub fn specification(request: &Request<'_>) -> Result<&'static CommandSpec, ClientError> {
-    let name = request.arg(0);
-    let spec = lookup(name).ok_or_else(|| unknown(request))?;
-    if spec.policy != Policy::Container {
-        return if arity_fits(spec, request.args.len()) {
-            Ok(spec)
-        } else {
-            Err(ClientError::WrongArity(spec.full_name))
-        };
+#[inline]
+pub fn specification(request: &Request<'_>) -> Result<&'static CommandSpec, Box<ClientError>> {
+    let Some(spec) = lookup(request.arg(0)) else {
+        return Err(Box::new(unknown(request)));
+    };
+    let is_container = matches!(spec.policy, Policy::Container);
+    if !is_container && arity_fits(spec, request.args.len()) {
+        return Ok(spec);
     }
-    if request.args.len() < 2 {
+    in_container(spec, is_container, request).map_err(Box::new)
+}
+
+fn in_container(
+    spec: &'static CommandSpec,
+    is_container: bool,
+    request: &Request<'_>,
+) -> Result<&'static CommandSpec, ClientError> {
+    if !is_container || request.args.len() < 2 {
         return Err(ClientError::WrongArity(spec.full_name));
     }
     let sub = subcommand(spec, request.arg(1)).ok_or_else(|| ClientError::UnknownSubcommand {
@@ -126,6 +133,12 @@ fn unknown(request: &Request<'_>) -> ClientError {
     }
 }
 
+/// Boxed, because a decision is moved about for every request and an error is large and rare.
+#[cold]
+fn refuse(error: ClientError) -> Route {
+    Route::Refuse(Box::new(error))
+}
+
 /// Decides. The specification is given back too, for counters and for `SHOAL EXPLAIN`; None for an unknown command.
 #[inline]
 pub fn decide(
@@ -135,16 +148,18 @@ pub fn decide(
 ) -> (Option<&'static CommandSpec>, Route) {
     match specification(request) {
         Ok(spec) => (Some(spec), by_policy(keyspace, spec, request, scratch)),
-        Err(ClientError::UnknownCommand { .. }) if keyspace.unknown_commands_first_key => {
-            (None, by_first_argument(keyspace, request))
-        }
-        Err(error) => (None, Route::Refuse(error)),
+        Err(error) => match *error {
+            ClientError::UnknownCommand { .. } if keyspace.unknown_commands_first_key => {
+                (None, by_first_argument(keyspace, request))
+            }
+            _ => (None, Route::Refuse(error)),
+        },
     }
 }
 
 fn by_first_argument(keyspace: &Keyspace, request: &Request<'_>) -> Route {
     if request.args.len() < 2 {
-        return Route::Refuse(unknown(request));
+        return refuse(unknown(request));
     }
     Route::Shard(keyspace.shard_of(request.arg(1)))
 }
@@ -161,14 +176,12 @@ fn by_policy(
             Route::Shard(keyspace.shard_of(request.arg(spec.fixed_key as usize)))
         }
         Policy::Keyed => match checked(spec, request) {
-            Ok(()) => {
-                one_shard(keyspace, spec, request, scratch).map_or_else(Route::Refuse, Route::Shard)
-            }
-            Err(error) => Route::Refuse(error),
+            Ok(()) => one_shard(keyspace, spec, request, scratch).map_or_else(refuse, Route::Shard),
+            Err(error) => refuse(error),
         },
         Policy::Script { body, sha } => match one_shard(keyspace, spec, request, scratch) {
             Ok(shard) => Route::Script { shard, body, sha },
-            Err(error) => Route::Refuse(error),
+            Err(error) => refuse(error),
         },
         Policy::Split { step, merge } => split(keyspace, spec, request, scratch, step, merge),
         Policy::AllShards(merge) => Route::AllShards(merge),
@@ -178,8 +191,8 @@ fn by_policy(
         Policy::ScriptFlush => Route::ScriptFlush,
         Policy::Wait => Route::Wait,
         Policy::Local(local) => Route::Local(local),
-        Policy::Container => Route::Refuse(ClientError::WrongArity(spec.full_name)),
-        Policy::Refuse(reason) => Route::Refuse(ClientError::Refused {
+        Policy::Container => refuse(ClientError::WrongArity(spec.full_name)),
+        Policy::Refuse(reason) => refuse(ClientError::Refused {
             command: spec.full_name,
             reason,
         }),
@@ -258,10 +271,10 @@ fn split(
 ) -> Route {
     // A fragment must be cut at whole keys: `MSET a 1 b` is refused here, in Redis' own words.
     if step > 1 && !(request.args.len() - 1).is_multiple_of(step as usize) {
-        return Route::Refuse(ClientError::WrongArity(spec.full_name));
+        return refuse(ClientError::WrongArity(spec.full_name));
     }
     if let Err(error) = place_keys(keyspace, spec, request, scratch) {
-        return Route::Refuse(error);
+        return refuse(error);
     }
     let first = scratch.shards[0];
     if scratch.shards.iter().all(|&shard| shard == first) {

@@ -14,7 +14,7 @@ use crate::protocol::command::{flags, Arg, CommandSpec, Local, Merge, Policy};
 use crate::protocol::encode;
 use crate::routing::route::{decide, specification, Request, Route};
 use crate::session::backend::{lane, InFlight, Waiter};
-use crate::session::client::Intake;
+use crate::session::client::{Client, Intake};
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
 use crate::session::stats::{PerKeyspace, PerShard};
@@ -65,30 +65,14 @@ impl Engine {
                 return Taken::Yes;
             }
         }
-        let (spec, route) = decide(
-            &self.topology.keyspaces[keyspace],
-            request,
-            &mut self.scratch,
-        );
-        if needs_barrier(&route) && client.replies.waiting() > 0 {
-            client.intake = Intake::Barrier;
-            return Taken::NotYet;
-        }
-        client.request_ms = now_ms;
-        client.last_command = spec.map_or("unknown", |spec| spec.full_name);
-        let mute = client.is_muted();
-        let asker = Asker {
-            slot,
-            generation,
-            keyspace,
-            lane: lane(client.database, client.proto),
-            mute,
+        let space = &self.topology.keyspaces[keyspace];
+        let (spec, route) = decide(space, request, &mut self.scratch);
+        let Route::Shard(shard) = route else {
+            return self.perform(slot, spec, route, request);
         };
+        let asker = admitted(client, slot, generation, spec, now_ms);
         self.stats().keyspace(keyspace, PerKeyspace::Requests, 1);
-        match route {
-            Route::Shard(shard) => self.to_shard(&asker, shard, request.data),
-            other => self.perform(&asker, other, request),
-        }
+        self.to_shard(&asker, shard, request.data);
         Taken::Yes
     }
 
@@ -114,16 +98,7 @@ impl Engine {
         let Route::Shard(shard) = route else {
             return Some(buffer);
         };
-        client.request_ms = self.now_ms;
-        client.last_command = spec.map_or("unknown", |spec| spec.full_name);
-        let mute = client.is_muted();
-        let asker = Asker {
-            slot,
-            generation,
-            keyspace,
-            lane: lane(client.database, client.proto),
-            mute,
-        };
+        let asker = admitted(client, slot, generation, spec, self.now_ms);
         self.stats().keyspace(keyspace, PerKeyspace::Requests, 1);
         let shard = self.shard_number(&asker, shard);
         match self.link_for(shard, asker.lane) {
@@ -139,7 +114,26 @@ impl Engine {
         None
     }
 
-    fn perform(&mut self, asker: &Asker, route: Route, request: &Request<'_>) {
+    /// Every route but the plain one.
+    fn perform(
+        &mut self,
+        slot: u32,
+        spec: Option<&'static CommandSpec>,
+        route: Route,
+        request: &Request<'_>,
+    ) -> Taken {
+        let now_ms = self.now_ms;
+        let generation = self.clients.generation(slot);
+        let Some(client) = self.clients.get_mut(slot) else {
+            return Taken::Yes;
+        };
+        if needs_barrier(&route) && client.replies.waiting() > 0 {
+            client.intake = Intake::Barrier;
+            return Taken::NotYet;
+        }
+        let asker = &admitted(client, slot, generation, spec, now_ms);
+        self.stats()
+            .keyspace(asker.keyspace, PerKeyspace::Requests, 1);
         match route {
             Route::Shard(shard) => self.to_shard(asker, shard, request.data),
             Route::Script { shard, body, sha } => {
@@ -186,6 +180,7 @@ impl Engine {
             }
             Route::Refuse(error) => self.answer_error(asker, &error),
         }
+        Taken::Yes
     }
 
     /// Answers at once (in its turn) with what `write` writes.
@@ -209,6 +204,7 @@ impl Engine {
         self.topology.keyspaces[asker.keyspace].first_shard + shard as usize
     }
 
+    /// The path of nearly all requests: one place taken, bytes to one link, one entry in its queue.
     #[inline]
     fn to_shard(&mut self, asker: &Asker, shard: u16, data: &[u8]) {
         let shard = self.shard_number(asker, shard);
@@ -218,11 +214,14 @@ impl Engine {
                 self.send(link, data);
                 self.sent(asker, link, number, 0, Waiter::Client);
             }
-            Err(error) => {
-                self.stats().shard(shard, PerShard::Failed, 1);
-                self.answer_error(asker, &error);
-            }
+            Err(error) => self.shard_refused(asker, shard, &error),
         }
+    }
+
+    #[cold]
+    fn shard_refused(&mut self, asker: &Asker, shard: usize, error: &ClientError) {
+        self.stats().shard(shard, PerShard::Failed, 1);
+        self.answer_error(asker, error);
     }
 
     /// Copies bytes to what a link has to write.
@@ -467,6 +466,26 @@ impl Engine {
     }
 }
 
+/// Notes that a client's request is being done.
+#[inline]
+fn admitted(
+    client: &mut Client,
+    slot: u32,
+    generation: u32,
+    spec: Option<&'static CommandSpec>,
+    now_ms: u64,
+) -> Asker {
+    client.request_ms = now_ms;
+    client.last_command = spec.map_or("unknown", |spec| spec.full_name);
+    Asker {
+        slot,
+        generation,
+        keyspace: client.keyspace as usize,
+        lane: lane(client.database, client.proto),
+        mute: client.is_muted(),
+    }
+}
+
 /// Takes the client's next place.
 #[inline]
 pub(crate) fn client_number(engine: &mut Engine, asker: &Asker) -> u32 {
@@ -480,7 +499,7 @@ pub(crate) fn client_number(engine: &mut Engine, asker: &Asker) -> u32 {
 fn untrusted(request: &Request<'_>) -> Option<ClientError> {
     let spec: &CommandSpec = match specification(request) {
         Ok(spec) => spec,
-        Err(error) => return Some(error),
+        Err(error) => return Some(*error),
     };
     match spec.policy {
         Policy::Local(Local::Auth | Local::Hello | Local::Quit | Local::Reset) => None,

@@ -230,9 +230,6 @@ impl Replies {
     fn pop(&mut self) {
         self.places.pop_front();
         self.head = self.head.wrapping_add(1);
-        if self.places.is_empty() && self.places.capacity() > 64 {
-            self.places = VecDeque::new();
-        }
     }
 
     /// Moves what waited for its turn to `out`.
