@@ -376,7 +376,8 @@ def test_a_killed_parent_leaves_no_server_and_the_data_can_be_used_at_once(
 def test_a_server_whose_parent_is_gone_already_does_not_start(tmp_path: Path) -> None:
     not_the_parent = str(os.getppid())
     marker = tmp_path / "started"
-    command = [sys.executable, "-I", "-S", str(Path(embedded.__file__).with_name("launch.py")), not_the_parent, "/usr/bin/touch", str(marker)]
+    launcher = Path(embedded.__file__).with_name("launch.py")
+    command = [sys.executable, "-I", "-S", str(launcher), not_the_parent, "/usr/bin/touch", str(marker)]
     assert subprocess.run(command, check=False).returncode == 127
     assert not marker.exists()
     command[4] = str(os.getpid())

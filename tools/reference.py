@@ -23,8 +23,7 @@ MARKED = re.compile(r"(<!-- generated: ([a-z-]+) -->\n)(.*?)(<!-- end: \2 -->)",
 # What the words of the core's command table mean, in the order in which they are shown.
 POLICIES = {
     "keyed": "Sent to the shard of their keys. With several keys, all must be on one shard.",
-    "script": "Scripts and functions: sent to the shard of their keys, which must all be on one. A script that the shard "
-    "has not seen is loaded there.",
+    "script": "Scripts and functions: sent to the shard of their keys, all on one. A script new to it is loaded there.",
     "split": "Split over the shards of their keys; the replies are put together in order.",
     "scan": "Goes over one shard after the other.",
     "all shards": "Sent to every shard; the replies are put together.",
