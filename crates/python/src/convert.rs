@@ -1,4 +1,7 @@
 //! Python's specs to the core's topology.
+//!
+//! Owns: the reading of the specs of `_core.pyi`, attribute by attribute, and the building of a `Topology` from them.
+//! Must stay true: whatever the core would not serve is refused here with a ValueError that names the keyspace.
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;

@@ -1,4 +1,7 @@
 //! The running data plane, for Python.
+//!
+//! Owns: the classes of `_core.pyi` around `net::proxy::Proxy`. Must stay true: every call that may wait gives the
+//! interpreter's lock away first; the sum over workers is made here, the meaning of each value is the core's.
 
 use crate::convert::{topology, KeyspaceSpec};
 use pyo3::exceptions::{PyOSError, PyValueError};

@@ -1,4 +1,9 @@
 //! Listening sockets.
+//!
+//! Owns: how an address becomes a listener. Every error names the address, because a taken port is the first thing that
+//! goes wrong for a new user.
+//! Rejected: SO_REUSEPORT with a listener a worker. The kernel then deals few clients unevenly, and a second process on the
+//! same port would go unnoticed.
 
 use crate::limits::BACKLOG;
 use mio::net::TcpListener;

@@ -212,10 +212,12 @@ impl Proxy {
         }
         let threads =
             std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or(false))
-            .fold(true, |all, one| all && one)
+        // Every thread is waited for, whatever the others said.
+        let mut is_done = true;
+        for thread in threads {
+            is_done &= thread.join().unwrap_or(false);
+        }
+        is_done
     }
 }
 

@@ -39,6 +39,18 @@ pub(crate) struct Asker {
     pub mute: bool,
 }
 
+/// How a request is split.
+struct Fragments<'a> {
+    /// Argument indexes of its keys.
+    keys: &'a [u32],
+    /// For each key the fragment it goes to.
+    order: Vec<u16>,
+    /// For each fragment its shard and how many keys it has.
+    shards: &'a [(u16, u32)],
+    /// For each fragment its link.
+    links: &'a [u32],
+}
+
 impl Engine {
     /// Does a whole request of a client.
     #[inline]
@@ -72,7 +84,7 @@ impl Engine {
         };
         let asker = admitted(client, slot, generation, spec, now_ms);
         self.stats().keyspace(keyspace, PerKeyspace::Requests, 1);
-        self.to_shard(&asker, shard, request.data);
+        self.send_plain(&asker, shard, request.data);
         Taken::Yes
     }
 
@@ -135,19 +147,19 @@ impl Engine {
         self.stats()
             .keyspace(asker.keyspace, PerKeyspace::Requests, 1);
         match route {
-            Route::Shard(shard) => self.to_shard(asker, shard, request.data),
+            Route::Shard(shard) => self.send_plain(asker, shard, request.data),
             Route::Script { shard, body, sha } => {
-                self.to_script_shard(asker, shard, body, sha, request)
+                self.send_script(asker, shard, body, sha, request)
             }
             Route::Split { step, merge } => self.split(asker, step, merge, request),
             Route::AllShards(Merge::Info) => {
                 let sections = (1..request.args.len())
                     .map(|index| request.arg(index).to_vec())
                     .collect();
-                self.to_all(asker, GatherKind::Info { sections }, request.data);
+                self.send_all(asker, GatherKind::Info { sections }, request.data);
             }
             Route::AllShards(merge) => {
-                self.to_all(
+                self.send_all(
                     asker,
                     GatherKind::Merge {
                         merge,
@@ -156,15 +168,15 @@ impl Engine {
                     request.data,
                 );
             }
-            Route::AnyShard => self.to_any(asker, request.data),
+            Route::AnyShard => self.send_any(asker, request.data),
             Route::Scan => self.scan(asker, request),
             Route::ScriptLoad => {
                 let body: Arc<[u8]> = request.arg(2).into();
-                self.to_all(asker, GatherKind::Load { body }, request.data);
+                self.send_all(asker, GatherKind::Load { body }, request.data);
             }
             Route::ScriptFlush => {
                 self.forget_scripts();
-                self.to_all(
+                self.send_all(
                     asker,
                     GatherKind::Merge {
                         merge: Merge::AllOk,
@@ -206,7 +218,7 @@ impl Engine {
 
     /// The path of nearly all requests: one place taken, bytes to one link, one entry in its queue.
     #[inline]
-    fn to_shard(&mut self, asker: &Asker, shard: u16, data: &[u8]) {
+    fn send_plain(&mut self, asker: &Asker, shard: u16, data: &[u8]) {
         let shard = self.shard_number(asker, shard);
         match self.link_for(shard, asker.lane) {
             Ok(link) => {
@@ -331,13 +343,13 @@ impl Engine {
             self.stats().shard(shard, PerShard::Failed, 1);
             self.answer_error(asker, &error);
         } else {
-            self.send_fragments(
-                asker,
-                step,
-                merge,
-                request,
-                (&scratch.keys, order, &shards, &links),
-            );
+            let fragments = Fragments {
+                keys: &scratch.keys,
+                order,
+                shards: &shards,
+                links: &links,
+            };
+            self.send_fragments(asker, step, merge, request, fragments);
         }
         self.scratch = scratch;
     }
@@ -348,8 +360,14 @@ impl Engine {
         step: u8,
         merge: Merge,
         request: &Request<'_>,
-        (keys, order, shards, links): (&[u32], Vec<u16>, &[(u16, u32)], &[u32]),
+        fragments: Fragments<'_>,
     ) {
+        let Fragments {
+            keys,
+            order,
+            shards,
+            links,
+        } = fragments;
         let name = whole_argument(request, 0);
         for (&(_, keys_here), &link) in shards.iter().zip(links) {
             if let Some(link) = self.links.get_mut(link) {
@@ -388,7 +406,7 @@ impl Engine {
     }
 
     /// The same bytes to every shard of the keyspace.
-    pub(crate) fn to_all(&mut self, asker: &Asker, kind: GatherKind, data: &[u8]) {
+    pub(crate) fn send_all(&mut self, asker: &Asker, kind: GatherKind, data: &[u8]) {
         let shards = self.topology.keyspaces[asker.keyspace].shards.len();
         let may_lack = matches!(kind, GatherKind::Info { .. });
         let mut links = Vec::with_capacity(shards);
@@ -416,7 +434,7 @@ impl Engine {
     }
 
     /// A shard that is up, in turn.
-    fn to_any(&mut self, asker: &Asker, data: &[u8]) {
+    fn send_any(&mut self, asker: &Asker, data: &[u8]) {
         let shards = self.topology.keyspaces[asker.keyspace].shards.len();
         self.rotate = self.rotate.wrapping_add(1);
         let mut refusal = None;

@@ -45,7 +45,7 @@ impl Engine {
     }
 
     /// EVAL and its kin.
-    pub(crate) fn to_script_shard(
+    pub(crate) fn send_script(
         &mut self,
         asker: &Asker,
         shard: u16,
