@@ -325,8 +325,10 @@ fn sort_patterns(spec: &'static CommandSpec, request: &Request<'_>) -> Result<()
     Ok(())
 }
 
+/// Follows the options as the servers do: a group may be called STREAMS, its consumer BLOCK.
 fn block_option(spec: &'static CommandSpec, request: &Request<'_>) -> Result<(), ClientError> {
-    for index in 1..request.args.len() {
+    let mut index = 1;
+    while index < request.args.len() {
         let word = request.arg(index);
         if word.eq_ignore_ascii_case(b"STREAMS") {
             break;
@@ -337,6 +339,13 @@ fn block_option(spec: &'static CommandSpec, request: &Request<'_>) -> Result<(),
                 reason: "with BLOCK is not supported yet; ask again at intervals without BLOCK",
             });
         }
+        index += if word.eq_ignore_ascii_case(b"GROUP") {
+            3
+        } else if word.eq_ignore_ascii_case(b"COUNT") || word.eq_ignore_ascii_case(b"CLAIM") {
+            2
+        } else {
+            1
+        };
     }
     Ok(())
 }

@@ -1,0 +1,543 @@
+//! Routing against a naive twin: every command of the table with random arguments, on random keyspaces.
+//!
+//! The twin works out each key's slot bit by bit, finds its shard in a list of ranges, applies affinity rules written
+//! out by hand, and knows nothing of fast paths. Where keys are is taken from `command::keys`, which `tests/commands.rs`
+//! compares with real servers. What matters most is said once more in plain words at the end of `check`: a request with
+//! keys goes to a shard only when that shard holds all of them.
+
+use proptest::prelude::*;
+use shoal_core::error::ClientError;
+use shoal_core::protocol::command::{arity_fits, keys, Arg, Check, CommandSpec, Policy};
+use shoal_core::protocol::command_table::COMMANDS;
+use shoal_core::routing::affinity::Affinity;
+use shoal_core::routing::distribution::{Distribution, Slots};
+use shoal_core::routing::route::{decide, Request, Route, Scratch};
+use shoal_core::routing::topology::{Keyspace, Shard};
+
+const SLOTS: u32 = 16384;
+const RULES: [&str; 3] = ["^bull:([^:]+):", "^rq:", "^q([0-9])?-"];
+
+/// A keyspace as the twin sees it.
+#[derive(Debug, Clone)]
+struct Space {
+    /// (first slot, last slot, shard), every slot once.
+    ranges: Vec<(u16, u16, u16)>,
+    shards: usize,
+    has_rules: bool,
+    first_key: bool,
+}
+
+impl Space {
+    fn keyspace(&self) -> Keyspace {
+        let slots = Slots::from_ranges(&self.ranges, self.shards).expect("complete ranges");
+        let rules: Vec<String> = RULES.iter().map(ToString::to_string).collect();
+        let shard = |index| Shard {
+            name: format!("s{index}"),
+            endpoint: format!("127.0.0.1:{}", 7000 + index),
+            credentials: None,
+        };
+        Keyspace {
+            name: "test".into(),
+            listen: "127.0.0.1:0".into(),
+            shards: (0..self.shards).map(shard).collect(),
+            first_shard: 0,
+            distribution: Distribution::Slots(slots),
+            affinity: Affinity::new(if self.has_rules { &rules } else { &[] }).expect("good rules"),
+            users: Vec::new(),
+            unknown_commands_first_key: self.first_key,
+            timeout_ms: 0,
+            max_clients: 10,
+        }
+    }
+
+    fn shard_of(&self, key: &[u8]) -> u16 {
+        let part = match rule_part(key) {
+            Some(part) if self.has_rules => part,
+            _ => tag(key),
+        };
+        let slot = (crc16(part) % SLOTS) as u16;
+        let owner = |&&(first, last, _): &&(u16, u16, u16)| (first..=last).contains(&slot);
+        self.ranges.iter().find(owner).expect("every slot").2
+    }
+}
+
+/// One bit at a time.
+fn crc16(bytes: &[u8]) -> u32 {
+    let mut crc = 0u32;
+    for bit in bytes
+        .iter()
+        .flat_map(|byte| (0..8).rev().map(move |bit| u32::from(byte >> bit & 1)))
+    {
+        let feedback = crc >> 15 ^ bit;
+        crc = crc << 1 & 0xffff;
+        if feedback == 1 {
+            crc ^= 0x1021;
+        }
+    }
+    crc
+}
+
+fn tag(key: &[u8]) -> &[u8] {
+    let Some(open) = key.iter().position(|&byte| byte == b'{') else {
+        return key;
+    };
+    let inside = &key[open + 1..];
+    match inside.iter().position(|&byte| byte == b'}') {
+        Some(close) if close > 0 => &inside[..close],
+        _ => key,
+    }
+}
+
+/// `RULES`, by hand.
+fn rule_part(key: &[u8]) -> Option<&[u8]> {
+    if let Some(rest) = key.strip_prefix(b"bull:") {
+        if let Some(end @ 1..) = rest.iter().position(|&byte| byte == b':') {
+            return Some(&rest[..end]);
+        }
+    }
+    match key {
+        [b'r', b'q', b':', ..] => Some(&key[..3]),
+        [b'q', b'-', ..] => Some(&key[..2]),
+        [b'q', digit, b'-', ..] if digit.is_ascii_digit() => Some(&key[1..2]),
+        _ => None,
+    }
+}
+
+/// The specification, by looking through the whole table.
+enum Known {
+    Spec(&'static CommandSpec),
+    WrongArity(&'static str),
+    UnknownSubcommand,
+    Unknown,
+}
+
+fn find(parts: &[Vec<u8>]) -> Known {
+    let is = |spec: &&CommandSpec, word: &[u8]| {
+        word.to_ascii_uppercase() == spec.name.as_bytes() && !spec.name.is_empty()
+    };
+    let Some(mut spec) = COMMANDS.iter().find(|spec| is(spec, &parts[0])) else {
+        return Known::Unknown;
+    };
+    if spec.policy == Policy::Container {
+        let Some(word) = parts.get(1) else {
+            return Known::WrongArity(spec.full_name);
+        };
+        match spec.subcommands.iter().find(|spec| is(spec, word)) {
+            Some(sub) => spec = sub,
+            None => return Known::UnknownSubcommand,
+        }
+    }
+    if arity_fits(spec, parts.len()) {
+        Known::Spec(spec)
+    } else {
+        Known::WrongArity(spec.full_name)
+    }
+}
+
+/// Whether a server would come to read a pattern that reaches other keys; its own loop, which stops at a syntax error.
+fn sort_reaches_other_keys(parts: &[Vec<u8>]) -> bool {
+    let mut at = 2;
+    while at < parts.len() {
+        let word = parts[at].to_ascii_uppercase();
+        let more = parts.len() - at - 1;
+        match word.as_slice() {
+            b"ASC" | b"DESC" | b"ALPHA" => {}
+            b"LIMIT" if more >= 2 => at += 2,
+            b"STORE" if more >= 1 => at += 1,
+            b"BY" | b"GET" if more >= 1 => {
+                if parts[at + 1].contains(&b'*') {
+                    return true;
+                }
+                at += 1;
+            }
+            _ => return false,
+        }
+        at += 1;
+    }
+    false
+}
+
+/// Whether a server would take the request for one that may wait; its own loop.
+fn stream_read_blocks(parts: &[Vec<u8>]) -> bool {
+    let is_group = parts[0].eq_ignore_ascii_case(b"XREADGROUP");
+    let mut blocks = false;
+    let mut at = 1;
+    while at < parts.len() {
+        let word = parts[at].to_ascii_uppercase();
+        let more = parts.len() - at - 1;
+        match word.as_slice() {
+            b"BLOCK" if more >= 1 => {
+                blocks = true;
+                at += 1;
+            }
+            b"COUNT" if more >= 1 => at += 1,
+            b"STREAMS" if more >= 1 => return blocks,
+            b"GROUP" if more >= 2 && is_group => at += 2,
+            b"NOACK" if is_group => {}
+            b"CLAIM" if more >= 1 && is_group => at += 1,
+            _ => return false,
+        }
+        at += 1;
+    }
+    false
+}
+
+fn encode(parts: &[Vec<u8>]) -> (Vec<u8>, Vec<Arg>) {
+    let mut data = format!("*{}\r\n", parts.len()).into_bytes();
+    let mut args = Vec::new();
+    for part in parts {
+        data.extend_from_slice(format!("${}\r\n", part.len()).as_bytes());
+        args.push(Arg {
+            start: data.len() as u32,
+            len: part.len() as u32,
+        });
+        data.extend_from_slice(part);
+        data.extend_from_slice(b"\r\n");
+    }
+    (data, args)
+}
+
+fn text_of(route: &Route) -> Option<String> {
+    match route {
+        Route::Refuse(error) => Some(error.text()),
+        _ => None,
+    }
+}
+
+/// How often each kind of decision was seen; a test that never sees one proves nothing about it.
+#[derive(Debug, Default)]
+struct Seen {
+    one_shard: usize,
+    split: usize,
+    cross_shard: usize,
+    refused: usize,
+    other: usize,
+}
+
+fn check(space: &Space, parts: &[Vec<u8>], seen: &mut Seen) {
+    let keyspace = space.keyspace();
+    let (data, args) = encode(parts);
+    let request = Request {
+        data: &data,
+        args: &args,
+    };
+    let mut scratch = Scratch::default();
+    let (spec, route) = decide(&keyspace, &request, &mut scratch);
+    let refusal = text_of(&route);
+    let starts = |words: &str| {
+        assert!(
+            refusal.as_ref().is_some_and(|text| text.starts_with(words)),
+            "{parts:?}: {route:?}, not '{words}'"
+        );
+    };
+    let twin_spec = match find(parts) {
+        Known::Spec(twin) => twin,
+        Known::WrongArity(name) => {
+            let words = format!("ERR wrong number of arguments for '{name}' command");
+            return starts(&words);
+        }
+        Known::UnknownSubcommand => return starts("ERR unknown subcommand '"),
+        Known::Unknown if space.first_key && parts.len() > 1 => {
+            assert_eq!(route, Route::Shard(space.shard_of(&parts[1])));
+            return;
+        }
+        Known::Unknown => return starts("ERR unknown command '"),
+    };
+    assert!(std::ptr::eq(spec.expect("known"), twin_spec));
+    let mut positions = Vec::new();
+    let found = keys(twin_spec, &args, &data, &mut positions);
+    let placed: Vec<(u32, u16)> = positions
+        .iter()
+        .map(|&at| (at, space.shard_of(&parts[at as usize])))
+        .collect();
+    let is_together = placed.windows(2).all(|pair| pair[0].1 == pair[1].1);
+    let is_dangerous = match twin_spec.check {
+        Check::None => false,
+        Check::SortPatterns => sort_reaches_other_keys(parts),
+        Check::BlockOption => stream_read_blocks(parts),
+    };
+    match (&twin_spec.policy, &route) {
+        (_, Route::Refuse(_)) if is_dangerous => seen.refused += 1,
+        (_, other) if is_dangerous => panic!("{parts:?}: {other:?}"),
+        (Policy::Keyed | Policy::Script { .. } | Policy::Split { .. }, Route::Refuse(error)) => {
+            match **error {
+                ClientError::CrossShard { .. } => {
+                    assert!(!is_together);
+                    seen.cross_shard += 1;
+                }
+                ClientError::NoKeys(_) => assert!(placed.is_empty()),
+                ClientError::Text(_) => assert!(found.is_err()),
+                ClientError::WrongArity(_) => {
+                    assert!(matches!(twin_spec.policy, Policy::Split { step: 2.., .. }));
+                }
+                // Refused more than needed is allowed here: the servers refuse these requests too.
+                ClientError::HiddenKeys { .. } | ClientError::Refused { .. } => {
+                    assert_ne!(twin_spec.check, Check::None);
+                }
+                ref error => panic!("{parts:?}: {error:?}"),
+            }
+            seen.refused += 1;
+        }
+        (Policy::Keyed | Policy::Split { .. }, Route::Shard(_))
+        | (Policy::Script { .. }, Route::Script { .. }) => seen.one_shard += 1,
+        (
+            &Policy::Split { step, merge },
+            &Route::Split {
+                step: ours,
+                merge: rule,
+            },
+        ) => {
+            assert_eq!((ours, rule), (step, merge));
+            let ours: Vec<(u32, u16)> = scratch
+                .keys
+                .iter()
+                .copied()
+                .zip(scratch.shards.iter().copied())
+                .collect();
+            assert_eq!(ours, placed);
+            assert!(!is_together);
+            let whole: Vec<u32> = (1..parts.len() as u32).step_by(step as usize).collect();
+            assert_eq!(scratch.keys, whole, "every argument goes with some key");
+            seen.split += 1;
+        }
+        (policy, route) => {
+            assert_eq!(*route, plain_route(policy, twin_spec), "{parts:?}");
+            seen.other += 1;
+        }
+    }
+    // The invariant itself.
+    if let Route::Shard(shard) | Route::Script { shard, .. } = route {
+        assert!(found.is_ok() && !placed.is_empty(), "{parts:?}");
+        for (at, owner) in placed {
+            assert_eq!(
+                owner, shard,
+                "key {at} of {parts:?} is not on the shard it is sent to"
+            );
+        }
+    }
+}
+
+/// Policies that no argument changes.
+fn plain_route(policy: &Policy, spec: &'static CommandSpec) -> Route {
+    match *policy {
+        Policy::AllShards(merge) => Route::AllShards(merge),
+        Policy::AnyShard => Route::AnyShard,
+        Policy::Scan => Route::Scan,
+        Policy::ScriptLoad => Route::ScriptLoad,
+        Policy::ScriptFlush => Route::ScriptFlush,
+        Policy::Wait => Route::Wait,
+        Policy::Local(local) => Route::Local(local),
+        Policy::Refuse(reason) => Route::Refuse(Box::new(ClientError::Refused {
+            command: spec.full_name,
+            reason,
+        })),
+        Policy::Keyed | Policy::Script { .. } | Policy::Split { .. } | Policy::Container => {
+            panic!("{} depends on its arguments", spec.full_name)
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------ inputs
+
+fn space() -> impl Strategy<Value = Space> {
+    let cuts = prop::collection::btree_set(1u16..SLOTS as u16, 0..9);
+    (cuts, 1usize..6, any::<u64>(), any::<bool>(), any::<bool>()).prop_map(
+        |(cuts, shards, seed, has_rules, first_key)| {
+            let mut ranges = Vec::new();
+            let mut first = 0;
+            for (index, next) in cuts.into_iter().chain([SLOTS as u16]).enumerate() {
+                let shard = (seed >> (index * 6) & 63) as u16 % shards as u16;
+                ranges.push((first, next - 1, shard));
+                first = next;
+            }
+            Space {
+                ranges,
+                shards,
+                has_rules,
+                first_key,
+            }
+        },
+    )
+}
+
+/// Keys that often, but not always, belong together.
+fn key() -> impl Strategy<Value = Vec<u8>> {
+    let near = prop::sample::select(vec![
+        "{a}1",
+        "{a}2",
+        "{a}3",
+        "x{a}y",
+        "bull:a:1",
+        "bull:a:wait",
+        "bull::x",
+        "rq:1",
+        "rq:job",
+        "q1-a",
+        "q1-b",
+        "q-a",
+        "a",
+    ]);
+    prop_oneof![
+        6 => near.prop_map(|key| key.as_bytes().to_vec()),
+        2 => "[{}a-c:]{0,6}".prop_map(String::into_bytes),
+        1 => prop::collection::vec(any::<u8>(), 0..30),
+    ]
+}
+
+fn word() -> impl Strategy<Value = Vec<u8>> {
+    let words: Vec<&[u8]> = vec![
+        b"0", b"1", b"2", b"3", b"-1", b"STORE", b"by", b"GET", b"LIMIT", b"streams", b"STREAMS",
+        b"BLOCK", b"block", b"GROUP", b"COUNT", b"NOACK", b"KEYS", b"#", b"w_*", b"nosort", b"ASC",
+        b"$", b">", b"0-0",
+    ];
+    prop::sample::select(words).prop_map(<[u8]>::to_vec)
+}
+
+/// A command of the table: its name in some case, its subcommand if it has one.
+fn command() -> impl Strategy<Value = (Vec<Vec<u8>>, i16)> {
+    let all: Vec<(Vec<Vec<u8>>, i16)> = COMMANDS
+        .iter()
+        .flat_map(|spec| {
+            let name = spec.name.as_bytes().to_vec();
+            let subs = spec.subcommands.iter().map({
+                let name = name.clone();
+                move |sub| (vec![name.clone(), sub.name.as_bytes().to_vec()], sub.arity)
+            });
+            let own = (vec![name], spec.arity);
+            subs.chain([own]).collect::<Vec<_>>()
+        })
+        .collect();
+    (prop::sample::select(all), any::<bool>()).prop_map(|((mut name, arity), is_lower)| {
+        if is_lower {
+            name.iter_mut().for_each(|word| word.make_ascii_lowercase());
+        }
+        (name, arity)
+    })
+}
+
+/// The commands whose routing has the most to decide.
+fn interesting() -> impl Strategy<Value = (Vec<Vec<u8>>, i16)> {
+    prop::sample::select(vec![
+        ("MGET", -2),
+        ("MSET", -3),
+        ("MSETNX", -3),
+        ("DEL", -2),
+        ("UNLINK", -2),
+        ("EXISTS", -2),
+        ("TOUCH", -2),
+        ("SUNIONSTORE", -3),
+        ("RENAME", 3),
+        ("EVAL", -3),
+        ("EVALSHA", -3),
+        ("FCALL", -3),
+        ("ZUNION", -3),
+        ("ZUNIONSTORE", -4),
+        ("SORT", -2),
+        ("SORT_RO", -2),
+        ("XREAD", -4),
+        ("XREADGROUP", -7),
+        ("BITOP", -4),
+        ("LMPOP", -4),
+        ("GEORADIUS", -6),
+        ("OBJECT", -2),
+        ("NOSUCH", -1),
+        ("MEMORY", -2),
+        ("COPY", -3),
+        ("PFMERGE", -2),
+    ])
+    .prop_map(|(name, arity)| (vec![name.as_bytes().to_vec()], arity))
+}
+
+fn request() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    let argument = prop_oneof![5 => key(), 3 => word()];
+    let keys_only = prop::collection::vec(key(), 0..8);
+    let mixed = prop::collection::vec(argument, 0..10);
+    let exact = any::<prop::sample::Index>();
+    let name = prop_oneof![1 => command(), 1 => interesting()];
+    (name, prop_oneof![2 => keys_only, 3 => mixed], exact).prop_map(
+        |((mut parts, arity), arguments, exact)| {
+            parts.extend(arguments);
+            // Half of the time as many arguments as the command wants at least.
+            let wanted = arity.unsigned_abs() as usize;
+            if exact.index(2) == 0 {
+                parts.resize_with(wanted.max(1), || b"{a}more".to_vec());
+            }
+            parts
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn decisions_are_those_of_the_twin(space in space(), request in request()) {
+        check(&space, &request, &mut Seen::default());
+    }
+
+    /// Sorting and stream reading with options in any order.
+    #[test]
+    fn options_that_reach_further_are_found(
+        space in space(),
+        head in prop::sample::select(vec![
+            &["SORT", "{a}k"][..], &["SORT_RO", "{a}k"], &["XREAD"], &["XREADGROUP", "GROUP", "g", "c"],
+            &["XREADGROUP", "GROUP"], &["XREADGROUP"], &["XREADGROUP", "GROUP", "STREAMS", "BLOCK"],
+            &["XREADGROUP", "GROUP", "BLOCK", "STREAMS"], &["XREAD", "COUNT", "1", "BLOCK", "5"],
+        ]),
+        words in prop::collection::vec(prop_oneof![5 => word(), 1 => key()], 0..7),
+        tail in prop::sample::select(vec![&[][..], &["STREAMS", "{a}s", ">"], &["STREAMS", "s", "t", "0", "0"]]),
+    ) {
+        let mut parts: Vec<Vec<u8>> = head.iter().map(|word| word.as_bytes().to_vec()).collect();
+        parts.extend(words);
+        parts.extend(tail.iter().map(|word| word.as_bytes().to_vec()));
+        check(&space, &parts, &mut Seen::default());
+    }
+}
+
+/// Every kind of decision is reached by what the properties are fed with.
+#[test]
+fn the_inputs_reach_every_kind_of_decision() {
+    use proptest::strategy::ValueTree;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut seen = Seen::default();
+    for _ in 0..3000 {
+        let space = space().new_tree(&mut runner).expect("a space").current();
+        let parts = request()
+            .new_tree(&mut runner)
+            .expect("a request")
+            .current();
+        check(&space, &parts, &mut seen);
+    }
+    let least = [
+        seen.one_shard,
+        seen.split,
+        seen.cross_shard,
+        seen.refused,
+        seen.other,
+    ];
+    assert!(least.iter().all(|&count| count > 30), "{seen:?}");
+}
+
+/// Queue libraries' keys stay together under the rules that the documentation gives for them.
+#[test]
+fn affinity_rules_keep_queues_together() {
+    let space = Space {
+        ranges: vec![(0, 8191, 0), (8192, 16383, 1)],
+        shards: 2,
+        has_rules: true,
+        first_key: false,
+    };
+    let keyspace = space.keyspace();
+    for queue in ["mail", "video", "{odd", "a}b", "x"] {
+        let names = ["wait", "active", "id", "meta", "events:1"];
+        let shards: Vec<u16> = names
+            .iter()
+            .map(|name| keyspace.shard_of(format!("bull:{queue}:{name}").as_bytes()))
+            .collect();
+        assert!(shards.windows(2).all(|pair| pair[0] == pair[1]), "{queue}");
+        assert_eq!(
+            shards[0],
+            space.shard_of(format!("bull:{queue}:x").as_bytes())
+        );
+    }
+}
