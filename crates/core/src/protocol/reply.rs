@@ -29,14 +29,16 @@ pub struct Progress {
 pub struct ReplyScanner {
     /// Elements that must still come; 0 between replies.
     owed: u64,
-    /// Bytes of the current bulk (with its line end) that must still come.
+    /// Bytes of the current bulk that must still come.
     skip: u64,
+    /// Bytes of its line end that must still come.
+    end: u8,
 }
 
 impl ReplyScanner {
     /// True between two replies.
     pub fn is_between(&self) -> bool {
-        self.owed == 0 && self.skip == 0
+        self.owed == 0
     }
 
     /// Walks over as much of one reply as `data` holds. `data` begins where the last call's `used` ended.
@@ -61,11 +63,9 @@ impl ReplyScanner {
     fn walk(&mut self, data: &[u8]) -> Result<Progress, InvalidReply> {
         let mut used = 0;
         loop {
-            if self.skip > 0 {
-                let step = self.skip.min((data.len() - used) as u64);
-                self.skip -= step;
-                used += step as usize;
-                if self.skip > 0 {
+            if self.end > 0 {
+                used += self.bulk(&data[used..])?;
+                if self.end > 0 {
                     return Ok(Progress { used, done: false });
                 }
                 self.owed -= 1;
@@ -81,6 +81,21 @@ impl ReplyScanner {
         }
     }
 
+    /// Passes over what there is of a bulk and of its line end; the bytes.
+    fn bulk(&mut self, data: &[u8]) -> Result<usize, InvalidReply> {
+        let body = self.skip.min(data.len() as u64);
+        self.skip -= body;
+        let mut used = body as usize;
+        while self.skip == 0 && self.end > 0 && used < data.len() {
+            if data[used] != b"\n\r"[self.end as usize - 1] {
+                return Err(InvalidReply);
+            }
+            self.end -= 1;
+            used += 1;
+        }
+        Ok(used)
+    }
+
     /// Accounts for one element's first line (with its line end).
     fn element(&mut self, line: &[u8]) -> Result<(), InvalidReply> {
         let body = &line[1..line.len() - 2];
@@ -88,7 +103,10 @@ impl ReplyScanner {
             b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => self.owed -= 1,
             b'$' | b'=' | b'!' => match decimal(body)? {
                 -1 => self.owed -= 1,
-                length => self.skip = u64::try_from(length).map_err(|_| InvalidReply)? + 2,
+                length => {
+                    self.skip = u64::try_from(length).map_err(|_| InvalidReply)?;
+                    self.end = 2;
+                }
             },
             b'*' | b'~' | b'>' => match decimal(body)? {
                 -1 => self.owed -= 1,
@@ -155,6 +173,13 @@ fn whole_plain(data: &[u8]) -> Option<usize> {
 
 /// Length of the first line with its line end; None when it is not whole yet.
 fn line_length(data: &[u8]) -> Result<Option<usize>, InvalidReply> {
+    // Rubbish is told by its first byte, without waiting for a line of it.
+    if data
+        .first()
+        .is_some_and(|first| !b"+-:$*_,#!=(%~>|".contains(first))
+    {
+        return Err(InvalidReply);
+    }
     match data
         .iter()
         .take(REPLY_LINE_MAX)
