@@ -117,6 +117,8 @@ def pytest_runtest_makereport(
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What was not run. The counts follow below it, as pytest's last line."""
+    if terminalreporter.config.option.collectonly:
+        return
     skipped = terminalreporter.stats.get("skipped", [])
     terminalreporter.section("skipped")
     if not skipped and not missing:

@@ -1,10 +1,11 @@
 """Every command that README.md shows is run, and must print what README.md says.
 
 Flow: fenced `console` blocks are read in order; lines with `$ ` are commands, what follows is their output, where `...`
-stands for anything. They run in a folder that looks like the project's (links to everything in it), with the ports of
-the README replaced by free ones and the servers at 7001 and 7002 real. A command that does not end (make up, shoal
+stands for anything. They run in the project's folder, with the ports of the README replaced by free ones, the servers
+at 7001 and 7002 real, and shoal.toml and data in a folder of the test. A command that does not end (make up, shoal
 serve) runs until the next such command or the end, and is then stopped as Ctrl-C does it.
 `make test` cannot be run by a test: it is shown that the target exists, runs both suites and is what CI runs.
+Rejected: a folder of links to the project's files; a build that starts there leaves its paths in .venv.
 Must stay true: a command of a kind that is unknown here fails, so nothing in the README is skipped unseen.
 """
 
@@ -14,7 +15,7 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ class Shown:
 
 @dataclass
 class Stage:
-    """Where commands run: a folder, the real ports for those of the README, the program that runs for now."""
+    """What stands for the README's files and ports, and the program that runs for now."""
 
     folder: Path
     ports: dict[str, str]
@@ -49,13 +50,18 @@ class Stage:
     def __post_init__(self) -> None:
         self.log = self.folder / "background.log"
 
+    def words(self, command: str) -> list[str]:
+        """The command's words, with the real file and ports."""
+        file = str(self.folder / "shoal.toml")
+        return [file if word == "shoal.toml" else word for word in shlex.split(self.with_ports(command))]
+
     def with_ports(self, shown: str) -> str:
         return re.sub(r"(?<=[ :=])\d{4}\b", lambda found: self.ports.get(found.group(), found.group()), shown)
 
     def as_shown(self, printed: str) -> str:
         for number, port in self.ports.items():
             printed = re.sub(rf"(?<=[ :]){port}\b", number, printed)
-        return printed
+        return printed.replace(f"{self.folder}/", "")
 
 
 def blocks(language: str) -> Iterator[tuple[int, str]]:
@@ -78,10 +84,7 @@ def commands() -> list[Shown]:
 
 @pytest.fixture
 def stage(tmp_path: Path, fleet: Fleet) -> Iterator[Stage]:
-    """A folder that looks like the project's, with the README's shoal.toml in it."""
-    for entry in ROOT.iterdir():
-        if entry.name not in {"shoal-data", "shoal.toml", ".git"}:
-            (tmp_path / entry.name).symlink_to(entry)
+    """Free ports, real servers, and the README's shoal.toml."""
     listen, admin = Port.take(), Port.take()
     first, second = (str(server.port.number) for server in fleet.servers[:2])
     stage = Stage(tmp_path, {"6380": str(int(listen)), "6381": str(int(admin)), "7001": first, "7002": second})
@@ -97,11 +100,12 @@ def run_background(stage: Stage, command: str) -> str:
     """Starts what does not end by itself; what it printed when it said that it is running."""
     stop_background(stage)
     stage.log.write_bytes(b"")
-    words = shlex.split(stage.with_ports(command))
+    words = stage.words(command)
     if words == ["make", "up"]:
         listen, admin = stage.ports["6380"], stage.ports["6381"]
-        words.append(f"ARGS=--listen 127.0.0.1:{listen} --admin 127.0.0.1:{admin}")
-    stage.background = process.start(words, stdout=stage.log, cwd=stage.folder, new_session=True)
+        data = stage.folder / "data"
+        words.append(f"ARGS=--listen 127.0.0.1:{listen} --admin 127.0.0.1:{admin} --data {data}")
+    stage.background = process.start(words, stdout=stage.log, cwd=ROOT, new_session=True)
 
     def running() -> bool:
         assert stage.background is not None
@@ -127,14 +131,14 @@ def stop_background(stage: Stage) -> None:
 
 def run(stage: Stage, command: str) -> str:
     """Runs a command to its end and returns what it printed, as a terminal would show it."""
-    words = shlex.split(stage.with_ports(command))
+    words = stage.words(command)
     if words[0] == "redis-cli":
         # Without a terminal it would print raw values even unasked; the README shows what people see.
         unraw = [] if "--raw" in words else ["--no-raw"]
         words[:1] = [str(need("redis-cli", "redis-tools")), *unraw]
     done = subprocess.run(
         words,
-        cwd=stage.folder,
+        cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -161,7 +165,9 @@ def test_every_command_does_what_the_readme_says(stage: Stage) -> None:
         if words == ["make", "test"]:
             continue  # the test below
         if words == ["make", "up"] or words[:2] == [".venv/bin/shoal", "serve"]:
-            judge(shown, stage.as_shown(run_background(stage, shown.command)))
+            # A program that goes on running goes on logging: what comes after the end of the example is free.
+            example = replace(shown, output=shown.output + "...\n")
+            judge(example, stage.as_shown(run_background(stage, shown.command)))
         elif words[0] == "redis-cli" or words[0].startswith(".venv/bin/"):
             judge(shown, run(stage, shown.command))
         else:
@@ -193,3 +199,13 @@ def test_options_and_targets_named_in_the_text_exist() -> None:
     targets = set(re.findall(r"`make ([a-z-]+)", README + text("CONTRIBUTING.md")))
     known = set(re.findall(r"^\.PHONY: (\S+)$", text("Makefile"), re.MULTILINE))
     assert targets <= known
+
+
+def test_the_needed_versions_are_those_of_the_manifests() -> None:
+    rust = re.findall(r'^rust-version = "([\d.]+)"$', text("Cargo.toml"), re.MULTILINE)
+    python = re.findall(r'^requires-python = ">=([\d.]+)"$', text("pyproject.toml"), re.MULTILINE)
+    for name in ("README.md", "Makefile", ".ci/run", "CONTRIBUTING.md"):
+        assert set(re.findall(r"Rust (?:\(cargo\) )?(?:>= )?(\d[\d.]*\d)", text(name))) <= set(rust), name
+        assert set(re.findall(r"Python (?:>= )?(\d[\d.]*\d)", text(name))) <= set(python), name
+    assert f"Rust {rust[0]} or newer" in README
+    assert f"Python {python[0]} or newer" in README
