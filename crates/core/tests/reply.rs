@@ -18,6 +18,12 @@ struct Found {
 
 /// Where the element at `at` ends; None when it is not whole.
 fn naive(data: &[u8], at: usize) -> Result<Option<usize>, InvalidReply> {
+    if data
+        .get(at)
+        .is_some_and(|&first| !b"+-:_,#($=!*~>%|".contains(&first))
+    {
+        return Err(InvalidReply);
+    }
     let Some((line, mut next)) = naive_line(data, at)? else {
         return Ok(None);
     };
@@ -33,8 +39,13 @@ fn naive(data: &[u8], at: usize) -> Result<Option<usize>, InvalidReply> {
         b'$' | b'=' | b'!' => match number()? {
             -1 => 0,
             length => {
-                let end = next + length as usize + 2;
-                return Ok((data.len() >= end).then_some(end));
+                let body = next + length as usize;
+                for (at, wanted) in [(body, b'\r'), (body + 1, b'\n')] {
+                    if data.get(at).is_some_and(|&byte| byte != wanted) {
+                        return Err(InvalidReply);
+                    }
+                }
+                return Ok((data.len() >= body + 2).then_some(body + 2));
             }
         },
         b'*' | b'~' | b'>' => number()?.max(0),
@@ -346,8 +357,8 @@ fn depth_costs_nothing() {
     }
     assert_eq!(
         std::mem::size_of::<ReplyScanner>(),
-        16,
-        "two counters, whatever the depth"
+        24,
+        "three counters, whatever the depth"
     );
 }
 

@@ -155,8 +155,11 @@ fn whole_plain(data: &[u8]) -> Option<usize> {
                 if byte == b'\r' && at > 1 && data.len() >= at + 4 + length {
                     // A leading zero or a bare CR is left to the strict path: what comes in one piece is not judged
                     // more mildly than what comes in two.
-                    let is_strict = data[at + 1] == b'\n' && (data[1] != b'0' || at == 2);
-                    return is_strict.then_some(at + 4 + length);
+                    let end = at + 4 + length;
+                    let is_strict = data[at + 1] == b'\n'
+                        && (data[1] != b'0' || at == 2)
+                        && data[end - 2..end] == *b"\r\n";
+                    return is_strict.then_some(end);
                 }
                 return None;
             }
