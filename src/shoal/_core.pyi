@@ -140,6 +140,6 @@ def check_affinity(pattern: str) -> str | None:
     """None when the rule is usable, else what is wrong with it."""
 
 def locate(key: bytes, affinity: Sequence[str]) -> tuple[int, int, int]:
-    """(start, end, slot): which bytes of the key are hashed, and the slot they give. Raises ValueError for a bad rule."""
+    """(start, end, slot): the bytes of the key that are hashed, and their slot. Raises ValueError for a bad rule."""
 
 def version() -> str: ...

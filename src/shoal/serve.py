@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from shoal import metrics
 from shoal.core import core_version, start_proxy
-from shoal.errors import EXIT_OK, UsageError
+from shoal.errors import EXIT_FAILURE, EXIT_OK, UsageError
 from shoal.listening import check_free, listen_error
 from shoal.signals import Signals, StopRequested
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from shoal.topology import Topology
 
 EVENT_WAIT_MS = 200
+# The core's event for a worker thread that ended by a fault. Its clients would wait for ever: whoever supervises this
+# process shall start another.
+WORKER_DIED = "worker-died"
 # Besides clients: the interpreter, the admin port, the embedded servers' pipes, a margin.
 FILES_RESERVED = 200
 
@@ -113,7 +116,7 @@ def run(
         with suppress(StopRequested):  # a signal while starting: the stack stops what had been started
             _run(settings, topology, log, announce, fleet, signals, closing)
         log.write("info", "stopping", reason=signals.name, drain_timeout_ms=settings.drain_timeout_ms)
-    return EXIT_OK
+    return EXIT_FAILURE if signals.name == WORKER_DIED else EXIT_OK
 
 
 def _run(
@@ -141,7 +144,7 @@ def _run(
     signals.raise_if_stopping()
     proxy = _start(plan, settings)
     view = LiveView(proxy, plan.epoch, fleet)
-    pump = EventPump(proxy, log)
+    pump = EventPump(proxy, log, lambda: signals.stop_because(WORKER_DIED))
     pump.start()
     closing.callback(pump.stop)
     closing.callback(_drain, proxy, view, settings.drain_timeout_ms, log)
@@ -183,9 +186,10 @@ def _drain(proxy: Proxy, view: LiveView, drain_timeout_ms: int, log: Log) -> Non
 class EventPump:
     """Carries events from the core to the log until told to stop; then writes what is left."""
 
-    def __init__(self, proxy: Proxy, log: Log) -> None:
+    def __init__(self, proxy: Proxy, log: Log, on_worker_died: Callable[[], None]) -> None:
         self._proxy = proxy
         self._log = log
+        self._on_worker_died = on_worker_died
         self._done = threading.Event()
         self._dropped = 0
         self._thread = threading.Thread(target=self._carry, name="shoal-events", daemon=True)
@@ -206,6 +210,8 @@ class EventPump:
         while not self._done.is_set():
             for event in self._proxy.next_events(EVENT_WAIT_MS):
                 self._log.event(event)
+                if event.name == WORKER_DIED:
+                    self._on_worker_died()
             self._report_dropped()
 
     def _report_dropped(self) -> None:

@@ -72,6 +72,13 @@ class Signals:
         if self.stop_requested:
             raise StopRequested
 
+    def stop_because(self, name: str) -> None:
+        """As a first signal, from any thread; `name` is what the log gives as the reason."""
+        if not self.stop_requested:
+            self.name = name
+            self.stop_requested = True
+            self._writer.send(b"\0")
+
     def _on_stop(self, number: int, _: FrameType | None) -> None:
         if self.stop_requested and number == signal.SIGHUP:
             return  # a closed terminal sends two: one from the kernel, one from the shell

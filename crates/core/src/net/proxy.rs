@@ -109,7 +109,9 @@ impl Proxy {
                 ports: ports.clone(),
                 seed: seed.wrapping_add(number as u64),
             };
-            let engine = Engine::new(identity, Arc::clone(&topology), Arc::clone(&stats), 0);
+            // A copy each: the rules of a topology have scratch memory that threads would have to take turns with.
+            let own = Arc::new(Topology::clone(&topology));
+            let engine = Engine::new(identity, own, Arc::clone(&stats), 0);
             let mut worker = Worker::new(Parts {
                 engine,
                 sockets,

@@ -1,0 +1,60 @@
+"""The run loop without a process around it: what a real data plane does not do on demand."""
+
+import io
+from collections import deque
+from dataclasses import dataclass, field
+
+import pytest
+
+from shoal import serve
+from shoal.endpoint import Endpoint
+from shoal.log import Log
+from shoal.topology import Keyspace, Shard, SlotRange, Topology
+
+PLAN = Topology(
+    (Keyspace("main", "127.0.0.1", 0, (Shard("s0", "127.0.0.1", 1),), (SlotRange(0, 16383, 0),)),),
+)
+
+
+@dataclass
+class Died:
+    """The core's event for a worker that ended."""
+
+    unix_ms: int = 0
+    level: str = "error"
+    name: str = "worker-died"
+    fields: list[tuple[str, str]] = field(default_factory=lambda: [("reason", "it panicked"), ("worker", "0")])
+
+
+class DyingProxy:
+    """A data plane whose worker dies as soon as somebody listens. A real one has no way to do so on demand."""
+
+    def __init__(self) -> None:
+        self.events: deque[Died] = deque([Died()])
+        self.stopped = False
+
+    def next_events(self, _timeout_ms: int) -> list[Died]:
+        return [self.events.popleft()] if self.events else []
+
+    def events_dropped(self) -> int:
+        return 0
+
+    def addresses(self) -> list[tuple[str, str]]:
+        return []
+
+    def stop(self, _drain_ms: int) -> bool:
+        self.stopped = True
+        return False
+
+
+def test_a_dead_worker_ends_the_process_with_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = DyingProxy()
+    monkeypatch.setattr(serve, "start_proxy", lambda *_: proxy)
+    written = io.StringIO()
+    listens: tuple[Endpoint, ...] = ()
+    settings = serve.Settings(listens=listens, admin=None, workers=1, drain_timeout_ms=10)
+    code = serve.run(settings, lambda _: PLAN, Log("logfmt", "info", written), lambda _: None)
+    assert code == 1
+    assert proxy.stopped, "the other workers finish what they have"
+    assert "event=worker-died" in written.getvalue()
+    assert "event=stopping reason=worker-died" in written.getvalue()
