@@ -67,11 +67,12 @@ $(VENV)/.core: $(RUST_SOURCES) Cargo.lock pyproject.toml $(VENV)/.installed
 # -------------------------------------------------------------------------------------------------- test and lint
 
 .PHONY: test
-test: test-rust test-python  ## run every test, Rust and Python; the end lists what was skipped and what would bring it
+test:  ## run every test, Rust and Python; the end lists what was skipped and what would bring it
+	@$(MAKE) --no-print-directory --keep-going test-rust test-python
 
 .PHONY: test-rust
 test-rust:  ## run the core's own tests
-	cargo test --workspace --locked --quiet $(CARGO_ARGS)
+	cargo test --workspace --locked --quiet --no-fail-fast $(CARGO_ARGS)
 
 .PHONY: test-python
 test-python: build $(VENV)/.installed-dev .cache/redis53/.installed  ## run the Python and system tests (PYTEST_ARGS='-k scan')
@@ -82,11 +83,18 @@ test-clients: build $(VENV)/.installed-dev  ## run the smoke tests of ioredis, n
 	$(BIN)/python -m pytest -m other_clients tests/clients $(PYTEST_ARGS)
 
 .PHONY: lint
-lint: build $(VENV)/.installed-dev  ## check style and types: ruff, mypy --strict, stubtest, clippy, rustfmt
+lint:  ## check style and types, Python and Rust
+	@$(MAKE) --no-print-directory --keep-going lint-python lint-rust
+
+.PHONY: lint-python
+lint-python: build $(VENV)/.installed-dev  ## check with ruff, mypy --strict and stubtest
 	$(BIN)/ruff check $(PYTHON_CODE)
 	$(BIN)/ruff format --check $(PYTHON_CODE)
 	$(BIN)/mypy $(PYTHON_CODE)
 	$(BIN)/python -m mypy.stubtest --allowlist tests/stubtest-allowlist.txt shoal._core
+
+.PHONY: lint-rust
+lint-rust: $(VENV)/bin/python  ## check with rustfmt and clippy
 	cargo fmt --all --check
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 
