@@ -71,6 +71,8 @@ impl Engine {
             client.intake = Intake::Closing;
             client.reason = Some(CloseReason::Quit);
         }
+        // With CLIENT REPLY OFF there may be nothing to wait for.
+        self.settle_client(asker.slot);
     }
 
     fn reset(&mut self, asker: &Asker) {
