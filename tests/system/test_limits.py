@@ -100,7 +100,7 @@ def test_a_client_that_never_reads_a_gibibyte(proxy: Proxy, fleet: Fleet) -> Non
         stuck.send(encode("GET", key) * 1024)
         wait_until(lambda: closed_for(proxy, "output-stalled") == 1, 20, "the client is closed, with its reason")
         wait_until(lambda: others.requests > 100, 10, "others go on")
-    # What was sent to the shard behind the stuck client's requests waits until that client is given up (OUTPUT_STALL_MS).
+    # What was sent to the shard behind the stuck client's requests waits until that is given up (OUTPUT_STALL_MS).
     others.were_not_hurt(longest_s=2.5)
     grown = memory(proxy, "VmHWM") - before
     # OUTPUT_HARD (32 MiB) for the client, and as much in the hands of the allocator.
@@ -263,7 +263,8 @@ def test_large_values_are_not_held_twice(proxy: Proxy, fleet: Fleet, size: int) 
             assert wire.exactly(MIB) == block, f"MiB {number}"
         assert wire.exactly(2) == b"\r\n"
         grown = memory(proxy, "VmHWM") - before
-        assert grown < 48 * MIB, f"GET: {grown / MIB:.0f} MiB"
+        # A reader that is slower than the shard: OUTPUT_HARD, and a buffer that doubles on its way there.
+        assert grown < 128 * MIB, f"GET: {grown / MIB:.0f} MiB"
         assert wire.ask("STRLEN", key) == size
         assert wire.ask("DEL", key) == 1
 
