@@ -47,10 +47,13 @@ limits! {
     BUFFERS_KEPT_MAX = 64, "buffers", "Spare buffers of one worker; more are given back.";
     CHUNK_MOVED_MIN = 64 * 1024, "bytes", "A request or reply from this size on is moved from buffer to buffer, not copied.";
     // Replies.
-    IN_FLIGHT_MAX = 1024, "requests", "Requests of one client without a reply; further ones are not read until half of them are answered.";
+    WINDOW_MIN = 16, "requests", "So many requests of a new client may be in flight; doubled, up to IN_FLIGHT_MAX, whenever it has taken the replies to half of them.";
+    IN_FLIGHT_MAX = 1024, "requests", "Requests of one client without a reply; further ones are not read until half of them are answered. How many a client may have depends on how it reads.";
     OUTPUT_HIGH = 1024 * 1024, "bytes", "With so much reply waiting for a client it is not read, until half of it has been written.";
     OUTPUT_HARD = 32 * 1024 * 1024, "bytes", "With so much reply waiting for one client the connection that brings more of it is not read, until the client reads on.";
-    OUTPUT_STALL_MS = 1_000, "milliseconds", "A client that holds up a connection and takes not one byte for so long is closed.";
+    OUTPUT_STALL_MS = 1_000, "milliseconds", "So long in all may clients that do not take their replies hold up others on one connection; then the one that does is closed.";
+    OUTPUT_IDLE_MS = 60_000, "milliseconds", "A client with more than OUTPUT_HIGH waiting that takes not one byte for so long is closed.";
+    OUTPUT_TOTAL_MAX = 1024 * 1024 * 1024, "bytes", "Replies waiting for clients with more than OUTPUT_HIGH, in one worker; past it the one with the most is closed.";
     REPLY_LINE_MAX = 64 * 1024, "bytes", "One line of a shard's reply (status, error, length); longer ones are not RESP.";
     EARLY_SMALL_MAX = 1024, "bytes", "A reply up to this size that came before its turn is kept in a buffer with others.";
     EARLY_SMALL_TOTAL_MAX = 64 * 1024, "bytes", "That buffer, for one client; it is emptied before it is filled again.";
@@ -93,7 +96,10 @@ const _: () = {
         REQUEST_BYTES_MAX < u32::MAX as usize,
         "argument positions are 32 bits"
     );
-    assert!(OUTPUT_HIGH < OUTPUT_HARD);
+    assert!(OUTPUT_HIGH < OUTPUT_HARD && OUTPUT_HARD < OUTPUT_TOTAL_MAX);
+    assert!(
+        0 < WINDOW_MIN && WINDOW_MIN <= IN_FLIGHT_MAX && IN_FLIGHT_MAX <= u16::MAX as usize / 2
+    );
     assert!(
         IN_FLIGHT_MAX * EARLY_SMALL_MAX < u32::MAX as usize,
         "positions of early replies are 32 bits"

@@ -50,10 +50,10 @@ impl ProtocolError {
             Self::BulkLength => "invalid bulk length",
             Self::UnauthenticatedBulk => "unauthenticated bulk length",
             Self::ExpectedDollar(byte) => {
-                let shown = if byte.is_ascii_graphic() || byte == b' ' {
-                    byte as char
-                } else {
-                    '?'
+                let shown = match byte {
+                    b'\r' | b'\n' => ' ',
+                    byte if byte.is_ascii_graphic() || byte == b' ' => byte as char,
+                    _ => '?',
                 };
                 return format!("ERR Protocol error: expected '$', got '{shown}'");
             }

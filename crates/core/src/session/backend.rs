@@ -182,6 +182,10 @@ pub struct Link {
     pub used_ms: u64,
     /// It is not read, because a client does not take its replies.
     pub stalled: bool,
+    /// Since when (ms).
+    pub stalled_since_ms: u64,
+    /// How long it was stalled before that, in all (ms).
+    pub stalled_ms: u64,
     /// It is in the list of links with something to write.
     pub dirty: bool,
     /// Clients that are not read until it has written more.
@@ -206,6 +210,8 @@ impl Link {
             progress_ms: now_ms,
             used_ms: now_ms,
             stalled: false,
+            stalled_since_ms: now_ms,
+            stalled_ms: 0,
             dirty: false,
             blocked: Vec::new(),
         }

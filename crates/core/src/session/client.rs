@@ -78,8 +78,12 @@ pub struct Client {
     pub ended: bool,
     /// Why it will be closed, when that is decided.
     pub reason: Option<CloseReason>,
-    /// It has been counted as the one that a link is stalled by.
+    /// Some link is stalled by it.
     pub stalls: bool,
+    /// It is in the list of clients with much output.
+    pub is_heavy: bool,
+    /// Requests it may have in flight.
+    pub window: u16,
     /// Bytes of requests that are not whole, or not taken yet.
     pub incoming: Vec<u8>,
     /// Where the scan of `incoming` stopped.

@@ -154,14 +154,10 @@ impl Engine {
         if held > OUTPUT_HARD {
             self.stall(link, slot);
         }
-        let Some(client) = self.clients.get_mut(slot) else {
-            return;
-        };
-        if held > OUTPUT_HIGH && client.intake == Intake::Open {
-            client.intake = Intake::Output;
-        } else {
-            self.settle_client(slot);
+        if held > OUTPUT_HIGH {
+            self.piled_up(slot);
         }
+        self.settle_client(slot);
     }
 
     /// A piece of a part.
@@ -218,11 +214,10 @@ impl Engine {
             return;
         };
         client.replies.complete(number, out);
-        if client.replies.bytes() > OUTPUT_HIGH && client.intake == Intake::Open {
-            client.intake = Intake::Output;
-        } else {
-            self.settle_client(slot);
+        if client.replies.bytes() > OUTPUT_HIGH {
+            self.piled_up(slot);
         }
+        self.settle_client(slot);
     }
 
     /// Writes the one reply; true when the request was sent again instead, and its reply is still to come.

@@ -9,7 +9,7 @@
 //! is used (database, protocol) is taken only when every earlier one has its reply, because later ones travel on another link.
 
 use crate::error::ClientError;
-use crate::limits::{EXCLUSIVE_LINKS_MAX, IN_FLIGHT_MAX, LINK_OUT_HIGH, LINK_QUEUE_HIGH};
+use crate::limits::{EXCLUSIVE_LINKS_MAX, LINK_OUT_HIGH, LINK_QUEUE_HIGH, OUTPUT_HIGH};
 use crate::protocol::command::{flags, Arg, CommandSpec, Local, Merge, Policy};
 use crate::protocol::encode;
 use crate::routing::route::{decide, specification, Request, Route};
@@ -285,7 +285,7 @@ impl Engine {
             if let Some(link) = self.links.get_mut(link_id) {
                 link.blocked.push((asker.slot, asker.generation));
             }
-        } else if client.replies.waiting() >= IN_FLIGHT_MAX {
+        } else if client.replies.waiting() >= client.window as usize {
             client.intake = Intake::InFlight;
         }
     }
@@ -298,10 +298,10 @@ impl Engine {
         if client.intake != Intake::Open {
             return;
         }
-        if client.replies.waiting() >= IN_FLIGHT_MAX {
+        if client.replies.waiting() >= client.window as usize {
             client.intake = Intake::InFlight;
-        } else if client.replies.out.len() > crate::limits::OUTPUT_HIGH {
-            client.intake = Intake::Output;
+        } else if client.replies.bytes() > OUTPUT_HIGH {
+            self.piled_up(slot);
         }
     }
 

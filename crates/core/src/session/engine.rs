@@ -13,6 +13,7 @@
 //! Rejected: callbacks or a trait for the outside (the borrow checker and the reader would both have to follow them).
 
 use crate::error::ClientError;
+use crate::limits::WINDOW_MIN;
 use crate::protocol::encode::Proto;
 use crate::protocol::request::RequestScanner;
 use crate::routing::route::Scratch;
@@ -110,6 +111,8 @@ pub struct Engine {
     pub(crate) incoming_bytes: usize,
     /// (link, client, generation): links that are not read because of a client.
     pub(crate) stalled: Vec<(u32, u32, u32)>,
+    /// (client, generation): clients with much output.
+    pub(crate) heavy: Vec<(u32, u32)>,
     pub(crate) exclusive_links: usize,
     pub(crate) is_stopping: bool,
     /// The second in which all clients were looked at.
@@ -155,6 +158,7 @@ impl Engine {
             rotate: 0,
             incoming_bytes: 0,
             stalled: Vec::new(),
+            heavy: Vec::new(),
             exclusive_links: 0,
             is_stopping: false,
             looked_s: 0,
@@ -219,6 +223,8 @@ impl Engine {
             ended: false,
             reason: None,
             stalls: false,
+            is_heavy: false,
+            window: WINDOW_MIN as u16,
             incoming: Vec::new(),
             scanner: None,
             replies: Replies::default(),

@@ -7,7 +7,7 @@
 //! the request it has begun.
 
 use crate::error::ClientError;
-use crate::limits::{CHUNK_MOVED_MIN, IN_FLIGHT_MAX, OUTPUT_HIGH, REQUEST_BYTES_TOTAL_MAX};
+use crate::limits::{CHUNK_MOVED_MIN, OUTPUT_HIGH, REQUEST_BYTES_TOTAL_MAX};
 use crate::protocol::encode;
 use crate::protocol::inline;
 use crate::protocol::request::{ProtocolError, RequestScanner, Scan};
@@ -245,7 +245,7 @@ impl Engine {
         };
         let is_open = match client.intake {
             Intake::Open | Intake::Link(_) => false,
-            Intake::InFlight => waiting <= IN_FLIGHT_MAX / 2,
+            Intake::InFlight => waiting <= client.window as usize / 2,
             Intake::Output => out <= OUTPUT_HIGH / 2,
             Intake::Barrier => waiting == 0,
             Intake::Closing => {
@@ -261,6 +261,9 @@ impl Engine {
             }
         };
         if is_open {
+            if client.intake == Intake::InFlight {
+                self.widen(slot);
+            }
             self.open_intake(slot);
         }
     }

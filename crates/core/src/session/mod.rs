@@ -13,6 +13,7 @@ pub mod links;
 pub mod local;
 pub mod named;
 pub mod output;
+pub mod pressure;
 pub mod replies;
 pub mod scan;
 pub mod scripts;

@@ -115,8 +115,10 @@ pub enum CloseReason {
     ProtocolError,
     /// CLIENT KILL.
     Killed,
-    /// It did not read its replies while it held up a connection to a shard.
+    /// It did not read its replies: for a minute, or while others waited behind them.
     OutputStalled,
+    /// Replies waiting for clients took too much memory, and it had the most.
+    OutputMemory,
     /// Incomplete requests took too much memory.
     RequestMemory,
     /// No further byte of an incomplete request came.
@@ -138,6 +140,7 @@ impl CloseReason {
         Self::ProtocolError,
         Self::Killed,
         Self::OutputStalled,
+        Self::OutputMemory,
         Self::RequestMemory,
         Self::RequestIdle,
         Self::MaxClients,
@@ -154,6 +157,7 @@ impl CloseReason {
             Self::ProtocolError => "protocol-error",
             Self::Killed => "killed",
             Self::OutputStalled => "output-stalled",
+            Self::OutputMemory => "output-memory",
             Self::RequestMemory => "request-memory",
             Self::RequestIdle => "request-idle",
             Self::MaxClients => "max-clients",

@@ -2,18 +2,17 @@
 //!
 //! Owns: every reaction to the clock. `tick` is called at least every `TICK_MS` while anything is going on.
 //!
-//! Must stay true: no reaction depends on how exactly the tick comes; a client that does not read holds up a connection
-//! for at most `OUTPUT_STALL_MS`, and from the first moment new requests travel on another one.
+//! Must stay true: no reaction depends on how exactly the tick comes.
 
 use crate::error::ClientError;
 use crate::limits::{
-    CONNECT_MS_MAX, LINK_IDLE_MS_MAX, LINK_OUT_HIGH, LINK_QUEUE_HIGH, OUTPUT_HARD, OUTPUT_STALL_MS,
-    PROBE_MS, PROBE_TIMEOUT_MS, REQUEST_IDLE_MS_MAX,
+    CONNECT_MS_MAX, LINK_IDLE_MS_MAX, LINK_OUT_HIGH, LINK_QUEUE_HIGH, PROBE_MS, PROBE_TIMEOUT_MS,
+    REQUEST_IDLE_MS_MAX,
 };
 use crate::protocol::errand;
 use crate::session::backend::{Health, InFlight, LinkState, Waiter};
 use crate::session::client::Intake;
-use crate::session::engine::{Action, Engine, Level};
+use crate::session::engine::Engine;
 use crate::session::stats::{CloseReason, PerShard};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -24,6 +23,7 @@ impl Engine {
         self.retry_shards();
         self.look_at_links();
         self.look_at_stalls();
+        self.look_at_heavy();
         self.look_at_requests();
     }
 
@@ -117,65 +117,6 @@ impl Engine {
             link.await_reply(probe, now_ms);
             link.used_ms = used_ms;
             self.touch_link(id);
-        }
-    }
-
-    /// A client takes its replies more slowly than this link brings them: the link is not read for a while, and others
-    /// get a new one.
-    pub(crate) fn stall(&mut self, link_id: u32, slot: u32) {
-        let generation = self.clients.generation(slot);
-        let Some(client) = self.clients.get_mut(slot) else {
-            return;
-        };
-        let Some(link) = self.links.get_mut(link_id) else {
-            return;
-        };
-        if link.stalled {
-            return;
-        }
-        link.stalled = true;
-        if !client.stalls {
-            client.stalls = true;
-            client.written_ms = self.now_ms;
-        }
-        let fields = vec![
-            ("client", client.id.to_string()),
-            ("waiting", client.replies.bytes().to_string()),
-        ];
-        self.stalled.push((link_id, slot, generation));
-        self.event(Level::Debug, "link-stalled", fields);
-        self.retire(link_id);
-    }
-
-    /// A client has taken enough, or is gone: its links are read again.
-    pub(crate) fn release_stalls(&mut self, slot: u32) {
-        if let Some(client) = self.clients.get_mut(slot) {
-            client.stalls = false;
-        }
-        let generation = self.clients.generation(slot);
-        let stalled = std::mem::take(&mut self.stalled);
-        for (link_id, client, client_generation) in stalled {
-            if client != slot || client_generation != generation {
-                self.stalled.push((link_id, client, client_generation));
-            } else if let Some(link) = self.links.get_mut(link_id) {
-                link.stalled = false;
-                link.progress_ms = self.now_ms;
-                self.actions.push(Action::ReadLink(link_id));
-            }
-        }
-    }
-
-    fn look_at_stalls(&mut self) {
-        for (_, slot, generation) in self.stalled.clone() {
-            let now_ms = self.now_ms;
-            let Some(client) = self.clients.get_same(slot, generation) else {
-                continue;
-            };
-            if client.replies.bytes() <= OUTPUT_HARD / 2 {
-                self.release_stalls(slot);
-            } else if now_ms.saturating_sub(client.written_ms) > OUTPUT_STALL_MS as u64 {
-                self.drop_client(slot, CloseReason::OutputStalled);
-            }
         }
     }
 

@@ -1,0 +1,105 @@
+//! Whether an engine's books agree with each other.
+//!
+//! Owns: the check that the simulation makes after every step. What it finds could also be found by looking at replies,
+//! but later, and far from its cause.
+//!
+//! Rejected: debug assertions all over the engine. They would see one place at a time; a client that waits for something
+//! that nobody will bring is seen only by looking at both.
+
+use crate::limits::IN_FLIGHT_MAX;
+use crate::session::backend::LinkState;
+use crate::session::client::Intake;
+use crate::session::engine::Engine;
+
+/// What an engine has in hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Totals {
+    /// Clients.
+    pub clients: usize,
+    /// Links.
+    pub links: usize,
+    /// Entries in all links' queues.
+    pub in_flight: usize,
+    /// Links that are not read because of a client.
+    pub stalled: usize,
+    /// Links that serve one request alone.
+    pub exclusive_links: usize,
+    /// Bytes of requests that were not taken yet.
+    pub incoming_bytes: usize,
+}
+
+impl Engine {
+    /// The totals, or what does not fit together.
+    pub fn audit(&self) -> Result<Totals, String> {
+        for (slot, client) in self.clients.iter() {
+            self.audit_client(slot).map_err(|why| {
+                format!("client {slot} ({:?}, ended {}): {why}", client.intake, client.ended)
+            })?;
+        }
+        let incoming: usize = self.clients.iter().map(|(_, client)| client.incoming.len()).sum();
+        if incoming != self.incoming_bytes {
+            return Err(format!("{incoming} bytes came in, {} are counted", self.incoming_bytes));
+        }
+        let exclusive = self.links.iter().filter(|(_, link)| link.lane.is_none()).count();
+        if exclusive != self.exclusive_links {
+            return Err(format!("{exclusive} exclusive links, {} are counted", self.exclusive_links));
+        }
+        for &(link, slot, _) in &self.stalled {
+            if !self.links.get(link).is_some_and(|link| link.stalled) {
+                return Err(format!("link {link} is said to be stalled by client {slot} and is not"));
+            }
+        }
+        self.audit_links()?;
+        Ok(Totals {
+            clients: self.clients.len(),
+            links: self.links.len(),
+            in_flight: self.links.iter().map(|(_, link)| link.queue.len()).sum(),
+            stalled: self.stalled.len(),
+            exclusive_links: exclusive,
+            incoming_bytes: incoming,
+        })
+    }
+
+    /// A client that is not read has somebody who will let it go on.
+    fn audit_client(&self, slot: u32) -> Result<(), &'static str> {
+        let Some(client) = self.clients.get(slot) else {
+            return Ok(());
+        };
+        let generation = self.clients.generation(slot);
+        let waiting = client.replies.waiting();
+        let is_sound = match client.intake {
+            Intake::Open => !client.ended,
+            Intake::InFlight => waiting > IN_FLIGHT_MAX / 2,
+            Intake::Output => client.replies.bytes() > 0,
+            Intake::Barrier => waiting > 0,
+            Intake::Closing => waiting > 0 || !client.replies.out.is_empty(),
+            Intake::Link(id) => self
+                .links
+                .get(id)
+                .is_some_and(|link| link.blocked.contains(&(slot, generation))),
+        };
+        if !is_sound {
+            return Err("nobody will let it go on");
+        }
+        Ok(())
+    }
+
+    fn audit_links(&self) -> Result<(), String> {
+        for (id, link) in self.links.iter() {
+            let is_known = match link.lane {
+                Some(lane) => self.backends[link.shard].links[lane] == id,
+                None => true,
+            };
+            if !is_known && link.state != LinkState::Retired {
+                return Err(format!("link {id} is nobody's"));
+            }
+            if link.state == LinkState::Retired && link.queue.is_empty() {
+                return Err(format!("link {id} is retired, owes nothing and is there"));
+            }
+            if link.stalled && !self.stalled.iter().any(|&(stalled, ..)| stalled == id) {
+                return Err(format!("link {id} is not read and nobody will change that"));
+            }
+        }
+        Ok(())
+    }
+}
