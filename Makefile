@@ -16,6 +16,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 RUST_SOURCES := $(shell find crates -name target -prune -o \( -name '*.rs' -o -name Cargo.toml \) -print) Cargo.toml
+# Two builds at once in one tree (make up here, make test there) would take each other's files away.
+ONE_AT_A_TIME := $(if $(shell command -v flock),flock $(VENV))
 PYTHON_CODE := src tests $(wildcard tools benchmarks)
 
 # What a target passes on: make up ARGS='--shards 8', make test-python PYTEST_ARGS='-k scan', make fuzz FUZZ_SECONDS=60
@@ -60,7 +62,7 @@ $(VENV)/.core: $(RUST_SOURCES) Cargo.lock pyproject.toml $(VENV)/.installed
 	@command -v cargo >/dev/null || { echo "make: cargo is missing: install Rust >= 1.87, for instance with rustup" >&2; exit 1; }
 	@command -v cc >/dev/null || { echo "make: cc is missing: Rust links with it (Debian: apt-get install gcc libc6-dev)" >&2; exit 1; }
 	@echo "building the core (a minute or two from nothing)"
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) PIP_NO_INDEX=1 $(BIN)/maturin develop --release --locked >$(VENV)/build.log 2>&1 || \
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) PIP_NO_INDEX=1 $(ONE_AT_A_TIME) $(BIN)/maturin develop --release --locked >$(VENV)/build.log 2>&1 || \
 		{ cat $(VENV)/build.log >&2; exit 1; }
 	@touch $@
 
