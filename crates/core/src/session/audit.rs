@@ -6,7 +6,6 @@
 //! Rejected: debug assertions all over the engine. They would see one place at a time; a client that waits for something
 //! that nobody will bring is seen only by looking at both.
 
-use crate::limits::IN_FLIGHT_MAX;
 use crate::session::backend::LinkState;
 use crate::session::client::Intake;
 use crate::session::engine::Engine;
@@ -33,20 +32,39 @@ impl Engine {
     pub fn audit(&self) -> Result<Totals, String> {
         for (slot, client) in self.clients.iter() {
             self.audit_client(slot).map_err(|why| {
-                format!("client {slot} ({:?}, ended {}): {why}", client.intake, client.ended)
+                format!(
+                    "client {slot} ({:?}, ended {}): {why}",
+                    client.intake, client.ended
+                )
             })?;
         }
-        let incoming: usize = self.clients.iter().map(|(_, client)| client.incoming.len()).sum();
+        let incoming: usize = self
+            .clients
+            .iter()
+            .map(|(_, client)| client.incoming.len())
+            .sum();
         if incoming != self.incoming_bytes {
-            return Err(format!("{incoming} bytes came in, {} are counted", self.incoming_bytes));
+            return Err(format!(
+                "{incoming} bytes came in, {} are counted",
+                self.incoming_bytes
+            ));
         }
-        let exclusive = self.links.iter().filter(|(_, link)| link.lane.is_none()).count();
+        let exclusive = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.lane.is_none())
+            .count();
         if exclusive != self.exclusive_links {
-            return Err(format!("{exclusive} exclusive links, {} are counted", self.exclusive_links));
+            return Err(format!(
+                "{exclusive} exclusive links, {} are counted",
+                self.exclusive_links
+            ));
         }
         for &(link, slot, _) in &self.stalled {
             if !self.links.get(link).is_some_and(|link| link.stalled) {
-                return Err(format!("link {link} is said to be stalled by client {slot} and is not"));
+                return Err(format!(
+                    "link {link} is said to be stalled by client {slot} and is not"
+                ));
             }
         }
         self.audit_links()?;
@@ -69,7 +87,7 @@ impl Engine {
         let waiting = client.replies.waiting();
         let is_sound = match client.intake {
             Intake::Open => !client.ended,
-            Intake::InFlight => waiting > IN_FLIGHT_MAX / 2,
+            Intake::InFlight => waiting > 0,
             Intake::Output => client.replies.bytes() > 0,
             Intake::Barrier => waiting > 0,
             Intake::Closing => waiting > 0 || !client.replies.out.is_empty(),

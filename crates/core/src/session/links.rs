@@ -12,6 +12,7 @@ use crate::protocol::errand::greeting;
 use crate::session::backend::{
     lane_parts, Health, HealthEvent, InFlight, Link, LinkState, Waiter, NONE,
 };
+use crate::session::client::Intake;
 use crate::session::engine::{Action, Engine, Level};
 use crate::session::output::Output;
 use crate::session::stats::{CloseReason, PerShard};
@@ -227,9 +228,15 @@ impl Engine {
             }
         }
         self.fail_waiting(&link, reason);
-        for &(client, generation) in &link.blocked {
-            if self.clients.get_same(client, generation).is_some() {
-                self.open_intake(client);
+        self.let_go(id, &link.blocked);
+    }
+
+    /// Clients that waited for a link which is gone. Those that wait for something else by now go on waiting.
+    fn let_go(&mut self, id: u32, blocked: &[(u32, u32)]) {
+        for &(slot, generation) in blocked {
+            let client = self.clients.get_same(slot, generation);
+            if client.is_some_and(|client| client.intake == Intake::Link(id)) {
+                self.open_intake(slot);
             }
         }
     }
@@ -286,27 +293,28 @@ impl Engine {
         let Some(client) = self.clients.get_same(entry.client, entry.generation) else {
             return;
         };
+        let mut bytes = Vec::new();
+        error.write(&mut bytes);
         match entry.waiter {
             Waiter::Probe | Waiter::Prelude => {}
-            Waiter::Client => {
-                let mut bytes = Vec::new();
-                error.write(&mut bytes);
-                if client.replies.replace(entry.number, bytes) {
-                    self.touch_client(entry.client);
-                    self.settle_client(entry.client);
-                } else {
-                    self.drop_client(entry.client, CloseReason::ReplyCut);
-                }
-            }
-            Waiter::Part => {
-                let mut bytes = Vec::new();
-                error.write(&mut bytes);
+            Waiter::Part if client.replies.gather(entry.number).is_some() => {
                 let is_whole = client
                     .replies
                     .gather(entry.number)
                     .is_some_and(|gather| gather.fail(entry.part, &bytes));
                 if is_whole {
                     self.gathered(entry.client, entry.number);
+                }
+            }
+            // A part that is gathered no more is a script's reply that had begun to pass through.
+            Waiter::Client | Waiter::Part => {
+                if client.replies.replace(entry.number, bytes) {
+                    self.touch_client(entry.client);
+                    self.settle_client(entry.client);
+                } else {
+                    // Also if it was about to be closed for another reason.
+                    client.reason = Some(CloseReason::ReplyCut);
+                    self.drop_client(entry.client, CloseReason::ReplyCut);
                 }
             }
         }
@@ -353,6 +361,8 @@ impl Engine {
             Some(_) => {}
             None => self.exclusive_links -= 1,
         }
+        self.stalled.retain(|&(stalled, ..)| stalled != id);
+        self.let_go(id, &link.blocked);
     }
 
     /// Puts a link on the list of those with something to write.

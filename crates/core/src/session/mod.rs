@@ -1,5 +1,6 @@
 //! State machines: clients, connections to shards, replies in order. No socket, no clock; bytes and `now` come in.
 
+pub mod audit;
 pub mod backend;
 pub mod client;
 pub mod client_admin;
