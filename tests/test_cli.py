@@ -130,7 +130,7 @@ def test_check_says_what_a_file_means(capsys: pytest.CaptureFixture[str], good: 
         "affinity          ^bull:([^:]+):",
         "shard s0  127.0.0.1:7001  8192 slots  0-8191      logs in as default",
         "shard s1  127.0.0.1:7002  8192 slots  8192-16383  logs in as default",
-        "admin     off",
+        "admin       off",
     ):
         assert part in out
     assert "hidden" not in out

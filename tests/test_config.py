@@ -18,6 +18,7 @@ admin = "127.0.0.1:6381"
 log = "json"
 log_level = "debug"
 drain_timeout_ms = 100
+scheduling = "normal"
 
 [keyspace.main]
 listen = "0.0.0.0:6380"
@@ -72,6 +73,7 @@ def everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
 def test_every_setting_arrives(everything: Config) -> None:
     assert (everything.workers, everything.admin) == (2, Endpoint("127.0.0.1", 6381))
     assert (everything.log, everything.log_level, everything.drain_timeout_ms) == ("json", "debug", 100)
+    assert everything.scheduling == "normal"
     main = everything.topology.keyspace("main")
     assert main.listen == Endpoint("0.0.0.0", 6380)
     assert main.affinity == ("^bull:([^:]+):", "^rq:")

@@ -53,6 +53,7 @@ class Config:
     log: str = "logfmt"
     log_level: str = "info"
     drain_timeout_ms: int = 5_000
+    scheduling: str = "batch"
     warnings: tuple[str, ...] = ()
 
 
@@ -140,6 +141,7 @@ class _Reader:
             log=model.log,
             log_level=model.log_level,
             drain_timeout_ms=model.drain_timeout_ms,
+            scheduling=model.scheduling,
             warnings=tuple(self.warnings),
         )
 

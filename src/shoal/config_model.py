@@ -92,6 +92,7 @@ class FileTable(_Table):
     log: Literal["logfmt", "json"] = "logfmt"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     drain_timeout_ms: int = Field(DRAIN_TIMEOUT_MS_DEFAULT, ge=0, le=3_600_000)
+    scheduling: Literal["batch", "normal"] = "batch"
     keyspace: dict[str, KeyspaceTable] = {}
 
 

@@ -18,11 +18,15 @@ import os
 import select
 import signal
 import socket
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Self
 
 from shoal.errors import EXIT_FAILURE
+
+# The same signal this soon after the first is the same wish, told twice.
+REPEAT_S = 0.1
 
 
 class StopRequested(Exception):  # noqa: N818  (it is not an error)
@@ -35,6 +39,8 @@ class Signals:
     def __init__(self, last_words: Callable[[], None] = lambda: None) -> None:
         self.stop_requested = False
         self.name = ""
+        self._first = 0
+        self._stopped_at = 0.0
         self._last_words = last_words
         self._before: dict[int, object] = {}
         self._wakeup_before = -1
@@ -82,11 +88,15 @@ class Signals:
     def _on_stop(self, number: int, _: FrameType | None) -> None:
         if self.stop_requested and number == signal.SIGHUP:
             return  # a closed terminal sends two: one from the kernel, one from the shell
+        if number == self._first and time.monotonic() - self._stopped_at < REPEAT_S:
+            return  # sent to a whole process group it comes twice: once directly, once from `make`
         if self.stop_requested:
             self._last_words()
             os.write(2, b"shoal: stopped at once by a second signal\n")
             os._exit(EXIT_FAILURE)
         self.stop_requested = True
+        self._first = number
+        self._stopped_at = time.monotonic()
         self.name = signal.Signals(number).name
 
 

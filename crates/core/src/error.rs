@@ -224,7 +224,7 @@ pub const ERRORS: &[(&str, &str)] = &[
     ("ERR the shards' replies to this request are too large to be put together; ask for less at a time", "The parts of a split or merged reply exceed the bound together."),
     ("ERR invalid cursor", "SCAN with a cursor that shoal did not give."),
     ("ERR shards answered in unexpected ways to one request (<what>)", "The shards' replies to the parts of one request do not fit together; for example they run different versions."),
-    ("ERR This instance has cluster support disabled", "CLUSTER, READONLY, READWRITE and ASKING: shoal answers as one server without cluster mode."),
+    ("ERR This instance has cluster support disabled", "CLUSTER (but KEYSLOT), READONLY, READWRITE and ASKING: shoal answers as one server without cluster mode."),
     ("ERR the rest of the request did not come; closing", "No byte of an incomplete request came for `REQUEST_IDLE_MS_MAX`. The connection is closed after it."),
     ("ERR shoal is stopping; the request was not sent", "The process is about to stop."),
 ];

@@ -58,6 +58,7 @@ def meaning(config: Config) -> dict[str, object]:
         "log": config.log,
         "log_level": config.log_level,
         "drain_timeout_ms": config.drain_timeout_ms,
+        "scheduling": config.scheduling,
         "warnings": list(config.warnings),
         "keyspaces": [_keyspace_meaning(keyspace) for keyspace in config.topology.keyspaces],
     }
@@ -99,6 +100,7 @@ def explanation(config: Config) -> str:
         ("log", f"{config.log}, from level {config.log_level}"),
         ("stopping", f"waits up to {config.drain_timeout_ms} ms for requests in flight"),
     ]
+    rows.append(("scheduling", f"workers run as {config.scheduling} threads"))
     blocks.append("process\n" + columns(rows, indent="  "))
     if config.warnings:
         blocks.append("\n".join(f"warning: {warning}" for warning in config.warnings))

@@ -171,6 +171,7 @@ def _run(config: Config, as_json: bool, listen_hint: str) -> int:
         admin=config.admin,
         workers=config.workers,
         drain_timeout_ms=config.drain_timeout_ms,
+        scheduling=config.scheduling,
         listen_hint=listen_hint,
         warnings=config.warnings,
     )

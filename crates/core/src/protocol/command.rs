@@ -171,6 +171,7 @@ pub enum Local {
     ClientReply,
     ClientGetredir,
     ClientHelp,
+    ClusterKeyslot,
     ClusterDisabled, // CLUSTER *, READONLY, READWRITE, ASKING: "This instance has cluster support disabled"
     ShoalExplain,
     ShoalTopology,

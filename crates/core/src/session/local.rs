@@ -35,6 +35,10 @@ impl Engine {
             Local::Hello => self.hello(asker, request),
             Local::Auth => self.auth(asker, request),
             Local::ClientReply => self.client_reply(asker, request),
+            Local::ClusterKeyslot => {
+                let slot = self.topology.keyspaces[asker.keyspace].slot(request.arg(2));
+                self.answer(asker, |out| encode::integer(out, i64::from(slot)));
+            }
             Local::ClusterDisabled => {
                 self.answer_error(
                     asker,
@@ -293,11 +297,7 @@ impl Engine {
         };
         let topology = std::sync::Arc::clone(&self.topology);
         let text = explanation(&topology.keyspaces[asker.keyspace], &inner);
-        let proto = self
-            .clients
-            .get(asker.slot)
-            .map_or(Proto::Resp2, |client| client.proto);
-        self.answer(asker, |out| encode::verbatim(out, proto, text.as_bytes()));
+        self.lines(asker, &text.lines().collect::<Vec<_>>());
     }
 
     fn topology_text(&mut self, asker: &Asker) {
@@ -330,11 +330,7 @@ impl Engine {
             }
             text.push_str("\r\n");
         }
-        let proto = self
-            .clients
-            .get(asker.slot)
-            .map_or(Proto::Resp2, |client| client.proto);
-        self.answer(asker, |out| encode::verbatim(out, proto, text.as_bytes()));
+        self.lines(asker, &text.lines().collect::<Vec<_>>());
     }
 
     /// An array of status lines, as the HELP subcommands give.
