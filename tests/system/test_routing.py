@@ -190,9 +190,9 @@ slots = ["10-15999", "16001-16383"]
         topology = wire.ask("SHOAL", "TOPOLOGY")
     assert keys_of(fleet, 0) == {keys[slot] for slot in (0, 9, 16000)}
     assert keys_of(fleet, 1) == {keys[slot] for slot in (10, 15999, 16001, 16383)}
-    assert isinstance(topology, bytes)
-    assert f"shard small {fleet.addresses[0]} slots 0-9,16000 up" in topology.decode()
-    assert f"shard large {fleet.addresses[1]} slots 10-15999,16001-16383 up" in topology.decode()
+    assert isinstance(topology, list)
+    assert f"shard small {fleet.addresses[0]} slots 0-9,16000 up" in topology
+    assert f"shard large {fleet.addresses[1]} slots 10-15999,16001-16383 up" in topology
 
 
 MULTI_KEY = [
@@ -240,9 +240,9 @@ def test_explain_names_slot_shard_and_atomicity(proxy: Proxy, fleet: Fleet) -> N
     with proxy.socket() as wire:
 
         def explain(*words: str) -> str:
-            text = wire.ask("SHOAL", "EXPLAIN", *words)
-            assert isinstance(text, bytes)
-            return text.decode()
+            lines = wire.ask("SHOAL", "EXPLAIN", *words)
+            assert isinstance(lines, list)
+            return "\n".join(str(line) for line in lines)
 
         assert f"slot {slot_of(one.encode())} shard s0 at {fleet.addresses[0]}" in explain("GET", one)
         assert "atomicity: single" in explain("GET", one)
