@@ -137,6 +137,7 @@ def test_a_client_that_stops_reading_in_full_flight(proxy: Proxy, fleet: Fleet) 
         assert stuck.exactly(7 * 20_000) == b"$1\r\ns\r\n" * 20_000
         stuck.send(encode("GET", key) * 1024)
         wait_until(lambda: closed_for(proxy, "output-stalled") == closed + 1, 20, "it is closed, with its reason")
+        wait_until(partial(have_read, others, others.requests + 100), 10, "others go on")
     # What was sent to the shard behind its requests waits until it is given up (OUTPUT_STALL_MS), and until the rest of
     # its 256 MiB has come.
     others.were_not_hurt(longest_s=4)
