@@ -71,6 +71,11 @@ impl Engine {
                 if link.stalled {
                     return None;
                 }
+                if link.lane.is_none() {
+                    // Made for a request that waits, for ever if it must: but not for a client that has left.
+                    return (self.has_left(head) && idle > PROBE_TIMEOUT_MS as u64)
+                        .then(|| "its client has left".to_string());
+                }
                 let timeout =
                     self.topology.keyspaces[self.backends[link.shard].keyspace].timeout_ms;
                 let limit = if head.waiter == Waiter::Probe {
@@ -78,11 +83,18 @@ impl Engine {
                 } else {
                     timeout
                 };
-                // A connection that serves one request alone is made for requests that wait.
-                (limit > 0 && idle > limit && link.lane.is_some())
-                    .then(|| format!("no answer within {limit} ms"))
+                (limit > 0 && idle > limit).then(|| format!("no answer within {limit} ms"))
             }
         }
+    }
+
+    /// Whether the client of a request in flight is gone, or will ask nothing more.
+    fn has_left(&self, entry: &InFlight) -> bool {
+        self.clients.generation(entry.client) != entry.generation
+            || self
+                .clients
+                .get(entry.client)
+                .is_none_or(|client| client.ended)
     }
 
     /// An idle link is asked whether its shard lives; one that nobody uses is closed.
