@@ -38,21 +38,24 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Runs many worlds; the first that fails says how to see it again.
-fn simulate(runs: u64, conditions: fn(&mut Chance) -> Conditions) {
+/// Runs many worlds; the first that fails says how to see it again. How often a link was stalled.
+fn simulate(runs: u64, conditions: fn(&mut Chance) -> Conditions) -> usize {
     let seeds = match number("SHOAL_SIMULATION_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("SHOAL_SIMULATION_RUNS").unwrap_or(runs),
     };
-    let mut judged = 0;
+    let (mut judged, mut stalls) = (0, 0);
     for seed in seeds.clone() {
         let world = catch_unwind(AssertUnwindSafe(|| {
             let mut world = World::new(conditions(&mut Chance::new(seed)), seed);
             world.run();
-            world.judged
+            (world.judged, world.stalls)
         }));
         match world {
-            Ok(replies) => judged += replies,
+            Ok((replies, stalled)) => {
+                judged += replies;
+                stalls += stalled;
+            }
             Err(panic) => {
                 eprintln!("this was SHOAL_SIMULATION_SEED={seed}");
                 resume_unwind(panic);
@@ -63,7 +66,8 @@ fn simulate(runs: u64, conditions: fn(&mut Chance) -> Conditions) {
         judged as u64 > (seeds.end - seeds.start) * 10,
         "hardly anything was asked"
     );
-    eprintln!("{judged} replies");
+    eprintln!("{judged} replies, {stalls} stalls");
+    stalls
 }
 
 fn common(chance: &mut Chance) -> Conditions {
@@ -75,6 +79,7 @@ fn common(chance: &mut Chance) -> Conditions {
         steps: chance.between(300, 3000),
         habits: Habits {
             shards: shards as u16,
+            asked_max: 3000,
             password: chance.one_in(5).then(|| "secret".to_string()),
             ..Habits::default()
         },
@@ -124,4 +129,22 @@ fn large_worlds() {
         conditions.faults = chance.one_in(2);
         conditions
     });
+}
+
+/// Replies so large that clients which do not read them hold up connections, are closed, or read on just in time.
+#[test]
+fn heavy_worlds() {
+    let stalls = simulate(12, |chance| {
+        let mut conditions = common(chance);
+        conditions.shards = chance.between(1, 3);
+        conditions.habits.shards = conditions.shards as u16;
+        conditions.clients = chance.between(2, 4);
+        conditions.steps = 2000;
+        conditions.habits.asked_max = 50;
+        conditions.habits.large_reply_bytes = 12_000_000;
+        conditions.slow_clients = true;
+        conditions.faults = chance.one_in(2);
+        conditions
+    });
+    assert!(stalls > 0 || number("SHOAL_SIMULATION_SEED").is_some());
 }

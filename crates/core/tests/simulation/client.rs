@@ -39,6 +39,10 @@ pub struct Habits {
     pub password: Option<String>,
     /// Bytes of a large value; 0: none are written.
     pub large_bytes: usize,
+    /// Bytes of a large reply to a request that changes nothing; 0: there are none.
+    pub large_reply_bytes: usize,
+    /// Requests without a reply at which it stops asking.
+    pub asked_max: usize,
     /// Some pipelines are longer than what may be in flight.
     pub bursts: bool,
     /// CLIENT REPLY, protocol errors, QUIT in the middle.
@@ -179,11 +183,11 @@ impl SimulatedClient {
             return self.authenticate(habits, chance, now_us);
         }
         if self.scan.is_some() {
-            return self.ask_pure(chance, placement, now_us);
+            return self.ask_pure(habits, chance, placement, now_us);
         }
         match chance.below(if habits.oddities { 27 } else { 22 }) {
             0..=12 => self.ask_data(habits, chance, placement, now_us),
-            13..=15 => self.ask_pure(chance, placement, now_us),
+            13..=15 => self.ask_pure(habits, chance, placement, now_us),
             16 => self.ask_session(chance, now_us),
             17..=18 => self.ask_script(chance, placement, now_us),
             19 => self.ask_everywhere(habits, chance, now_us),
@@ -289,12 +293,25 @@ impl SimulatedClient {
         self.push(&resp::request(&args), kind, shards, now_us);
     }
 
-    fn ask_pure(&mut self, chance: &mut Chance, placement: Placement<'_>, now_us: u64) {
+    fn ask_pure(
+        &mut self,
+        habits: &Habits,
+        chance: &mut Chance,
+        placement: Placement<'_>,
+        now_us: u64,
+    ) {
         let name = *chance.pick(&[
             "LRANGE", "HGETALL", "SMEMBERS", "XRANGE", "LINDEX", "ZSCORE", "TYPE", "GETRANGE",
         ]);
         let token = self.token();
-        let count = chance.below(5).to_string().into_bytes();
+        let is_large = habits.large_reply_bytes > 0 && !chance.one_in(4);
+        let name = if is_large { "GETRANGE" } else { name };
+        let count = chance.below(if is_large {
+            habits.large_reply_bytes
+        } else {
+            5
+        });
+        let count = count.to_string().into_bytes();
         let mut args: Vec<Vec<u8>> = vec![name.into(), token.clone()];
         match name {
             "LRANGE" | "XRANGE" | "GETRANGE" => args.extend([b"0".to_vec(), count]),

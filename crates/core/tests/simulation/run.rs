@@ -54,7 +54,10 @@ impl World {
         let open: Vec<usize> = (0..self.clients.len())
             .filter(|&at| {
                 let client = &self.clients[at];
-                !client.is_done && !client.is_gone && !client.has_ended && client.asked.len() < 3000
+                !client.is_done
+                    && !client.is_gone
+                    && !client.has_ended
+                    && client.asked.len() < self.conditions.habits.asked_max
             })
             .collect();
         if open.is_empty() {
@@ -88,7 +91,11 @@ impl World {
         let busy: Vec<(usize, u32)> = self
             .wires
             .iter()
-            .filter(|(_, wire)| !wire.is_broken && !wire.connection.inbox.is_empty())
+            .filter(|(_, wire)| {
+                // What the engine does not read stays with the shard.
+                let has_room = wire.to_engine.len() < 4_000_000;
+                has_room && !wire.is_broken && !wire.connection.inbox.is_empty()
+            })
             .map(|(place, _)| *place)
             .collect();
         if busy.is_empty() {
@@ -102,6 +109,7 @@ impl World {
         for _ in 0..self.chance.between(1, 30) {
             match shard.turn(&mut wire.connection, &mut self.chance) {
                 Some(reply) => {
+                    let is_large = reply.len() > 1_000_000;
                     trace(|| {
                         format!(
                             "{} link {engine}/{link} shard {}: {}",
@@ -110,7 +118,10 @@ impl World {
                             shown(&reply)
                         )
                     });
-                    wire.to_engine.extend(reply)
+                    wire.to_engine.extend(reply);
+                    if is_large {
+                        break;
+                    }
                 }
                 None => break,
             }
@@ -245,10 +256,6 @@ impl World {
             client.has_ended = true;
         }
         let peer = Peer::Client(client.engine, client.slot.expect("it is connected"));
-        self.announce(peer);
-        if self.clients[at].is_gone && self.dirty.contains(&peer) {
-            return;
-        }
         self.announce(peer);
     }
 

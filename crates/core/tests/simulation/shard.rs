@@ -73,6 +73,12 @@ pub fn pure_reply(args: &[Vec<u8>], is_resp3: bool) -> Vec<u8> {
         }
         b"LINDEX" => [b"-ERR of ", token.as_slice(), b"\r\n"].concat(),
         b"ZSCORE" if is_resp3 => b",1.5\r\n".to_vec(),
+        b"GETRANGE" => {
+            let size: usize = String::from_utf8_lossy(&args[3]).parse().expect("a size");
+            let mut value = token.clone();
+            value.resize(token.len() + size, b'v');
+            resp::bulk(&value)
+        }
         b"TYPE" => [b"+", token.as_slice(), b"\r\n"].concat(),
         _ => resp::bulk(token),
     }

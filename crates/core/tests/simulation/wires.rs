@@ -3,6 +3,9 @@
 use crate::client::{Asked, Facts};
 use crate::world::{Peer, World};
 
+/// More than the worker reads at once, so that large replies do not take all of the simulation's time.
+const READ_BYTES_MAX: usize = 512 * 1024;
+
 impl World {
     /// Reads one peer that was announced.
     pub fn read_some(&mut self) -> bool {
@@ -27,7 +30,7 @@ impl World {
     fn read_client(&mut self, engine: usize, slot: u32) {
         let place = self.place(engine, slot);
         let client = &mut self.clients[place];
-        let length = self.chance.piece(client.to_send.len().min(65_536));
+        let length = self.chance.piece(client.to_send.len().min(READ_BYTES_MAX));
         let bytes: Vec<u8> = client.to_send.drain(..length).collect();
         if !bytes.is_empty() {
             self.engines[engine].client_received(slot, &bytes);
@@ -45,7 +48,7 @@ impl World {
         let Some(wire) = self.wires.get_mut(&(engine, link)) else {
             return;
         };
-        let length = self.chance.piece(wire.to_engine.len().min(65_536));
+        let length = self.chance.piece(wire.to_engine.len().min(READ_BYTES_MAX));
         let bytes: Vec<u8> = wire.to_engine.drain(..length).collect();
         if !bytes.is_empty() {
             self.engines[engine].link_received(link, &bytes);
