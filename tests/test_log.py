@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -161,6 +162,7 @@ def test_every_event_that_is_written_is_declared_and_every_declared_one_is_writt
     written = set()
     for file in Path(log.__file__).parent.rglob("*.py"):
         found = re.findall(r"\.write\(\s*(.+?),\s*\"([a-z-]+)\"", file.read_text())
+        written |= set(re.findall(r'_render\([^"]+"[a-z]+", "([a-z-]+)"', file.read_text()))
         written |= {name for level, name in found if "level" in level or '"' in level}
     assert written == set(EVENTS)
 
@@ -168,3 +170,26 @@ def test_every_event_that_is_written_is_declared_and_every_declared_one_is_writt
 def test_time_is_written_so_that_it_sorts() -> None:
     assert timestamp(0) == "1970-01-01T00:00:00.000Z"
     assert timestamp(1_700_000_000_009) == "2023-11-14T22:13:20.009Z"
+
+
+def test_a_pipe_that_nobody_reads_stops_nothing() -> None:
+    """A collector that has stopped: lines are dropped, and counted when it reads again."""
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream, os.fdopen(reader, "rb", buffering=0) as collector:
+        written = Log("logfmt", "info", stream)
+        begun = time.monotonic()
+        for number in range(3_000):
+            written.write("info", "ready", number=number, text="x" * 100)
+        assert time.monotonic() - begun < 10, "it waited for the reader"
+        os.set_blocking(reader, False)
+        seen = b""
+        while piece := collector.read(1 << 16):
+            seen += piece
+        assert b"number=0 " in seen
+        assert b"number=2999 " not in seen
+        written.write("info", "stopped")
+        lines = (collector.read(1 << 16) or b"").decode().splitlines()
+        assert "event=log-lines-dropped" in lines[0]
+        dropped = 3_000 - seen.count(b"event=ready")
+        assert f"count={dropped}" in lines[0]
+        assert "event=stopped" in lines[1]

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import select
 import sys
 import threading
 import time
@@ -32,9 +34,10 @@ EVENTS: dict[str, str] = {
     "starting": "the process begins to start",
     "ready": "every listener accepts clients",
     "config-warning": "the configuration works and is probably not meant",
-    "file-limit": "the limit of open files was raised, or is too low for max_clients",
+    "file-limit": "the limit of open files could not be raised, or max_clients was lowered to fit it",
     "stopping": "a signal asked for the end; no client is accepted any more",
     "stopped": "everything is closed; `drained=no` when requests in flight were cut off",
+    "log-lines-dropped": "nobody read the log for a while; `count` lines are missing before this one",
     "events-dropped": "the core had more events than were fetched in time",
     "admin-failed": "the admin port's thread ended; clients are still served",
     "admin-message": "something the admin port's web server said",
@@ -44,6 +47,11 @@ EVENTS: dict[str, str] = {
     "shard-restart-failed": "an embedded server could not be started again; it is tried again after `wait_ms`",
     "shard-killed": "an embedded server did not stop in time and was killed",
 }
+
+# How long one line waits for a pipe that is full, before it is dropped.
+WAIT_MS = 200
+# So much of one value is shown.
+VALUE_MAX = 1_000
 
 _SECRET = re.compile(r"passw|secret|token", re.IGNORECASE)
 _PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
@@ -72,6 +80,8 @@ class Log:
         self._lowest = LEVELS.index(level)
         self._stream = stream if stream is not None else sys.stderr
         self._lock = threading.Lock()
+        self._pipe = _descriptor(self._stream)
+        self._dropped = 0
 
     def write(self, level: str, name: str, **fields: object) -> None:
         """One event of the control plane. A field that is None is left out."""
@@ -88,10 +98,44 @@ class Log:
         line = self._render(unix_ms, level, name, fields) + "\n"
         try:
             with self._lock:
-                self._stream.write(line)
-                self._stream.flush()
+                self._put(line)
         except (OSError, ValueError):
             pass  # nobody reads, or the stream is closed: the proxy goes on without its log
+
+    def _put(self, line: str) -> None:
+        if self._pipe is None:
+            self._stream.write(line)
+            self._stream.flush()
+            return
+        if self._dropped:
+            lost = self._render(
+                time.time_ns() // 1_000_000, "warning", "log-lines-dropped", [("count", str(self._dropped))]
+            )
+            line = f"{lost}\n{line}"
+        # A collector that has stopped reading must not stop us: it is waited for once, then lines are dropped until it
+        # reads again. A pipe that polls as writable takes PIPE_BUF bytes at once.
+        data = line.encode("ascii", "backslashreplace")
+        for start in range(0, len(data), select.PIPE_BUF):
+            if not _takes(self._pipe, 0 if self._dropped else WAIT_MS):
+                self._dropped += 1
+                return
+            os.write(self._pipe, data[start : start + select.PIPE_BUF])
+        self._dropped = 0
+
+
+def _descriptor(stream: TextIO) -> int | None:
+    """The stream's file descriptor; None when it has none, or is closed."""
+    try:
+        stream.flush()
+        return stream.fileno()
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _takes(descriptor: int, wait_ms: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(wait_ms))
 
 
 def render_logfmt(unix_ms: int, level: str, name: str, fields: Iterable[tuple[str, str]]) -> str:
@@ -123,7 +167,8 @@ def _safe(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
             count += 1
             unique = f"{key}_{count}"
         seen.add(unique)
-        safe.append((unique, "***" if _SECRET.search(key) else value))
+        shown = value if len(value) <= VALUE_MAX else value[:VALUE_MAX] + "..."
+        safe.append((unique, "***" if _SECRET.search(key) else shown))
     return safe
 
 

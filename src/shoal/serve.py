@@ -10,12 +10,13 @@ thread only waits for signals: it must stay free for their handlers and be the o
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from shoal import metrics
@@ -36,6 +37,8 @@ EVENT_WAIT_MS = 200
 WORKER_DIED = "worker-died"
 # Besides clients: the interpreter, the admin port, the embedded servers' pipes, a margin.
 FILES_RESERVED = 200
+# One for each protocol, and one more for another database or a request of its own.
+LINKS_PER_SHARD = 3
 
 
 class Fleet(Protocol):
@@ -142,8 +145,9 @@ def _run(
     if admin is not None:
         closing.callback(admin.stop)
     plan = topology(signals)
-    raise_file_limit(plan, settings.workers, log)
+    plan = fit_file_limit(plan, settings.workers, log)
     signals.raise_if_stopping()
+    give_memory_back()
     proxy = _start(plan, settings)
     view = LiveView(proxy, plan.epoch, fleet)
     pump = EventPump(proxy, log, lambda: signals.stop_because(WORKER_DIED))
@@ -158,6 +162,22 @@ def _run(
     announce(Running(plan, addresses, admin.endpoint if admin is not None else None))
     while not signals.stop_requested:
         signals.wait(fleet.supervise() if fleet is not None else None)
+
+
+# mallopt's names for these are not in Python; the numbers are glibc's.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
+
+def give_memory_back() -> None:
+    """Has large buffers returned to the system when they are freed.
+
+    Left alone, glibc raises its own threshold to the size of the largest buffer freed so far (up to 32 MiB) and then
+    keeps buffers of that size for ever: one burst of large values would be paid for until the end.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # another C library has its own ways
+        mallopt(M_MMAP_THRESHOLD, 1 << 20)
+        mallopt(M_TRIM_THRESHOLD, 1 << 20)
 
 
 def _start(plan: Topology, settings: Settings) -> Proxy:
@@ -245,8 +265,11 @@ class EventPump:
             self._dropped = dropped
 
 
-def raise_file_limit(plan: Topology, workers: int, log: Log) -> None:
-    """Raises the soft limit of open files to the hard one, and says when that is less than max_clients needs."""
+def fit_file_limit(plan: Topology, workers: int, log: Log) -> Topology:
+    """Raises the soft limit of open files to the hard one; lowers max_clients when that is still too low for it.
+
+    Clients must not be able to take the last descriptors: connections to shards and the admin port would get none.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
@@ -254,8 +277,14 @@ def raise_file_limit(plan: Topology, workers: int, log: Log) -> None:
             soft = hard
         except (ValueError, OSError) as error:
             log.write("warning", "file-limit", limit=soft, reason=f"cannot be raised to {hard}: {error}")
-    wanted = FILES_RESERVED + sum(
-        keyspace.max_clients + workers * len(keyspace.shards) * 2 for keyspace in plan.keyspaces
-    )
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        log.write("warning", "file-limit", limit=soft, wanted=wanted, reason="too low for max_clients")
+    if soft == resource.RLIM_INFINITY:
+        return plan
+    links = sum(workers * len(keyspace.shards) * LINKS_PER_SHARD for keyspace in plan.keyspaces)
+    reserved = min(FILES_RESERVED, soft // 4) + links
+    wanted = sum(keyspace.max_clients for keyspace in plan.keyspaces)
+    if reserved + wanted <= soft:
+        return plan
+    each = max(1, (soft - reserved) // len(plan.keyspaces))
+    log.write("warning", "file-limit", limit=soft, wanted=reserved + wanted, reason=f"max_clients lowered to {each}")
+    lowered = (replace(keyspace, max_clients=min(keyspace.max_clients, each)) for keyspace in plan.keyspaces)
+    return replace(plan, keyspaces=tuple(lowered))

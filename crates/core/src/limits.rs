@@ -57,7 +57,9 @@ limits! {
     REPLY_LINE_MAX = 64 * 1024, "bytes", "One line of a shard's reply (status, error, length); longer ones are not RESP.";
     EARLY_SMALL_MAX = 1024, "bytes", "A reply up to this size that came before its turn is kept in a buffer with others.";
     EARLY_SMALL_TOTAL_MAX = 64 * 1024, "bytes", "That buffer, for one client; it is emptied before it is filled again.";
-    GATHER_BYTES_MAX = 1024 * 1024 * 1024, "bytes", "Replies of several shards held for one request, until they are merged.";
+    GATHER_BYTES_MAX = 512 * 1024 * 1024, "bytes", "Replies of several shards held for one request, until they are merged.";
+    GATHER_TOTAL_MAX = 1024 * 1024 * 1024, "bytes", "The same for all requests of one worker; the one that goes past it gets an error.";
+    NAMED_COPY_MAX = 16 * 1024, "bytes", "A script call up to this size is kept until its reply, so that NOSCRIPT can be mended.";
     // Connections to shards.
     SHARDS_MAX = 4096, "shards", "Shards of one keyspace; a SCAN cursor keeps 12 bits for them.";
     KEYSPACES_MAX = 256, "keyspaces", "Listeners of one process.";
@@ -68,6 +70,8 @@ limits! {
     CONNECT_MS_MAX = 2_000, "milliseconds", "A shard that does not accept a connection for so long is down.";
     RECONNECT_MS_MIN = 50, "milliseconds", "The first wait before a shard is tried again; doubled each time.";
     RECONNECT_MS_MAX = 2_000, "milliseconds", "The longest wait before a shard is tried again; each wait is shortened by up to half, at random.";
+    GREETING_BYTES_MAX = 64 * 1024, "bytes", "A shard's answer to what a new connection is told first.";
+    GREETING_MS_MAX = 5_000, "milliseconds", "A shard that has not answered that for so long is down, whatever it sends.";
     PROBE_MS = 1_000, "milliseconds", "An idle connection to a shard is sent a PING so often.";
     PROBE_TIMEOUT_MS = 5_000, "milliseconds", "A shard that does not answer a PING for so long is down.";
     LINK_IDLE_MS_MAX = 60_000, "milliseconds", "A connection for another database or protocol that nobody used for so long is closed.";
@@ -86,6 +90,7 @@ limits! {
     BACKLOG = 1_024, "connections", "Connections that wait to be accepted; the kernel lowers it to its own bound.";
     ACCEPTS_PER_TURN = 64, "connections", "Accepted at one go, so that a storm of connections does not stop requests.";
     ACCEPT_RETRY_MS = 100, "milliseconds", "Accepting rests so long when the process is out of file descriptors.";
+    ACCEPT_REPORT_MS = 10_000, "milliseconds", "That is logged so often.";
     EVENTS_KEPT_MAX = 4_096, "events", "Events (log lines) not yet fetched; further ones are counted and dropped.";
     TICK_MS = 100, "milliseconds", "Time-outs are looked at so often.";
 }

@@ -67,6 +67,7 @@ for _verb in (up, serve, check, key):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line and answers its exit code; the entry point of the program."""
+    _open_standard_streams()
     try:
         result = root.main(arguments, prog_name="shoal", standalone_mode=False)
         sys.stdout.flush()
@@ -83,6 +84,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
     return result if isinstance(result, int) else EXIT_OK
+
+
+def _open_standard_streams() -> None:
+    """Puts /dev/null in the place of closed standard streams.
+
+    Otherwise the first sockets would get their numbers, and whatever is written to standard error would go to a client.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+    # Python leaves these None when the stream was closed at its start.
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  (open until the end)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def _usage_line(error: click.ClickException) -> str:

@@ -7,7 +7,7 @@
 //! input is given to it, so that both always mean the same connection by the same number.
 //! Rejected: writing as soon as there is something to write: one call per request instead of one per turn.
 
-use crate::limits::{ACCEPTS_PER_TURN, ACCEPT_RETRY_MS, LINK_READS_PER_TURN, READ_BYTES, TICK_MS};
+use crate::limits::{ACCEPTS_PER_TURN, ACCEPT_REPORT_MS, ACCEPT_RETRY_MS, LINK_READS_PER_TURN, READ_BYTES, TICK_MS};
 use crate::net::poll::{Got, Peer, Ready, Sockets};
 use crate::net::resolve::Resolver;
 use crate::session::client_admin::Mail;
@@ -109,6 +109,7 @@ pub struct Worker {
     /// Listeners with connections that were not accepted yet.
     crowded: Vec<u16>,
     accept_after: Instant,
+    report_accept_after: Instant,
     next_tick: Instant,
     stop_by: Option<Instant>,
 }
@@ -160,6 +161,7 @@ impl Worker {
             next_worker: 0,
             crowded: Vec::new(),
             accept_after: now,
+            report_accept_after: now,
             next_tick: now,
             stop_by: None,
         }
@@ -380,7 +382,7 @@ impl Worker {
                     Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(error) => {
                         self.accept_after = now + Duration::from_millis(ACCEPT_RETRY_MS as u64);
-                        self.report_accept(&error);
+                        self.report_accept(&error, now);
                         break;
                     }
                 }
@@ -391,7 +393,12 @@ impl Worker {
         }
     }
 
-    fn report_accept(&self, error: &io::Error) {
+    /// Once a while is enough: it is tried again ten times a second.
+    fn report_accept(&mut self, error: &io::Error, now: Instant) {
+        if now < self.report_accept_after {
+            return;
+        }
+        self.report_accept_after = now + Duration::from_millis(ACCEPT_REPORT_MS as u64);
         let fields = vec![
             ("reason", error.to_string()),
             ("retry_ms", ACCEPT_RETRY_MS.to_string()),

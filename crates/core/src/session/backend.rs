@@ -178,6 +178,8 @@ pub struct Link {
     pub greeting: Vec<u8>,
     /// When a byte last came or, with nothing in flight before, when the oldest request was sent (ms).
     pub progress_ms: u64,
+    /// When it was connected (ms).
+    pub greeted_ms: u64,
     /// When it was last used by a client (ms).
     pub used_ms: u64,
     /// It is not read, because a client does not take its replies.
@@ -208,6 +210,7 @@ impl Link {
             in_push: false,
             greeting: Vec::new(),
             progress_ms: now_ms,
+            greeted_ms: now_ms,
             used_ms: now_ms,
             stalled: false,
             stalled_since_ms: now_ms,
@@ -224,6 +227,12 @@ impl Link {
             LinkState::Up | LinkState::Retired => &mut self.out,
             LinkState::Connecting | LinkState::Greeting(_) => &mut self.held,
         }
+    }
+
+    /// Bytes that wait to be written.
+    #[inline]
+    pub fn waiting(&self) -> usize {
+        self.out.len() + self.held.len()
     }
 
     /// Someone waits for the reply to the bytes just given to `outgoing`.

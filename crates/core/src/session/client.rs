@@ -84,6 +84,8 @@ pub struct Client {
     pub is_heavy: bool,
     /// Requests it may have in flight.
     pub window: u16,
+    /// Bytes it has taken since its window last grew.
+    pub taken: u64,
     /// Bytes of requests that are not whole, or not taken yet.
     pub incoming: Vec<u8>,
     /// Where the scan of `incoming` stopped.

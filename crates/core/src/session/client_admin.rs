@@ -159,9 +159,10 @@ impl Engine {
     fn set_info(&mut self, asker: &Asker, request: &Request<'_>) {
         let (attribute, value) = (request.arg(2), request.arg(3));
         if value.len() > CLIENT_NAME_MAX || !is_name(value) {
-            let words =
-                "ERR lib-name and lib-ver cannot contain spaces, newlines or special characters.";
-            return self.answer_error(asker, &ClientError::Words(words));
+            let shown = crate::error::printable(attribute);
+            let text =
+                format!("ERR {shown} cannot contain spaces, newlines or special characters.");
+            return self.answer_error(asker, &ClientError::Text(text));
         }
         let Some(client) = self.clients.get_mut(asker.slot) else {
             return;

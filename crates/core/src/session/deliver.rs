@@ -9,7 +9,7 @@
 //! that is not RESP, ends the connection, because nothing after it can be trusted.
 
 use crate::error::ClientError;
-use crate::limits::{OUTPUT_HARD, OUTPUT_HIGH};
+use crate::limits::{GATHER_TOTAL_MAX, GREETING_BYTES_MAX, OUTPUT_HARD, OUTPUT_HIGH, WINDOW_MIN};
 use crate::protocol::command::Merge;
 use crate::protocol::encode::{self, Proto};
 use crate::routing::merge::{merge, unexpected};
@@ -19,7 +19,7 @@ use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
 use crate::session::info::{merge_config, merge_info};
-use crate::session::stats::{PerKeyspace, PerShard};
+use crate::session::stats::PerShard;
 
 impl Engine {
     /// Bytes came from a shard.
@@ -87,6 +87,10 @@ impl Engine {
             }
             if let LinkState::Greeting(left) = link.state {
                 link.greeting.extend_from_slice(bytes);
+                if link.greeting.len() > GREETING_BYTES_MAX {
+                    self.link_lost(id, "its answer to the greeting is too long");
+                    return data.len();
+                }
                 if progress.done {
                     self.greeted(id, left);
                 }
@@ -177,7 +181,18 @@ impl Engine {
         let Some(gather) = client.replies.gather(entry.number) else {
             return;
         };
-        if gather.chunk(entry.part, bytes, done) {
+        let before = gather.bytes();
+        let is_whole = gather.chunk(entry.part, bytes, done);
+        self.gather_bytes = self.gather_bytes + gather.bytes() - before;
+        if self.gather_bytes > GATHER_TOTAL_MAX {
+            self.gather_bytes -= gather.bytes();
+            gather.overflow();
+        }
+        if gather.bytes() > OUTPUT_HIGH {
+            // Its next replies may be as large: fewer of them at a time.
+            client.window = WINDOW_MIN as u16;
+        }
+        if is_whole {
             self.gathered(entry.client, entry.number);
         }
     }
@@ -191,6 +206,7 @@ impl Engine {
         let Some(gather) = client.replies.take_gather(number) else {
             return;
         };
+        self.gather_bytes -= gather.bytes();
         let proto = client.proto;
         let keyspace = client.keyspace as usize;
         let mut out = Vec::new();
@@ -308,11 +324,13 @@ impl Engine {
         let Some(client) = self.clients.get_same(slot, generation) else {
             return;
         };
-        if client
-            .replies
-            .gather(number)
-            .is_some_and(|gather| gather.chunk(part, bytes, true))
-        {
+        let Some(gather) = client.replies.gather(number) else {
+            return;
+        };
+        let before = gather.bytes();
+        let is_whole = gather.chunk(part, bytes, true);
+        self.gather_bytes = self.gather_bytes + gather.bytes() - before;
+        if is_whole {
             self.gathered(slot, number);
         }
     }
@@ -327,17 +345,22 @@ impl Engine {
     ) {
         let mut bytes = Vec::new();
         error.write(&mut bytes);
-        self.stats()
-            .keyspace(asker.keyspace, PerKeyspace::Refused, 0);
-        let Some(client) = self.clients.get_mut(asker.slot) else {
+        self.fail_part(asker.slot, number, part, &bytes);
+    }
+
+    /// An error in place of a part.
+    pub(crate) fn fail_part(&mut self, slot: u32, number: u32, part: u16, error: &[u8]) {
+        let Some(client) = self.clients.get_mut(slot) else {
             return;
         };
-        if client
-            .replies
-            .gather(number)
-            .is_some_and(|gather| gather.fail(part, &bytes))
-        {
-            self.gathered(asker.slot, number);
+        let Some(gather) = client.replies.gather(number) else {
+            return;
+        };
+        let before = gather.bytes();
+        let is_whole = gather.fail(part, error);
+        self.gather_bytes = self.gather_bytes + gather.bytes() - before;
+        if is_whole {
+            self.gathered(slot, number);
         }
     }
 }

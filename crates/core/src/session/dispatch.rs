@@ -13,7 +13,7 @@ use crate::limits::{EXCLUSIVE_LINKS_MAX, LINK_OUT_HIGH, LINK_QUEUE_HIGH, OUTPUT_
 use crate::protocol::command::{flags, Arg, CommandSpec, Local, Merge, Policy};
 use crate::protocol::encode;
 use crate::routing::route::{decide, specification, Request, Route};
-use crate::session::backend::{lane, InFlight, Waiter};
+use crate::session::backend::{lane, InFlight, Waiter, NONE};
 use crate::session::client::{Client, Intake};
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
@@ -82,10 +82,62 @@ impl Engine {
         let Route::Shard(shard) = route else {
             return self.perform(slot, spec, route, request);
         };
+        let shard = space.first_shard + shard as usize;
+        let lane = lane(client.database, client.proto);
+        let link = self.link_for(shard, lane);
+        if let Some(full) = link.as_ref().ok().filter(|link| self.is_full(**link)) {
+            return self.hold_back(slot, *full);
+        }
+        let Some(client) = self.clients.get_mut(slot) else {
+            return Taken::Yes;
+        };
         let asker = admitted(client, slot, generation, spec, now_ms);
         self.stats().keyspace(keyspace, PerKeyspace::Requests, 1);
-        self.send_plain(&asker, shard, request.data);
+        match link {
+            Ok(link) => self.send_plain(&asker, link, request.data),
+            Err(error) => self.shard_refused(&asker, shard, &error),
+        }
         Taken::Yes
+    }
+
+    /// So much waits for the shard that nothing more is added.
+    #[inline]
+    fn is_full(&self, link: u32) -> bool {
+        self.links.get(link).is_some_and(|link| {
+            link.waiting() > LINK_OUT_HIGH || link.queue.len() > LINK_QUEUE_HIGH
+        })
+    }
+
+    /// The client is not read until the link has written half of what waits there; its request is shown again then.
+    #[cold]
+    fn hold_back(&mut self, slot: u32, link_id: u32) -> Taken {
+        let generation = self.clients.generation(slot);
+        if let (Some(client), Some(link)) =
+            (self.clients.get_mut(slot), self.links.get_mut(link_id))
+        {
+            client.intake = Intake::Link(link_id);
+            link.blocked.push((slot, generation));
+        }
+        Taken::NotYet
+    }
+
+    /// A link that a route would add to and that is full.
+    fn full_link(&self, keyspace: usize, lane: usize, route: &Route) -> Option<u32> {
+        let space = &self.topology.keyspaces[keyspace];
+        let full = |shard: u16| {
+            let link = self.backends[space.first_shard + shard as usize].links[lane];
+            (link != NONE && self.is_full(link)).then_some(link)
+        };
+        match route {
+            Route::Split { .. } => self.scratch.shards.iter().find_map(|&shard| full(shard)),
+            Route::Script { shard, .. } | Route::Shard(shard) => full(*shard),
+            Route::AllShards(_) | Route::ScriptLoad | Route::ScriptFlush => {
+                (0..space.shards.len() as u16).find_map(full)
+            }
+            Route::AnyShard | Route::Scan | Route::Wait | Route::Local(_) | Route::Refuse(_) => {
+                None
+            }
+        }
     }
 
     /// A request that owns its buffer: moved to its shard, if one shard is where it goes. Else the buffer is given back.
@@ -110,6 +162,11 @@ impl Engine {
         let Route::Shard(shard) = route else {
             return Some(buffer);
         };
+        let lane = lane(client.database, client.proto);
+        if self.full_link(keyspace, lane, &route).is_some() {
+            return Some(buffer);
+        }
+        let client = self.clients.get_mut(slot)?;
         let asker = admitted(client, slot, generation, spec, self.now_ms);
         self.stats().keyspace(keyspace, PerKeyspace::Requests, 1);
         let shard = self.shard_number(&asker, shard);
@@ -143,11 +200,27 @@ impl Engine {
             client.intake = Intake::Barrier;
             return Taken::NotYet;
         }
+        let (keyspace, lane) = (
+            client.keyspace as usize,
+            lane(client.database, client.proto),
+        );
+        if let Some(full) = self.full_link(keyspace, lane, &route) {
+            return self.hold_back(slot, full);
+        }
+        let Some(client) = self.clients.get_mut(slot) else {
+            return Taken::Yes;
+        };
         let asker = &admitted(client, slot, generation, spec, now_ms);
         self.stats()
             .keyspace(asker.keyspace, PerKeyspace::Requests, 1);
         match route {
-            Route::Shard(shard) => self.send_plain(asker, shard, request.data),
+            Route::Shard(shard) => {
+                let shard = self.shard_number(asker, shard);
+                match self.link_for(shard, asker.lane) {
+                    Ok(link) => self.send_plain(asker, link, request.data),
+                    Err(error) => self.shard_refused(asker, shard, &error),
+                }
+            }
             Route::Script { shard, body, sha } => {
                 self.send_script(asker, shard, body, sha, request)
             }
@@ -218,16 +291,10 @@ impl Engine {
 
     /// The path of nearly all requests: one place taken, bytes to one link, one entry in its queue.
     #[inline]
-    fn send_plain(&mut self, asker: &Asker, shard: u16, data: &[u8]) {
-        let shard = self.shard_number(asker, shard);
-        match self.link_for(shard, asker.lane) {
-            Ok(link) => {
-                let number = client_number(self, asker);
-                self.send(link, data);
-                self.sent(asker, link, number, 0, Waiter::Client);
-            }
-            Err(error) => self.shard_refused(asker, shard, &error),
-        }
+    fn send_plain(&mut self, asker: &Asker, link: u32, data: &[u8]) {
+        let number = client_number(self, asker);
+        self.send(link, data);
+        self.sent(asker, link, number, 0, Waiter::Client);
     }
 
     #[cold]
@@ -268,7 +335,7 @@ impl Engine {
         };
         link.await_reply(entry, now_ms);
         let shard = link.shard;
-        let is_full = link.outgoing().len() > LINK_OUT_HIGH || link.queue.len() > LINK_QUEUE_HIGH;
+        let is_full = link.waiting() > LINK_OUT_HIGH || link.queue.len() > LINK_QUEUE_HIGH;
         if !link.dirty {
             link.dirty = true;
             self.dirty_links.push(link_id);

@@ -107,6 +107,8 @@ pub struct Engine {
     pub(crate) next_id: u64,
     pub(crate) chance: u64,
     pub(crate) rotate: usize,
+    /// Bytes in all clients' gathers.
+    pub(crate) gather_bytes: usize,
     /// Bytes in all clients' `incoming`.
     pub(crate) incoming_bytes: usize,
     /// (link, client, generation): links that are not read because of a client.
@@ -157,6 +159,7 @@ impl Engine {
             chance,
             rotate: 0,
             incoming_bytes: 0,
+            gather_bytes: 0,
             stalled: Vec::new(),
             heavy: Vec::new(),
             exclusive_links: 0,
@@ -225,6 +228,7 @@ impl Engine {
             stalls: false,
             is_heavy: false,
             window: WINDOW_MIN as u16,
+            taken: 0,
             incoming: Vec::new(),
             scanner: None,
             replies: Replies::default(),
@@ -296,6 +300,7 @@ impl Engine {
         }
         if let Some(client) = self.clients.remove(slot) {
             self.incoming_bytes -= client.incoming.len();
+            self.gather_bytes -= client.replies.gather_bytes();
             self.stats()
                 .keyspace(client.keyspace as usize, PerKeyspace::Clients, -1);
             self.actions.push(Action::CloseClient(slot));

@@ -64,6 +64,7 @@ pub struct Gather {
     pub parts: Vec<Vec<u8>>,
     left: usize,
     bytes: usize,
+    too_large: bool,
 }
 
 impl Gather {
@@ -74,16 +75,20 @@ impl Gather {
             parts: vec![Vec::new(); parts],
             left: parts,
             bytes: 0,
+            too_large: false,
         })
     }
 
     /// A piece of a part; true when it was the last piece of the last part.
     pub fn chunk(&mut self, part: u16, bytes: &[u8], done: bool) -> bool {
+        if self.bytes + bytes.len() > GATHER_BYTES_MAX {
+            self.overflow();
+        }
         if let Some(held) = self.parts.get_mut(part as usize) {
-            if self.bytes + bytes.len() <= GATHER_BYTES_MAX {
+            if !self.too_large {
                 held.extend_from_slice(bytes);
+                self.bytes += bytes.len();
             }
-            self.bytes += bytes.len();
         }
         if done {
             self.left = self.left.saturating_sub(1);
@@ -94,6 +99,7 @@ impl Gather {
     /// A part that will not come: whatever of it has come is replaced by the error.
     pub fn fail(&mut self, part: u16, error: &[u8]) -> bool {
         if let Some(held) = self.parts.get_mut(part as usize) {
+            self.bytes = self.bytes - held.len() + error.len();
             held.clear();
             held.extend_from_slice(error);
         }
@@ -101,8 +107,20 @@ impl Gather {
         self.left == 0
     }
 
+    /// Gives up what has come: the reply will be an error that says so.
+    pub fn overflow(&mut self) {
+        self.too_large = true;
+        self.bytes = 0;
+        self.parts.iter_mut().for_each(|part| *part = Vec::new());
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// More bytes came than may be held; the parts are not whole.
     pub fn is_too_large(&self) -> bool {
-        self.bytes > GATHER_BYTES_MAX
+        self.too_large
     }
 }

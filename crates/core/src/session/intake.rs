@@ -219,6 +219,7 @@ impl Engine {
             return;
         };
         client.written_ms = now_ms;
+        client.taken += bytes as u64;
         let keyspace = client.keyspace as usize;
         self.all_stats[self.identity.worker].keyspace(
             keyspace,

@@ -127,6 +127,7 @@ impl Engine {
         let (database, proto) = lane_parts(link.lane.unwrap_or(link.exclusive_lane));
         let is_main = link.lane == Some(0);
         link.progress_ms = now_ms;
+        link.greeted_ms = now_ms;
         let credentials = self
             .topology
             .shards()
@@ -156,11 +157,7 @@ impl Engine {
             .first()
             .is_some_and(|first| matches!(first, b'-' | b'!'))
         {
-            let text = String::from_utf8_lossy(&answer);
-            let reason = format!(
-                "greeting refused: {}",
-                text.trim_start_matches('-').trim_end()
-            );
+            let reason = format!("greeting refused: {}", self.harmless(shard, &answer));
             self.link_lost(id, &reason);
             return;
         }
@@ -176,6 +173,22 @@ impl Engine {
         if is_main {
             self.main_is_up(shard, &answer);
         }
+    }
+
+    /// An error of a server as it may be shown: what we told the server in confidence (servers that do not know a command
+    /// repeat its arguments) is taken out, and the rest is bounded.
+    fn harmless(&self, shard: usize, answer: &[u8]) -> String {
+        let mut text = crate::error::printable(answer);
+        if let Some(at) = text.find(", with args beginning with") {
+            text.truncate(at);
+        }
+        let credentials = self.topology.shards().nth(shard);
+        if let Some(shown) = credentials.and_then(|(_, shard)| shard.credentials.as_ref()) {
+            if !shown.password.is_empty() {
+                text = text.replace(&shown.password, "***");
+            }
+        }
+        text.trim_start_matches('-').trim_end().to_string()
     }
 
     fn main_is_up(&mut self, shard: usize, info: &[u8]) {
@@ -298,13 +311,7 @@ impl Engine {
         match entry.waiter {
             Waiter::Probe | Waiter::Prelude => {}
             Waiter::Part if client.replies.gather(entry.number).is_some() => {
-                let is_whole = client
-                    .replies
-                    .gather(entry.number)
-                    .is_some_and(|gather| gather.fail(entry.part, &bytes));
-                if is_whole {
-                    self.gathered(entry.client, entry.number);
-                }
+                self.fail_part(entry.client, entry.number, entry.part, &bytes);
             }
             // A part that is gathered no more is a script's reply that had begun to pass through.
             Waiter::Client | Waiter::Part => {

@@ -7,7 +7,7 @@
 
 use crate::error::ClientError;
 use crate::limits::{CLIENT_NAME_MAX, DATABASES};
-use crate::protocol::command::{Local, Policy};
+use crate::protocol::command::{Grade, Local, Policy};
 use crate::protocol::encode::{self, Proto};
 use crate::protocol::request::strict_integer;
 use crate::routing::distribution::Distribution;
@@ -65,7 +65,8 @@ impl Engine {
     fn ping(&mut self, asker: &Asker, request: &Request<'_>) {
         match request.args.len() {
             1 => self.answer(asker, |out| encode::simple(out, "PONG")),
-            _ => self.answer(asker, |out| encode::bulk(out, request.arg(1))),
+            2 => self.answer(asker, |out| encode::bulk(out, request.arg(1))),
+            _ => self.answer_error(asker, &ClientError::WrongArity("ping")),
         }
     }
 
@@ -376,9 +377,10 @@ fn explanation(keyspace: &Keyspace, request: &Request<'_>) -> String {
     let (spec, route) = decide(keyspace, request, &mut scratch);
     let mut text = String::new();
     let mut line = |name: &str, value: String| text.push_str(&format!("{name}: {value}\r\n"));
+    let known = spec.or_else(|| crate::protocol::command::lookup(request.arg(0)));
     line(
         "command",
-        spec.map_or("unknown", |spec| spec.full_name).to_string(),
+        known.map_or("unknown", |spec| spec.full_name).to_string(),
     );
     if let Some(spec) = spec {
         scratch.keys.clear();
@@ -423,11 +425,10 @@ fn explanation(keyspace: &Keyspace, request: &Request<'_>) -> String {
     };
     line("route", what);
     line("atomicity", atomicity.to_string());
-    if let Some(spec) = spec.filter(|spec| spec.policy == Policy::Keyed) {
-        line(
-            "over several shards",
-            format!("{:?}", spec.grade).to_lowercase(),
-        );
+    let could_span =
+        known.filter(|spec| spec.policy == Policy::Keyed && spec.grade != Grade::Single);
+    if could_span.is_some() && atomicity == "single" {
+        line("with keys on several shards", "refused".to_string());
     }
     text
 }

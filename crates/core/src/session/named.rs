@@ -5,6 +5,7 @@
 //! has sent nothing after it that could have overtaken it.
 
 use crate::error::ClientError;
+use crate::limits::NAMED_COPY_MAX;
 use crate::protocol::errand;
 use crate::routing::route::Request;
 use crate::session::backend::{InFlight, Waiter};
@@ -16,6 +17,14 @@ use crate::session::scan;
 use crate::session::scripts::{sha_from_hex, sha_of, Sha};
 use crate::session::stats::{PerKeyspace, PerShard};
 use std::sync::Arc;
+
+/// The servers' own words for a script that they have not seen. A script that has run can return an error that begins with
+/// the same code; to run it again would be to execute it twice.
+fn is_servers_own(reply: &[u8]) -> bool {
+    let text = reply.trim_ascii_end();
+    text == b"-NOSCRIPT No matching script. Please use EVAL."
+        || text == b"-NOSCRIPT No matching script."
+}
 
 impl Engine {
     /// SCAN: to the shard that the cursor names.
@@ -76,6 +85,12 @@ impl Engine {
         };
         if !self.backends[number].scripts.contains(&sha) {
             self.load_ahead(asker, link, number, &sha);
+        }
+        if request.data.len() > NAMED_COPY_MAX || self.scripts.get(&sha).is_none() {
+            // It could not be mended, so nothing is kept for it.
+            let place = crate::session::dispatch::client_number(self, asker);
+            self.send(link, request.data);
+            return self.sent(asker, link, place, 0, Waiter::Client);
         }
         let kind = GatherKind::Named {
             request: request.data.into(),
@@ -176,8 +191,7 @@ impl Engine {
             .clients
             .get_mut(asker.slot)
             .is_some_and(|client| client.replies.is_last(number));
-        let is_refused =
-            !reply.starts_with(b"-NOSCRIPT") || !is_last || self.scripts.get(sha).is_none();
+        let is_refused = !is_servers_own(reply) || !is_last || self.scripts.get(sha).is_none();
         let link = if is_refused {
             None
         } else {

@@ -38,11 +38,16 @@ impl Engine {
         }
     }
 
-    /// A client that was not read because of its window is again: it takes its replies, so it may have more in flight.
+    /// A client that was not read because of its window is again: it takes its replies, so it may have more in flight, as
+    /// long as that many replies of the size of its last ones would not be too much.
     pub(crate) fn widen(&mut self, slot: u32) {
         if let Some(client) = self.clients.get_mut(slot) {
-            if client.replies.bytes() <= OUTPUT_HIGH {
-                client.window = (client.window * 2).min(IN_FLIGHT_MAX as u16);
+            let answered = u64::from(client.window / 2).max(1);
+            let wider = (client.window * 2).min(IN_FLIGHT_MAX as u16);
+            let expected = client.taken / answered * u64::from(wider);
+            client.taken = 0;
+            if client.replies.bytes() <= OUTPUT_HIGH && expected <= OUTPUT_HARD as u64 / 2 {
+                client.window = wider;
             }
         }
     }

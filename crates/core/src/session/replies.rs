@@ -99,6 +99,15 @@ impl Replies {
         }
     }
 
+    /// Bytes held in all of the client's gathers.
+    pub fn gather_bytes(&self) -> usize {
+        let held = self.places.iter().map(|place| match &place.held {
+            Held::Gather(gather) => gather.bytes(),
+            Held::Nothing | Held::Part(_) | Held::Whole(_) | Held::Small { .. } => 0,
+        });
+        held.sum()
+    }
+
     /// Takes the collected fragments out; the place waits for a plain reply from then on.
     pub fn take_gather(&mut self, number: u32) -> Option<Box<Gather>> {
         let index = number.wrapping_sub(self.head) as usize;

@@ -6,8 +6,8 @@
 
 use crate::error::ClientError;
 use crate::limits::{
-    CONNECT_MS_MAX, LINK_IDLE_MS_MAX, LINK_OUT_HIGH, LINK_QUEUE_HIGH, PROBE_MS, PROBE_TIMEOUT_MS,
-    REQUEST_IDLE_MS_MAX,
+    CONNECT_MS_MAX, GREETING_MS_MAX, LINK_IDLE_MS_MAX, LINK_OUT_HIGH, LINK_QUEUE_HIGH, PROBE_MS,
+    PROBE_TIMEOUT_MS, REQUEST_IDLE_MS_MAX,
 };
 use crate::protocol::errand;
 use crate::session::backend::{Health, InFlight, LinkState, Waiter};
@@ -64,8 +64,9 @@ impl Engine {
         match link.state {
             LinkState::Connecting => (idle > CONNECT_MS_MAX as u64)
                 .then(|| format!("no connection within {CONNECT_MS_MAX} ms")),
-            LinkState::Greeting(_) => (idle > PROBE_TIMEOUT_MS as u64)
-                .then(|| format!("no answer to the greeting within {PROBE_TIMEOUT_MS} ms")),
+            LinkState::Greeting(_) => (self.now_ms.saturating_sub(link.greeted_ms)
+                > GREETING_MS_MAX as u64)
+                .then(|| format!("no answer to the greeting within {GREETING_MS_MAX} ms")),
             LinkState::Up | LinkState::Retired => {
                 let head = link.queue.front()?;
                 if link.stalled {
@@ -137,7 +138,7 @@ impl Engine {
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
-        if link.outgoing().len() > LINK_OUT_HIGH / 2 || link.queue.len() > LINK_QUEUE_HIGH / 2 {
+        if link.waiting() > LINK_OUT_HIGH / 2 || link.queue.len() > LINK_QUEUE_HIGH / 2 {
             return;
         }
         for (slot, generation) in std::mem::take(&mut link.blocked) {
