@@ -134,7 +134,7 @@ fn large_worlds() {
 /// Replies so large that clients which do not read them hold up connections, are closed, or read on just in time.
 #[test]
 fn heavy_worlds() {
-    let stalls = simulate(12, |chance| {
+    let stalls = simulate(6, |chance| {
         let mut conditions = common(chance);
         conditions.shards = chance.between(1, 3);
         conditions.habits.shards = conditions.shards as u16;
