@@ -25,6 +25,8 @@ pub enum ClientError {
         /// The first arguments.
         args: Vec<Vec<u8>>,
     },
+    /// A line of HTTP; the connection is closed after it.
+    Http,
     /// No such subcommand.
     UnknownSubcommand {
         /// As the client wrote it.
@@ -61,6 +63,8 @@ pub enum ClientError {
         /// Why, and what to do.
         reason: &'static str,
     },
+    /// A command between a refused MULTI and its EXEC.
+    NotExecuted(&'static str),
     /// Keys on several shards.
     CrossShard {
         /// The command.
@@ -115,6 +119,7 @@ impl ClientError {
         match self {
             Self::Protocol(error) => error.text(),
             Self::UnknownCommand { name, args } => unknown_command(name, args),
+            Self::Http => "ERR this is not an HTTP port; closing, as a browser may have been made to send this".into(),
             Self::UnknownSubcommand { name, command } => {
                 format!("ERR unknown subcommand '{}'. Try {} HELP.", printable(name), command.to_uppercase())
             }
@@ -130,6 +135,7 @@ impl ClientError {
             Self::NoProto => "NOPROTO unsupported protocol version".into(),
             Self::DatabaseRange => format!("ERR DB index is out of range (shoal has databases 0 to {})", DATABASES - 1),
             Self::Refused { command, reason } => format!("ERR '{command}' {reason}"),
+            Self::NotExecuted(command) => format!("ERR '{command}' was not executed: it belongs to a transaction that was refused"),
             Self::CrossShard { command, keys } => cross_shard(command, keys),
             Self::HiddenKeys { command, what } => format!("ERR '{command}' with {what} reaches keys that it does not name, which may be on other shards; leave it out, or read those keys yourself"),
             Self::NoKeys(command) => format!("ERR '{command}' names no key, so no shard can be chosen for it; name the keys that it touches"),
@@ -201,6 +207,14 @@ pub fn printable(text: &[u8]) -> String {
 
 /// Every error of ours: pattern of its text, and when it is given.
 pub const ERRORS: &[(&str, &str)] = &[
+    (
+        "ERR '<command>' was not executed: it belongs to a transaction that was refused",
+        "A command between a refused MULTI and its EXEC or DISCARD.",
+    ),
+    (
+        "ERR this is not an HTTP port; closing, as a browser may have been made to send this",
+        "A request named `POST` or `Host:`: a web page tries to reach shoal through somebody's browser. The connection is closed after it.",
+    ),
     ("ERR Protocol error: <what>", "The client's bytes are not RESP, or announce more than the limits allow. The connection is closed after it."),
     ("ERR unknown command '<name>', with args beginning with: <args>", "The command is in no server's table; `unknown_commands = \"first-key\"` routes it by its first argument."),
     ("ERR unknown subcommand '<name>'. Try <COMMAND> HELP.", "The container has no such subcommand."),
@@ -228,3 +242,6 @@ pub const ERRORS: &[(&str, &str)] = &[
     ("ERR the rest of the request did not come; closing", "No byte of an incomplete request came for `REQUEST_IDLE_MS_MAX`. The connection is closed after it."),
     ("ERR shoal is stopping; the request was not sent", "The process is about to stop."),
 ];
+
+/// Why MULTI, EXEC and DISCARD are refused, and what to do.
+pub const NO_TRANSACTIONS: &str = "is not supported yet: transactions are refused, and nothing of them is executed; send the commands without (redis-py: pipeline(transaction=False)), or as one script (EVAL) whose keys share a {hash tag}";

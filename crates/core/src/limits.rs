@@ -89,6 +89,8 @@ limits! {
     WORKERS_MAX = 64, "threads", "Workers of one process.";
     BACKLOG = 1_024, "connections", "Connections that wait to be accepted; the kernel lowers it to its own bound.";
     ACCEPTS_PER_TURN = 64, "connections", "Accepted at one go, so that a storm of connections does not stop requests.";
+    LEAVING_MS = 1_000, "milliseconds", "A client that we have finished with may go on sending for so long before its connection is closed.";
+    LEAVING_MAX = 1_024, "clients", "Such clients of one worker; further ones are closed at once.";
     ACCEPT_RETRY_MS = 100, "milliseconds", "Accepting rests so long when the process is out of file descriptors.";
     ACCEPT_REPORT_MS = 10_000, "milliseconds", "That is logged so often.";
     EVENTS_KEPT_MAX = 4_096, "events", "Events (log lines) not yet fetched; further ones are counted and dropped.";

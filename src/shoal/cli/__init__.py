@@ -74,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ShoalError as error:
         _complain(error.lines())
         return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return EXIT_USAGE
     except click.ClickException as error:
         _complain([_usage_line(error)])
         return EXIT_USAGE

@@ -76,7 +76,8 @@ def slots_text(keyspace: Keyspace, shard: int) -> str:
 def say(text: str) -> None:
     """Prints to standard output; when nobody reads that any more, the proxy runs all the same."""
     try:
-        print(text, flush=True)
+        # One write: a log line shall not come between the text and its line end.
+        print(text + "\n", end="", flush=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

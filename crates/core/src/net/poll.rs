@@ -10,11 +10,12 @@
 //! than was asked for has emptied the socket, unless the peer is known to have closed.
 //! Rejected: level-triggered readiness with interest switched on and off, which costs Twemproxy 2.4 calls per request.
 
+use crate::limits::LEAVING_MAX;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::net::{Shutdown, SocketAddr};
+use std::time::{Duration, Instant};
 
 /// A connection, by the engine's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +76,8 @@ pub struct Sockets {
     listeners: Vec<TcpListener>,
     clients: Vec<Option<Socket>>,
     links: Vec<Option<Socket>>,
+    /// Clients whose side we have shut, until when they may take their time.
+    leaving: Vec<(TcpStream, Instant)>,
 }
 
 const KIND_SHIFT: u32 = 32;
@@ -96,6 +99,7 @@ impl Sockets {
             listeners: Vec::new(),
             clients: Vec::new(),
             links: Vec::new(),
+            leaving: Vec::new(),
         })
     }
 
@@ -213,6 +217,45 @@ impl Sockets {
         if let Some(place) = table.get_mut(number as usize) {
             *place = None;
         }
+    }
+
+    /// Ends a client's connection without cutting off what was written: our side is shut, and what the client still sends
+    /// is read and thrown away (`discard`) until it ends too. Closing at once would make the kernel answer with a reset,
+    /// which destroys replies that the client has not read yet.
+    pub fn let_go(&mut self, slot: u32, until: Instant) {
+        let Some(Some(mut socket)) = self.clients.get_mut(slot as usize).map(Option::take) else {
+            return;
+        };
+        let is_shut = socket.stream.shutdown(Shutdown::Write).is_ok();
+        // It keeps its place in the poll until it is closed, under a number that may be another client's by then.
+        if self.poll.registry().deregister(&mut socket.stream).is_ok()
+            && is_shut
+            && self.leaving.len() < LEAVING_MAX
+        {
+            self.leaving.push((socket.stream, until));
+        }
+    }
+
+    /// Reads what leaving clients still send; closes those that have ended or had their time.
+    pub fn discard(&mut self, now: Instant, buffer: &mut [u8]) {
+        self.leaving.retain_mut(|(stream, until)| {
+            // A few reads each time: one that sends without end shall not hold up the worker.
+            for _ in 0..8 {
+                match stream.read(buffer) {
+                    Ok(0) => return false,
+                    Ok(count) if count == buffer.len() => {}
+                    Ok(_) => break,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(_) => return false,
+                }
+            }
+            now < *until
+        });
+    }
+
+    /// Clients that are leaving.
+    pub fn leaving(&self) -> usize {
+        self.leaving.len()
     }
 
     /// Whether a connection that was begun is there. None: not known yet.

@@ -7,7 +7,10 @@
 //! input is given to it, so that both always mean the same connection by the same number.
 //! Rejected: writing as soon as there is something to write: one call per request instead of one per turn.
 
-use crate::limits::{ACCEPTS_PER_TURN, ACCEPT_REPORT_MS, ACCEPT_RETRY_MS, LINK_READS_PER_TURN, READ_BYTES, TICK_MS};
+use crate::limits::{
+    ACCEPTS_PER_TURN, ACCEPT_REPORT_MS, ACCEPT_RETRY_MS, LEAVING_MS, LINK_READS_PER_TURN,
+    READ_BYTES, TICK_MS,
+};
 use crate::net::poll::{Got, Peer, Ready, Sockets};
 use crate::net::resolve::Resolver;
 use crate::session::client_admin::Mail;
@@ -190,7 +193,8 @@ impl Worker {
                 .set_now(now.duration_since(self.start).as_micros() as u64);
             self.turn(&ready, now);
             if let Some(stop_by) = self.stop_by {
-                if self.engine.stop_is_done() || now >= stop_by {
+                let is_done = self.engine.stop_is_done() && self.sockets.leaving() == 0;
+                if is_done || now >= stop_by {
                     return Ok(self.engine.stop_is_done());
                 }
             }
@@ -228,6 +232,7 @@ impl Worker {
             self.next_tick = now + Duration::from_millis(TICK_MS as u64);
             self.engine.tick();
             self.act();
+            self.sockets.discard(now, &mut self.buffer);
         }
         self.write_all();
     }
@@ -301,6 +306,10 @@ impl Worker {
                     Action::Open(link) => self.connect(link),
                     Action::CloseLink(link) => self.sockets.remove(Peer::Link(link)),
                     Action::CloseClient(slot) => self.sockets.remove(Peer::Client(slot)),
+                    Action::LetClientGo(slot) => {
+                        let until = Instant::now() + Duration::from_millis(LEAVING_MS as u64);
+                        self.sockets.let_go(slot, until);
+                    }
                     Action::ReadClient(slot) => self.read_again(Peer::Client(slot)),
                     Action::ReadLink(link) => self.read_again(Peer::Link(link)),
                     Action::Mail(worker, mail) => {

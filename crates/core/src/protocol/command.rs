@@ -172,6 +172,8 @@ pub enum Local {
     ClientGetredir,
     ClientHelp,
     ClusterKeyslot,
+    TransactionBegin,
+    TransactionEnd,
     ClusterDisabled, // CLUSTER *, READONLY, READWRITE, ASKING: "This instance has cluster support disabled"
     ShoalExplain,
     ShoalTopology,

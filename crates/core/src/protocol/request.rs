@@ -67,6 +67,12 @@ impl ProtocolError {
     }
 }
 
+/// The first word of a line of HTTP: a browser was made to talk to us by a page that knows our port. Servers close such a
+/// connection before the body, which may be made of commands, is reached; so do we.
+pub fn is_http(word: &[u8]) -> bool {
+    word.eq_ignore_ascii_case(b"POST") || word.eq_ignore_ascii_case(b"Host:")
+}
+
 /// Outcome of a scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scan {

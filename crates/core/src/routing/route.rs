@@ -15,6 +15,7 @@ use crate::limits::{KEYS_IN_ERROR_MAX, TEXT_IN_ERROR_MAX};
 use crate::protocol::command::{
     arity_fits, keys, lookup, subcommand, Arg, Check, CommandSpec, Local, Merge, Policy,
 };
+use crate::protocol::request::is_http;
 use crate::routing::topology::Keyspace;
 
 /// A whole request: its bytes and where its arguments are in them.
@@ -92,7 +93,12 @@ pub enum Route {
 #[inline]
 pub fn specification(request: &Request<'_>) -> Result<&'static CommandSpec, Box<ClientError>> {
     let Some(spec) = lookup(request.arg(0)) else {
-        return Err(Box::new(unknown(request)));
+        let is_http = is_http(request.arg(0));
+        return Err(Box::new(if is_http {
+            ClientError::Http
+        } else {
+            unknown(request)
+        }));
     };
     let is_container = matches!(spec.policy, Policy::Container);
     if !is_container && arity_fits(spec, request.args.len()) {

@@ -72,6 +72,8 @@ pub struct Client {
     pub user: Option<u16>,
     /// It may use commands.
     pub trusted: bool,
+    /// It is within a transaction whose MULTI was refused: nothing is executed until its EXEC.
+    pub in_refused: bool,
     /// It is in the list of clients with something to write.
     pub dirty: bool,
     /// Nothing more comes from it.
@@ -136,6 +138,7 @@ impl Client {
         self.reply_mode = ReplyMode::On;
         self.user = None;
         self.trusted = trusted;
+        self.in_refused = false;
         if let Some(particulars) = &mut self.particulars {
             particulars.name.clear();
             particulars.no_evict = false;

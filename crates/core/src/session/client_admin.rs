@@ -19,6 +19,7 @@ use crate::session::gather::{Gather, GatherKind};
 use crate::session::local::{is_name, BAD_NAME};
 use crate::session::scripts::Sha;
 use crate::session::stats::CloseReason;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Where an answer to a worker's question goes.
@@ -53,7 +54,8 @@ pub enum Mail {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     keyspace: u16,
-    ids: Vec<u64>,
+    /// Looked up for every client, and as many as a request has arguments.
+    ids: HashSet<u64>,
     address: Option<String>,
     local_address: Option<String>,
     user: Option<String>,
@@ -423,7 +425,9 @@ fn kill_filter(asker: &Asker, request: &Request<'_>, own_id: u64) -> Result<Filt
         }
         let word = request.arg(index).to_ascii_uppercase();
         match word.as_slice() {
-            b"ID" => filter.ids.push(client_id(request.arg(index + 1))?),
+            b"ID" => {
+                filter.ids.insert(client_id(request.arg(index + 1))?);
+            }
             b"ADDR" => filter.address = Some(text(index + 1)),
             b"LADDR" => filter.local_address = Some(text(index + 1)),
             b"USER" => filter.user = Some(text(index + 1)),

@@ -24,11 +24,9 @@ use crate::session::stats::PerShard;
 impl Engine {
     /// Bytes came from a shard.
     pub fn link_received(&mut self, id: u32, data: &[u8]) {
-        let now_ms = self.now_ms;
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
-        link.progress_ms = now_ms;
         let shard = link.shard;
         let tail = std::mem::take(&mut link.tail);
         self.stats()
@@ -64,6 +62,7 @@ impl Engine {
 
     /// Takes whole and partial replies; the bytes used.
     fn replies(&mut self, id: u32, data: &[u8]) -> usize {
+        let now_ms = self.now_ms;
         let mut at = 0;
         while at < data.len() {
             let Some(link) = self.links.get_mut(id) else {
@@ -85,6 +84,8 @@ impl Engine {
             if link.in_push {
                 continue;
             }
+            // Only what somebody waits for is progress: a shard that pushes and does not answer is not well.
+            link.progress_ms = now_ms;
             if let LinkState::Greeting(left) = link.state {
                 link.greeting.extend_from_slice(bytes);
                 if link.greeting.len() > GREETING_BYTES_MAX {
@@ -121,7 +122,7 @@ impl Engine {
         is_first: bool,
         done: bool,
     ) {
-        if done {
+        if done && entry.waiter != Waiter::Probe {
             let took = (self.now_us as u32).wrapping_sub(entry.sent_us);
             self.stats().latency(shard, u64::from(took));
         }

@@ -9,15 +9,14 @@
 //! is used (database, protocol) is taken only when every earlier one has its reply, because later ones travel on another link.
 
 use crate::error::ClientError;
-use crate::limits::{EXCLUSIVE_LINKS_MAX, LINK_OUT_HIGH, LINK_QUEUE_HIGH, OUTPUT_HIGH};
+use crate::limits::{LINK_OUT_HIGH, LINK_QUEUE_HIGH, OUTPUT_HIGH};
 use crate::protocol::command::{flags, Arg, CommandSpec, Local, Merge, Policy};
-use crate::protocol::encode;
 use crate::routing::route::{decide, specification, Request, Route};
 use crate::session::backend::{lane, InFlight, Waiter, NONE};
 use crate::session::client::{Client, Intake};
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
-use crate::session::stats::{PerKeyspace, PerShard};
+use crate::session::stats::{CloseReason, PerKeyspace, PerShard};
 use std::sync::Arc;
 
 /// Whether a request was taken.
@@ -39,18 +38,6 @@ pub(crate) struct Asker {
     pub mute: bool,
 }
 
-/// How a request is split.
-struct Fragments<'a> {
-    /// Argument indexes of its keys.
-    keys: &'a [u32],
-    /// For each key the fragment it goes to.
-    order: Vec<u16>,
-    /// For each fragment its shard and how many keys it has.
-    shards: &'a [(u16, u32)],
-    /// For each fragment its link.
-    links: &'a [u32],
-}
-
 impl Engine {
     /// Does a whole request of a client.
     #[inline]
@@ -61,8 +48,8 @@ impl Engine {
             return Taken::Yes;
         };
         let keyspace = client.keyspace as usize;
-        if !client.trusted {
-            if let Some(error) = untrusted(request) {
+        if !client.trusted || client.in_refused {
+            if let Some(error) = barred(client, request) {
                 let mute = client.is_muted();
                 self.answer_error(
                     &Asker {
@@ -213,6 +200,12 @@ impl Engine {
         let asker = &admitted(client, slot, generation, spec, now_ms);
         self.stats()
             .keyspace(asker.keyspace, PerKeyspace::Requests, 1);
+        self.carry_out(asker, route, request);
+        Taken::Yes
+    }
+
+    /// One arm for each kind of route.
+    fn carry_out(&mut self, asker: &Asker, route: Route, request: &Request<'_>) {
         match route {
             Route::Shard(shard) => {
                 let shard = self.shard_number(asker, shard);
@@ -265,7 +258,6 @@ impl Engine {
             }
             Route::Refuse(error) => self.answer_error(asker, &error),
         }
-        Taken::Yes
     }
 
     /// Answers at once (in its turn) with what `write` writes.
@@ -279,6 +271,9 @@ impl Engine {
 
     /// Answers with an error of ours.
     pub(crate) fn answer_error(&mut self, asker: &Asker, error: &ClientError) {
+        if *error == ClientError::Http {
+            return self.refuse_client(asker.slot, error, CloseReason::Http);
+        }
         self.stats()
             .keyspace(asker.keyspace, PerKeyspace::Refused, 1);
         self.answer(asker, |out| error.write(out));
@@ -378,177 +373,6 @@ impl Engine {
             client.replies.reserve_gather(asker.mute, gather)
         })
     }
-
-    fn split(&mut self, asker: &Asker, step: u8, merge: Merge, request: &Request<'_>) {
-        self.stats().keyspace(asker.keyspace, PerKeyspace::Split, 1);
-        let scratch = std::mem::take(&mut self.scratch);
-        // Fragments in the order of their first keys; the shard's position among them is looked up per key.
-        let mut shards: Vec<(u16, u32)> = Vec::with_capacity(8);
-        let mut order: Vec<u16> = Vec::with_capacity(scratch.shards.len());
-        for &shard in &scratch.shards {
-            let fragment = shards
-                .iter()
-                .position(|&(known, _)| known == shard)
-                .unwrap_or_else(|| {
-                    shards.push((shard, 0));
-                    shards.len() - 1
-                });
-            shards[fragment].1 += 1;
-            order.push(fragment as u16);
-        }
-        let mut links = Vec::with_capacity(shards.len());
-        let mut refused = None;
-        for &(shard, _) in &shards {
-            let number = self.shard_number(asker, shard);
-            match self.link_for(number, asker.lane) {
-                Ok(link) => links.push(link),
-                Err(error) => refused = Some((number, error)),
-            }
-        }
-        if let Some((shard, error)) = refused {
-            // Nothing was sent to anybody.
-            self.stats().shard(shard, PerShard::Failed, 1);
-            self.answer_error(asker, &error);
-        } else {
-            let fragments = Fragments {
-                keys: &scratch.keys,
-                order,
-                shards: &shards,
-                links: &links,
-            };
-            self.send_fragments(asker, step, merge, request, fragments);
-        }
-        self.scratch = scratch;
-    }
-
-    fn send_fragments(
-        &mut self,
-        asker: &Asker,
-        step: u8,
-        merge: Merge,
-        request: &Request<'_>,
-        fragments: Fragments<'_>,
-    ) {
-        let Fragments {
-            keys,
-            order,
-            shards,
-            links,
-        } = fragments;
-        let name = whole_argument(request, 0);
-        for (&(_, keys_here), &link) in shards.iter().zip(links) {
-            if let Some(link) = self.links.get_mut(link) {
-                let out = link.outgoing().tail();
-                out.push(b'*');
-                encode::decimal(out, 1 + u64::from(keys_here) * u64::from(step));
-                out.extend_from_slice(b"\r\n");
-                out.extend_from_slice(name);
-            }
-        }
-        for (&key, &fragment) in keys.iter().zip(&order) {
-            if let Some(link) = self.links.get_mut(links[fragment as usize]) {
-                let first = &request.args[key as usize];
-                let last = request
-                    .args
-                    .get(key as usize + step as usize - 1)
-                    .unwrap_or(first);
-                let from = argument_start(first);
-                let bytes = request
-                    .data
-                    .get(from..(last.start + last.len + 2) as usize)
-                    .unwrap_or_default();
-                link.outgoing().push(bytes);
-            }
-        }
-        let kept = if merge == Merge::KeyOrder {
-            order
-        } else {
-            Vec::new()
-        };
-        let gather = Gather::new(GatherKind::Merge { merge, order: kept }, links.len());
-        let number = self.reserve_gather(asker, gather);
-        for (part, &link) in links.iter().enumerate() {
-            self.sent(asker, link, number, part as u16, Waiter::Part);
-        }
-    }
-
-    /// The same bytes to every shard of the keyspace.
-    pub(crate) fn send_all(&mut self, asker: &Asker, kind: GatherKind, data: &[u8]) {
-        let shards = self.topology.keyspaces[asker.keyspace].shards.len();
-        let may_lack = matches!(kind, GatherKind::Info { .. });
-        let mut links = Vec::with_capacity(shards);
-        for shard in 0..shards {
-            let number = self.shard_number(asker, shard as u16);
-            match self.link_for(number, asker.lane) {
-                Ok(link) => links.push(Ok(link)),
-                Err(error) if may_lack => links.push(Err(error)),
-                Err(error) => {
-                    self.stats().shard(number, PerShard::Failed, 1);
-                    return self.answer_error(asker, &error);
-                }
-            }
-        }
-        let number = self.reserve_gather(asker, Gather::new(kind, shards));
-        for (part, link) in links.into_iter().enumerate() {
-            match link {
-                Ok(link) => {
-                    self.send(link, data);
-                    self.sent(asker, link, number, part as u16, Waiter::Part);
-                }
-                Err(error) => self.part_failed(asker, number, part as u16, &error),
-            }
-        }
-    }
-
-    /// A shard that is up, in turn.
-    fn send_any(&mut self, asker: &Asker, data: &[u8]) {
-        let shards = self.topology.keyspaces[asker.keyspace].shards.len();
-        self.rotate = self.rotate.wrapping_add(1);
-        let mut refusal = None;
-        for offset in 0..shards {
-            let shard = self.shard_number(asker, ((self.rotate + offset) % shards) as u16);
-            match self.link_for(shard, asker.lane) {
-                Ok(link) => {
-                    let number = client_number(self, asker);
-                    self.send(link, data);
-                    return self.sent(asker, link, number, 0, Waiter::Client);
-                }
-                Err(error) => refusal = Some(error),
-            }
-        }
-        if let Some(error) = refusal {
-            self.answer_error(asker, &error);
-        }
-    }
-
-    /// WAIT: every earlier write of this client has been executed (it was read behind a barrier), so on a connection of
-    /// its own a PUBLISH puts a mark behind them in the replication stream, and WAIT waits for that mark.
-    fn wait(&mut self, asker: &Asker, request: &Request<'_>) {
-        let shards = self.topology.keyspaces[asker.keyspace].shards.len();
-        if self.exclusive_links + shards > EXCLUSIVE_LINKS_MAX {
-            return self.answer_error(asker, &ClientError::Exhausted);
-        }
-        for shard in 0..shards {
-            let number = self.shard_number(asker, shard as u16);
-            if let Err(error) = self.link_for(number, 0) {
-                self.stats().shard(number, PerShard::Failed, 1);
-                return self.answer_error(asker, &error);
-            }
-        }
-        let kind = GatherKind::Merge {
-            merge: Merge::Min,
-            order: Vec::new(),
-        };
-        let number = self.reserve_gather(asker, Gather::new(kind, shards));
-        for part in 0..shards {
-            let shard = self.shard_number(asker, part as u16);
-            let link = self.open_exclusive(shard, asker.lane);
-            self.send_mark(link);
-            self.sent(asker, link, number, part as u16, Waiter::Prelude);
-            self.send(link, request.data);
-            self.sent(asker, link, number, part as u16, Waiter::Part);
-        }
-    }
 }
 
 /// Notes that a client's request is being done.
@@ -580,15 +404,18 @@ pub(crate) fn client_number(engine: &mut Engine, asker: &Asker) -> u32 {
         .map_or(0, |client| client.replies.reserve(asker.mute))
 }
 
-/// What a client that has not authenticated is told, if it may not do this.
-fn untrusted(request: &Request<'_>) -> Option<ClientError> {
+/// What a client is told that may not do this now: it has not authenticated, or MULTI was refused.
+fn barred(client: &Client, request: &Request<'_>) -> Option<ClientError> {
     let spec: &CommandSpec = match specification(request) {
         Ok(spec) => spec,
         Err(error) => return Some(*error),
     };
     match spec.policy {
-        Policy::Local(Local::Auth | Local::Hello | Local::Quit | Local::Reset) => None,
-        _ if spec.flags & flags::NO_AUTH != 0 && matches!(spec.policy, Policy::Local(_)) => None,
+        Policy::Local(Local::Quit | Local::Reset) => None,
+        Policy::Local(Local::Auth | Local::Hello) if !client.trusted => None,
+        Policy::Local(_) if !client.trusted && spec.flags & flags::NO_AUTH != 0 => None,
+        Policy::Local(Local::TransactionBegin | Local::TransactionEnd) if client.trusted => None,
+        _ if client.trusted => Some(ClientError::NotExecuted(spec.full_name)),
         _ => Some(ClientError::NoAuth),
     }
 }
@@ -611,22 +438,4 @@ fn needs_barrier(route: &Route) -> bool {
         | Route::ScriptFlush
         | Route::Refuse(_) => false,
     }
-}
-
-/// Where an argument's `$length` line begins.
-fn argument_start(arg: &Arg) -> usize {
-    // `$`, the digits of the length, CR LF. The scanner accepts no other spelling of a length.
-    let digits = arg.len.checked_ilog10().map_or(1, |log| log as usize + 1);
-    (arg.start as usize).saturating_sub(digits + 3)
-}
-
-/// An argument with its length line and its line end.
-fn whole_argument<'a>(request: &Request<'a>, index: usize) -> &'a [u8] {
-    let Some(arg) = request.args.get(index) else {
-        return &[];
-    };
-    request
-        .data
-        .get(argument_start(arg)..(arg.start + arg.len + 2) as usize)
-        .unwrap_or_default()
 }

@@ -37,6 +37,8 @@ pub enum Action {
     CloseLink(u32),
     /// Close a client's socket; the client is gone.
     CloseClient(u32),
+    /// As `CloseClient`, so that what was written to it is not lost: it may still be sending.
+    LetClientGo(u32),
     /// The client may be read again.
     ReadClient(u32),
     /// The link may be read again.
@@ -222,6 +224,7 @@ impl Engine {
             reply_mode: ReplyMode::On,
             user: None,
             trusted,
+            in_refused: false,
             dirty: false,
             ended: false,
             reason: None,
@@ -303,7 +306,13 @@ impl Engine {
             self.gather_bytes -= client.replies.gather_bytes();
             self.stats()
                 .keyspace(client.keyspace as usize, PerKeyspace::Clients, -1);
-            self.actions.push(Action::CloseClient(slot));
+            let is_in_peace =
+                client.intake == Intake::Closing && !client.ended && client.replies.out.is_empty();
+            self.actions.push(if is_in_peace {
+                Action::LetClientGo(slot)
+            } else {
+                Action::CloseClient(slot)
+            });
         }
     }
 

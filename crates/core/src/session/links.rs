@@ -417,9 +417,11 @@ fn field(info: &[u8], name: &[u8]) -> Option<String> {
     let line = info
         .split(|&byte| byte == b'\n')
         .find(|line| line.starts_with(name))?;
-    Some(
-        String::from_utf8_lossy(&line[name.len()..])
-            .trim_end()
-            .to_string(),
-    )
+    // It is repeated to clients, so it has to look like what it should be.
+    let value = line[name.len()..].trim_ascii_end();
+    let is_plain = value.len() <= 32
+        && value
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(byte));
+    is_plain.then(|| String::from_utf8_lossy(value).into_owned())
 }

@@ -35,6 +35,8 @@ impl Engine {
             Local::Hello => self.hello(asker, request),
             Local::Auth => self.auth(asker, request),
             Local::ClientReply => self.client_reply(asker, request),
+            Local::TransactionBegin => self.refuse_transaction(asker, request, true),
+            Local::TransactionEnd => self.refuse_transaction(asker, request, false),
             Local::ClusterKeyslot => {
                 let slot = self.topology.keyspaces[asker.keyspace].slot(request.arg(2));
                 self.answer(asker, |out| encode::integer(out, i64::from(slot)));
@@ -60,6 +62,17 @@ impl Engine {
             | Local::ClientGetredir
             | Local::ClientHelp => self.client_command(asker, local, request),
         }
+    }
+
+    /// MULTI, EXEC and DISCARD. What stands between them is refused too: executed one by one it would not be what was asked.
+    fn refuse_transaction(&mut self, asker: &Asker, request: &Request<'_>, begins: bool) {
+        if let Some(client) = self.clients.get_mut(asker.slot) {
+            client.in_refused = begins;
+        }
+        let command =
+            crate::protocol::command::lookup(request.arg(0)).map_or("", |spec| spec.full_name);
+        let reason = crate::error::NO_TRANSACTIONS;
+        self.answer_error(asker, &ClientError::Refused { command, reason });
     }
 
     fn ping(&mut self, asker: &Asker, request: &Request<'_>) {

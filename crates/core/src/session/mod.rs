@@ -19,5 +19,6 @@ pub mod replies;
 pub mod scan;
 pub mod scripts;
 pub mod slab;
+pub mod spread;
 pub mod stats;
 pub mod upkeep;

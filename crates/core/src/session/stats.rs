@@ -113,6 +113,8 @@ pub enum CloseReason {
     Quit,
     /// It sent something that is not RESP.
     ProtocolError,
+    /// It spoke HTTP: a browser that was made to.
+    Http,
     /// CLIENT KILL.
     Killed,
     /// It did not read its replies: for a minute, or while others waited behind them.
@@ -138,6 +140,7 @@ impl CloseReason {
         Self::ClientError,
         Self::Quit,
         Self::ProtocolError,
+        Self::Http,
         Self::Killed,
         Self::OutputStalled,
         Self::OutputMemory,
@@ -155,6 +158,7 @@ impl CloseReason {
             Self::ClientError => "client-error",
             Self::Quit => "quit",
             Self::ProtocolError => "protocol-error",
+            Self::Http => "http",
             Self::Killed => "killed",
             Self::OutputStalled => "output-stalled",
             Self::OutputMemory => "output-memory",
