@@ -1,6 +1,7 @@
 """The run loop without a process around it: what a real data plane does not do on demand."""
 
 import io
+import resource
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -58,3 +59,13 @@ def test_a_dead_worker_ends_the_process_with_a_failure(monkeypatch: pytest.Monke
     assert proxy.stopped, "the other workers finish what they have"
     assert "event=worker-died" in written.getvalue()
     assert "event=stopping reason=worker-died" in written.getvalue()
+
+
+@pytest.mark.parametrize(("limit", "lowered"), [(128, 93), (1024, 821), (20_000, 10_000), (-1, 10_000)])
+def test_clients_cannot_take_the_last_descriptors(monkeypatch: pytest.MonkeyPatch, limit: int, lowered: int) -> None:
+    """One shard and one worker want 3 descriptors; 200 are kept for the rest, of a low limit a quarter."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    written = io.StringIO()
+    fitted = serve.fit_file_limit(PLAN, 1, Log("logfmt", "info", written))
+    assert fitted.keyspaces[0].max_clients == lowered
+    assert ("max_clients lowered" in written.getvalue()) == (lowered < PLAN.keyspaces[0].max_clients)

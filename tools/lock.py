@@ -32,7 +32,7 @@ def main() -> int:
         *groups["build"],
     ]
     lock("requirements.lock", runtime)
-    lock("requirements-dev.lock", [*runtime, *groups["dev"]], constraint="requirements.lock")
+    lock("requirements-dev.lock", [*runtime, *groups["checks"]], constraint="requirements.lock")
     lock("requirements-oldest-client.lock", groups["oldest-client"])
     return 0
 

@@ -281,23 +281,22 @@ impl Engine {
             self.endpoint(link.shard).to_string(),
         );
         let reason = reason.to_string();
-        let error = if link.was_ready() {
-            ClientError::ShardLost {
-                shard,
-                endpoint,
-                reason,
-            }
-        } else {
-            ClientError::ShardDown {
-                shard,
-                endpoint,
-                reason,
-            }
+        let lost = ClientError::ShardLost {
+            shard: shard.clone(),
+            endpoint: endpoint.clone(),
+            reason: reason.clone(),
+        };
+        let unsent = ClientError::ShardDown {
+            shard,
+            endpoint,
+            reason,
         };
         self.stats()
             .shard(link.shard, PerShard::Failed, link.queue.len() as i64);
         for entry in &link.queue {
-            self.fail_entry(entry, &error);
+            // Of a split request the other parts may have been executed, whatever became of this one.
+            let is_unsent = !link.was_ready() && entry.waiter == Waiter::Client;
+            self.fail_entry(entry, if is_unsent { &unsent } else { &lost });
         }
     }
 
