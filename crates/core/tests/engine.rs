@@ -89,7 +89,7 @@ impl Scene {
                 Action::CloseLink(link) => {
                     self.links.remove(&link);
                 }
-                Action::CloseClient(slot) => self.closed.push(slot),
+                Action::CloseClient(slot) | Action::LetClientGo(slot) => self.closed.push(slot),
                 Action::Event(event) => {
                     let reason = event.fields.iter().find(|(name, _)| *name == "reason");
                     let reason = reason.map_or(String::new(), |(_, reason)| reason.clone());

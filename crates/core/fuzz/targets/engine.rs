@@ -61,7 +61,9 @@ impl Scene {
                         self.links.push(link);
                     }
                     Action::CloseLink(link) => self.links.retain(|other| *other != link),
-                    Action::CloseClient(slot) => self.clients.retain(|other| *other != slot),
+                    Action::CloseClient(slot) | Action::LetClientGo(slot) => {
+                        self.clients.retain(|other| *other != slot);
+                    }
                     Action::Mail(..) => panic!("there is nobody to write to"),
                     Action::ReadClient(_) | Action::ReadLink(_) | Action::Event(_) => {}
                 }

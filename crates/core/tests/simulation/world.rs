@@ -201,7 +201,9 @@ impl World {
                 match action {
                     Action::Open(link) => self.open(engine, link),
                     Action::CloseLink(link) => self.close_wire(engine, link),
-                    Action::CloseClient(slot) => self.client_closed(engine, slot),
+                    Action::CloseClient(slot) | Action::LetClientGo(slot) => {
+                        self.client_closed(engine, slot)
+                    }
                     Action::ReadClient(slot) => self.announce(Peer::Client(engine, slot)),
                     Action::ReadLink(link) => self.announce(Peer::Link(engine, link)),
                     Action::Mail(worker, mail) => {
