@@ -8,6 +8,7 @@ The end of a run lists what was skipped and what would bring it; a failed test s
 """
 
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +19,13 @@ from harness import FLAVOURS, Fault, Fleet, Proxy, Server
 from harness.needs import missing
 
 SHARDS = 4
+
+
+# Whoever runs the tests under nohup, or in the background, has these ignored, and a child inherits that; what a signal
+# does to the proxy is tested here as a terminal or a supervisor would send it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
