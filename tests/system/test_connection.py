@@ -644,5 +644,6 @@ def test_nothing_of_a_refused_transaction_is_executed(proxy: Proxy) -> None:
     with Wire(proxy.host, proxy.port) as wire:
         assert isinstance(wire.ask("MULTI"), ErrorReply)
         assert "was not executed" in str(wire.ask("SET", "tx2", "v"))
+        assert "was not executed" in str(wire.ask("SET", "tx2", b"large" * 100_000)), "also a moved one"
         assert isinstance(wire.ask("DISCARD"), ErrorReply)
         assert wire.ask("SET", "tx2", "v") == "OK"

@@ -278,7 +278,7 @@ impl Engine {
             GatherKind::Load { body } => {
                 merge(Merge::First, &parts, &[], proto, 0, out);
                 if out.first() == Some(&b'$') {
-                    self.remember_script(asker.keyspace, &body);
+                    self.remember_script(&body);
                 }
             }
             GatherKind::ClientList => {

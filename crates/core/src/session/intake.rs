@@ -99,7 +99,8 @@ impl Engine {
         let scan = scanner.scan(&buffer, client.trusted);
         let is_alone =
             matches!(scan, Scan::Whole(len) if len == buffer.len()) && !scanner.args.is_empty();
-        if is_alone && client.trusted {
+        // Who may not do everything now is judged where every other request is.
+        if is_alone && client.trusted && !client.in_refused {
             return self.request_giant(slot, buffer, &scanner.args);
         }
         if scan == Scan::Partial && scanner.is_midway() {

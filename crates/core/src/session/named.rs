@@ -1,8 +1,8 @@
 //! Commands that need more than one step of ours: SCAN, and scripts that a shard may not have seen.
 //!
 //! Must stay true: a script is loaded on the same link ahead of the request that names it, so nothing of the client is
-//! reordered; a request is sent again only after NOSCRIPT, which means that it was not executed, and only when the client
-//! has sent nothing after it that could have overtaken it.
+//! reordered; a request is sent again only after the servers' own words for a script they have not seen (so it was not
+//! executed), and only when the client has sent nothing after it that could have overtaken it.
 
 use crate::error::ClientError;
 use crate::limits::NAMED_COPY_MAX;
@@ -76,7 +76,7 @@ impl Engine {
             None
         };
         if body {
-            self.script_shown(asker.keyspace, number, request.arg(1));
+            self.script_shown(number, request.arg(1));
         }
         let Some(sha) = named else {
             let place = crate::session::dispatch::client_number(self, asker);
@@ -103,13 +103,13 @@ impl Engine {
     }
 
     /// A client showed a script's text; the shard that runs it will have it.
-    fn script_shown(&mut self, keyspace: usize, shard: usize, body: &[u8]) {
+    fn script_shown(&mut self, shard: usize, body: &[u8]) {
         if body.len() > crate::limits::SCRIPT_BYTES_MAX {
             return;
         }
         let sha = sha_of(body);
         if self.scripts.get(&sha).is_none() {
-            self.remember_script(keyspace, &body.into());
+            self.remember_script(&body.into());
         }
         self.known_at(shard, sha);
     }
@@ -123,7 +123,7 @@ impl Engine {
     }
 
     /// Remembers a script here and in every other worker.
-    pub(crate) fn remember_script(&mut self, _keyspace: usize, body: &Arc<[u8]>) {
+    pub(crate) fn remember_script(&mut self, body: &Arc<[u8]>) {
         let sha = sha_of(body);
         if self.scripts.learn(sha, body) {
             self.mail_others(|| Mail::Script(sha, Arc::clone(body)));
