@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from shoal import serve
+from shoal.distribution import SlotRange, by_slots
 from shoal.endpoint import Endpoint
 from shoal.log import Log
-from shoal.topology import Keyspace, Shard, SlotRange, Topology
+from shoal.topology import Keyspace, Shard, Topology
 
 PLAN = Topology(
-    (Keyspace("main", "127.0.0.1", 0, (Shard("s0", "127.0.0.1", 1),), (SlotRange(0, 16383, 0),)),),
+    (Keyspace("main", "127.0.0.1", 0, (Shard("s0", "127.0.0.1", 1),), by_slots((SlotRange(0, 16383, 0),))),),
 )
 
 

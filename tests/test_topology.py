@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from shoal.distribution import SlotRange, by_slots
 from shoal.endpoint import Endpoint, parse_endpoint
 from shoal.errors import TopologyError
-from shoal.topology import SLOT_COUNT, Keyspace, Shard, SlotRange, Topology, User, deal_slots, parse_slots
+from shoal.topology import SLOT_COUNT, Keyspace, Shard, Topology, User, deal_slots, parse_slots
 
 
 def owners(slots: Sequence[SlotRange]) -> list[list[int]]:
@@ -22,7 +23,9 @@ def owners(slots: Sequence[SlotRange]) -> list[list[int]]:
 
 def keyspace(**changes: object) -> Keyspace:
     shards = tuple(Shard(f"s{index}", "127.0.0.1", 7001 + index) for index in range(3))
-    made = Keyspace("main", "127.0.0.1", 6380, shards, deal_slots(3))
+    made = Keyspace("main", "127.0.0.1", 6380, shards, by_slots(deal_slots(3)))
+    if "slots" in changes:
+        changes["distribution"] = by_slots(changes.pop("slots"))  # type: ignore[arg-type]
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]  # any field
 
 

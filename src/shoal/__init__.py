@@ -7,6 +7,7 @@ The data plane (`shoal._core`, Rust) moves the bytes; this package decides: it r
 The public names are those of `__all__`. Nothing heavy is imported here, so that `shoal --help` is quick.
 """
 
+from shoal.distribution import Distribution, SlotRange
 from shoal.errors import (
     BinaryMissingError,
     ConfigError,
@@ -18,13 +19,14 @@ from shoal.errors import (
     TopologyError,
     UsageError,
 )
-from shoal.topology import Keyspace, Shard, SlotRange, Topology, User, deal_slots
+from shoal.topology import Keyspace, Shard, Topology, User, deal_slots
 
 __all__ = [
     "BinaryMissingError",
     "ConfigError",
     "CoreMissingError",
     "DataDirectoryError",
+    "Distribution",
     "FleetError",
     "Keyspace",
     "ListenError",

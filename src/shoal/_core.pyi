@@ -11,9 +11,13 @@ class ShardSpec(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def host(self) -> str: ...  # name or address, without brackets
+    def host(self) -> str: ...  # name or address, without brackets; or the path of a socket, which begins with "/"
     @property
-    def port(self) -> int: ...
+    def port(self) -> int: ...  # 0 for a socket
+    @property
+    def weight(self) -> int: ...  # its share; 1 is ordinary
+    @property
+    def ring_name(self) -> str: ...  # what a ring hashes for it
     @property
     def username(self) -> str | None: ...  # sent to the server with AUTH
     @property
@@ -27,6 +31,48 @@ class SlotRangeSpec(Protocol):
     @property
     def shard(self) -> int: ...  # index into KeyspaceSpec.shards
 
+class RangePartSpec(Protocol):
+    @property
+    def first(self) -> str | None: ...  # None: right after the part before it, or from the beginning
+    @property
+    def last(self) -> str | None: ...  # inclusive; None: to the end
+    @property
+    def shard(self) -> int: ...  # index into KeyspaceSpec.shards
+
+class RangeTableSpec(Protocol):
+    @property
+    def prefix(self) -> str: ...  # keys that begin with it; the rest is the id
+    @property
+    def numeric(self) -> bool: ...  # ids are compared as numbers, else as bytes
+    @property
+    def parts(self) -> Sequence[RangePartSpec]: ...  # ascending
+
+class DistributionSpec(Protocol):
+    @property
+    def kind(self) -> str: ...  # one of shoal.distribution.KINDS
+    @property
+    def hash(self) -> str: ...  # ketama, modula: the name of the hash function
+    @property
+    def signed_char(self) -> bool: ...  # ketama, modula: bytes from 0x80 on are negative, as where the writer ran
+    @property
+    def slots(self) -> Sequence[SlotRangeSpec]: ...  # slots: together they cover 0..16383 once; codis: 0..1023
+    @property
+    def tables(self) -> Sequence[RangeTableSpec]: ...  # range
+    @property
+    def fallback(self) -> DistributionSpec | None: ...  # range: for keys that no table holds
+
+class EjectionSpec(Protocol):
+    @property
+    def after(self) -> int: ...  # failures in a row
+    @property
+    def retry_after_ms(self) -> int: ...
+    @property
+    def on_replies(self) -> bool: ...  # -OOM, -BUSY and -LOADING are failures too
+    @property
+    def shards_max(self) -> int: ...  # ejected at one time
+    @property
+    def readmit_ms(self) -> int: ...  # over which its keys come back to it
+
 class UserSpec(Protocol):
     @property
     def name(self) -> str: ...  # "default" is the user of a plain AUTH <password>
@@ -39,11 +85,33 @@ class KeyspaceSpec(Protocol):
     @property
     def listen_host(self) -> str: ...
     @property
-    def listen_port(self) -> int: ...  # 0: any free port, see Proxy.addresses
+    def listen_port(self) -> int: ...  # 0: any free port, see Proxy.addresses; or a socket
+    @property
+    def listen_mode(self) -> int | None: ...  # permissions of a socket
+    @property
+    def backlog(self) -> int: ...
+    @property
+    def reuse_port(self) -> bool: ...
+    @property
+    def protocol(self) -> str: ...  # "redis" | "memcached"
+    @property
+    def ejection(self) -> EjectionSpec | None: ...  # None: a store; else a cache
+    @property
+    def connections(self) -> int: ...  # to each shard, for each worker, database and protocol
+    @property
+    def preconnect(self) -> bool: ...
+    @property
+    def tcp_keepalive(self) -> bool: ...
+    @property
+    def probe_interval_ms(self) -> int: ...
+    @property
+    def database(self) -> int: ...  # in which a client begins
     @property
     def shards(self) -> Sequence[ShardSpec]: ...
     @property
-    def slots(self) -> Sequence[SlotRangeSpec]: ...  # together they cover 0..16383 once
+    def distribution(self) -> DistributionSpec: ...
+    @property
+    def hash_tag(self) -> str: ...  # two characters, or "none", "codis", "redis-rb"
     @property
     def affinity(self) -> Sequence[str]: ...
     @property

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from shoal import places
 from shoal.core import check_affinity, limit
+from shoal.distribution import SlotRange, by_slots
 from shoal.endpoint import Endpoint, parse_endpoint
 from shoal.errors import ConfigError, Problem
 from shoal.password import others_can_read, read_password_env, read_password_file
@@ -25,7 +26,6 @@ from shoal.topology import (
     DEFAULT_USER,
     Keyspace,
     Shard,
-    SlotRange,
     Topology,
     User,
     deal_slots,
@@ -165,7 +165,7 @@ class _Reader:
             listen_host=listen.host,
             listen_port=listen.port,
             shards=shards,
-            slots=slots,
+            distribution=by_slots(slots),
             affinity=tuple(table.affinity),
             users=users,
             unknown_commands_first_key=table.unknown_commands == "first-key",

@@ -24,10 +24,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from shoal.distribution import SlotRange
 from shoal.embedded import ServerBinary
 from shoal.errors import DataDirectoryError
 from shoal.private_file import write_private
-from shoal.topology import SlotRange, deal_slots, parse_slots, slot_problems
+from shoal.topology import deal_slots, parse_slots, slot_problems
 
 FORMAT = 1
 LAYOUT_NAME = "layout.json"

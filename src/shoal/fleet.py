@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal.datadir import DataDirectory
+from shoal.distribution import by_slots
 from shoal.embedded import HOST, Answer, EmbeddedServer, ServerBinary, find_binary
 from shoal.endpoint import Endpoint
 from shoal.errors import DataDirectoryError, FleetError
@@ -102,7 +103,7 @@ class EmbeddedFleet:
             self._await(member, signals)
         self._data.note_binary(self._binary)
         shards = tuple(Shard(member.server.name, HOST, member.server.port) for member in self._members)
-        keyspace = Keyspace("main", self._listen.host, self._listen.port, shards, layout.slots)
+        keyspace = Keyspace("main", self._listen.host, self._listen.port, shards, by_slots(layout.slots))
         return Topology((keyspace,))
 
     def _claim(self) -> DataDirectory:

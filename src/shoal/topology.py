@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from shoal.distribution import BRACES, Distribution, SlotRange
 from shoal.endpoint import Endpoint
 from shoal.errors import Problem, TopologyError
 from shoal.places import Path, format_path
@@ -26,6 +27,8 @@ SLOT_COUNT = 16384
 
 TIMEOUT_MS_DEFAULT = 10_000
 MAX_CLIENTS_DEFAULT = 10_000
+BACKLOG_DEFAULT = 1_024
+PROBE_INTERVAL_MS_DEFAULT = 1_000
 DEFAULT_USER = "default"
 
 # Names become metric labels and parts of log lines: plain characters only.
@@ -41,26 +44,23 @@ class Shard:
     port: int
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    weight: int = 1
+    ring_name: str = ""
 
     @property
     def endpoint(self) -> Endpoint:
         return Endpoint(self.host, self.port)
 
 
-@dataclass(frozen=True, order=True)
-class SlotRange:
-    """The slots `first` to `last`, both included, of the shard with this index."""
+@dataclass(frozen=True)
+class Ejection:
+    """The rules by which a cache does without a shard that fails; see `_core.EjectionSpec`."""
 
-    first: int
-    last: int
-    shard: int
-
-    @property
-    def count(self) -> int:
-        return self.last - self.first + 1
-
-    def __str__(self) -> str:
-        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+    after: int = 2
+    retry_after_ms: int = 30_000
+    on_replies: bool = False
+    shards_max: int = 1
+    readmit_ms: int = 10_000
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,32 @@ class Keyspace:
     listen_host: str
     listen_port: int
     shards: tuple[Shard, ...]
-    slots: tuple[SlotRange, ...]
+    distribution: Distribution
     affinity: tuple[str, ...] = ()
     users: tuple[User, ...] = ()
     unknown_commands_first_key: bool = False
     timeout_ms: int = TIMEOUT_MS_DEFAULT
     max_clients: int = MAX_CLIENTS_DEFAULT
+    hash_tag: str = BRACES
+    listen_mode: int | None = None
+    backlog: int = BACKLOG_DEFAULT
+    reuse_port: bool = False
+    protocol: str = "redis"
+    ejection: Ejection | None = None
+    connections: int = 1
+    preconnect: bool = True
+    tcp_keepalive: bool = False
+    probe_interval_ms: int = PROBE_INTERVAL_MS_DEFAULT
+    database: int = 0
+
+    @property
+    def slots(self) -> tuple[SlotRange, ...]:
+        """Who owns which slots; empty for a distribution without slots."""
+        return self.distribution.slots
+
+    @property
+    def role(self) -> str:
+        return "store" if self.ejection is None else "cache"
 
     @property
     def listen(self) -> Endpoint:

@@ -17,7 +17,6 @@ use shoal_core::protocol::command::Merge;
 use shoal_core::protocol::encode::{self, Proto};
 use shoal_core::protocol::reply::ReplyScanner;
 use shoal_core::protocol::request::{RequestScanner, Scan};
-use shoal_core::routing::affinity::Affinity;
 use shoal_core::routing::distribution::{Distribution, Slots};
 use shoal_core::routing::merge::merge;
 use shoal_core::routing::route::{decide, Request, Scratch};
@@ -135,18 +134,8 @@ fn keyspace(shards: usize) -> Keyspace {
         endpoint: format!("127.0.0.1:{}", 7000 + index),
         credentials: None,
     };
-    Keyspace {
-        name: "bench".into(),
-        listen: "127.0.0.1:6380".into(),
-        shards: (0..shards).map(shard).collect(),
-        first_shard: 0,
-        distribution: Distribution::Slots(Slots::even(shards)),
-        affinity: Affinity::default(),
-        users: Vec::new(),
-        unknown_commands_first_key: false,
-        timeout_ms: 0,
-        max_clients: 10_000,
-    }
+    let distribution = Distribution::Slots(Slots::even(shards));
+    Keyspace::over("bench", (0..shards).map(shard).collect(), distribution)
 }
 
 fn scanning(wanted: &Wanted) {

@@ -4,7 +4,6 @@
 //! interpreter in the same process would only be in the way.
 
 use shoal_core::net::proxy::Proxy;
-use shoal_core::routing::affinity::Affinity;
 use shoal_core::routing::distribution::{Distribution, Slots};
 use shoal_core::routing::topology::{Keyspace, Shard, Topology};
 use std::time::Duration;
@@ -23,17 +22,11 @@ fn main() {
             credentials: None,
         })
         .collect();
+    let distribution = Distribution::Slots(Slots::even(shards.len().max(1)));
     let keyspace = Keyspace {
-        name: "main".into(),
         listen,
-        distribution: Distribution::Slots(Slots::even(shards.len().max(1))),
-        shards,
-        first_shard: 0,
-        affinity: Affinity::default(),
-        users: Vec::new(),
-        unknown_commands_first_key: false,
-        timeout_ms: 0,
         max_clients: 20_000,
+        ..Keyspace::over("main", shards, distribution)
     };
     let started = Topology::new(1, vec![keyspace])
         .map_err(|error| error.0)

@@ -7,7 +7,6 @@ use shoal_core::limits::{
     IN_FLIGHT_MAX, OUTPUT_HARD, OUTPUT_HIGH, OUTPUT_STALL_MS, PROBE_MS, PROBE_TIMEOUT_MS,
     REQUEST_IDLE_MS_MAX,
 };
-use shoal_core::routing::affinity::Affinity;
 use shoal_core::routing::distribution::{Distribution, Slots};
 use shoal_core::routing::hash::key_slot;
 use shoal_core::routing::topology::{Keyspace, Shard, Topology};
@@ -47,16 +46,13 @@ impl Scene {
             credentials: None,
         };
         let keyspace = Keyspace {
-            name: "test".into(),
-            listen: "127.0.0.1:6380".into(),
-            shards: (0..shards).map(shard).collect(),
-            first_shard: 0,
-            distribution: Distribution::Slots(Slots::even(shards)),
-            affinity: Affinity::default(),
-            users: Vec::new(),
-            unknown_commands_first_key: false,
             timeout_ms,
             max_clients: 3,
+            ..Keyspace::over(
+                "test",
+                (0..shards).map(shard).collect(),
+                Distribution::Slots(Slots::even(shards)),
+            )
         };
         let topology = Arc::new(Topology::new(1, vec![keyspace]).expect("a good topology"));
         let stats = Arc::new(vec![Stats::new(&topology)]);

@@ -40,16 +40,13 @@ impl Space {
             credentials: None,
         };
         Keyspace {
-            name: "test".into(),
-            listen: "127.0.0.1:0".into(),
-            shards: (0..self.shards).map(shard).collect(),
-            first_shard: 0,
-            distribution: Distribution::Slots(slots),
             affinity: Affinity::new(if self.has_rules { &rules } else { &[] }).expect("good rules"),
-            users: Vec::new(),
             unknown_commands_first_key: self.first_key,
-            timeout_ms: 0,
-            max_clients: 10,
+            ..Keyspace::over(
+                "test",
+                (0..self.shards).map(shard).collect(),
+                Distribution::Slots(slots),
+            )
         }
     }
 

@@ -8,6 +8,7 @@ use shoal_core::protocol::command::{CommandSpec, Local, Policy};
 use shoal_core::protocol::command_table::COMMANDS;
 use shoal_core::routing::affinity::{hashed_part, Affinity};
 use shoal_core::routing::hash::crc16;
+use shoal_core::routing::tag::Tag;
 use shoal_core::session::stats::{Kind, BOUNDS_US, METRICS};
 
 /// See `_core.pyi`.
@@ -111,7 +112,7 @@ pub fn check_affinity(pattern: String) -> Option<String> {
 pub fn locate(key: &[u8], affinity: Vec<String>) -> PyResult<(usize, usize, u16)> {
     let rules =
         Affinity::new(&affinity).map_err(|error| PyValueError::new_err(error.to_string()))?;
-    let part = hashed_part(&rules, key);
+    let part = hashed_part(&rules, Tag::BRACES, key);
     // The part is a slice of the key, so where it lies is where it begins.
     let start = part.as_ptr() as usize - key.as_ptr() as usize;
     Ok((start, start + part.len(), crc16(part) & 16383))

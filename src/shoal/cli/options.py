@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from shoal.distribution import by_slots
 from shoal.endpoint import Endpoint, parse_endpoint
 from shoal.errors import EXIT_CODES, UsageError
 from shoal.topology import Keyspace, Shard, deal_slots
@@ -62,7 +63,7 @@ def keyspace_of_shards(
             raise UsageError(f"--affinity {rule}: {complaint}")
     password = more.pop("server_password", None)
     named = tuple(Shard(f"s{index}", shard.host, shard.port, password=password) for index, shard in enumerate(shards))
-    return Keyspace("main", listen.host, listen.port, named, deal_slots(len(named)), affinity, **more)
+    return Keyspace("main", listen.host, listen.port, named, by_slots(deal_slots(len(named))), affinity, **more)
 
 
 def print_json(content: object) -> None:

@@ -6,7 +6,6 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use shoal_core::routing::affinity::Affinity;
 use shoal_core::routing::distribution::{Distribution, Slots};
 use shoal_core::routing::topology::{Keyspace, Shard, Topology};
 use shoal_core::session::engine::{Action, Engine, Identity};
@@ -27,16 +26,14 @@ fn engine() -> Engine {
         credentials: None,
     };
     let keyspace = Keyspace {
-        name: "fuzz".into(),
-        listen: "127.0.0.1:6380".into(),
-        shards: (0..2).map(shard).collect(),
-        first_shard: 0,
-        distribution: Distribution::Slots(Slots::even(2)),
-        affinity: Affinity::default(),
-        users: Vec::new(),
         unknown_commands_first_key: true,
         timeout_ms: 1000,
         max_clients: 4,
+        ..Keyspace::over(
+            "fuzz",
+            (0..2).map(shard).collect(),
+            Distribution::Slots(Slots::even(2)),
+        )
     };
     let topology = Arc::new(Topology::new(1, vec![keyspace]).expect("a good topology"));
     let stats = Arc::new(vec![Stats::new(&topology)]);

@@ -19,7 +19,7 @@ use regex::bytes::{Regex, RegexBuilder};
 use crate::limits::{
     AFFINITY_KEY_BYTES_MAX, AFFINITY_PATTERN_MAX, AFFINITY_PROGRAM_BYTES_MAX, AFFINITY_RULES_MAX,
 };
-use crate::routing::hash::hash_tag;
+use crate::routing::tag::Tag;
 
 /// What rules that can match nothing at all are tried on: words, separators and line ends in both orders, so that
 /// anchors and word boundaries find a place.
@@ -159,11 +159,11 @@ fn matches_empty(regex: &Regex) -> bool {
 
 /// The part of a key that is hashed: what an affinity rule names, else its hash tag, else the whole key.
 #[inline]
-pub fn hashed_part<'k>(affinity: &Affinity, key: &'k [u8]) -> &'k [u8] {
+pub fn hashed_part<'k>(affinity: &Affinity, tag: Tag, key: &'k [u8]) -> &'k [u8] {
     if affinity.is_empty() {
-        return hash_tag(key);
+        return tag.part(key);
     }
-    affinity.part(key).unwrap_or_else(|| hash_tag(key))
+    affinity.part(key).unwrap_or_else(|| tag.part(key))
 }
 
 #[cfg(test)]
@@ -217,12 +217,12 @@ mod tests {
     #[test]
     fn hash_tags_hold_where_no_rule_matches() {
         let rules = affinity(&["^rq:"]);
-        assert_eq!(hashed_part(&rules, b"rq:{x}"), b"rq:");
-        assert_eq!(hashed_part(&rules, b"app:{x}:y"), b"x");
-        assert_eq!(hashed_part(&rules, b"app"), b"app");
+        assert_eq!(hashed_part(&rules, Tag::BRACES, b"rq:{x}"), b"rq:");
+        assert_eq!(hashed_part(&rules, Tag::BRACES, b"app:{x}:y"), b"x");
+        assert_eq!(hashed_part(&rules, Tag::BRACES, b"app"), b"app");
         let none = Affinity::default();
         assert!(none.is_empty() && !rules.is_empty());
-        assert_eq!(hashed_part(&none, b"rq:{x}"), b"x");
+        assert_eq!(hashed_part(&none, Tag::BRACES, b"rq:{x}"), b"x");
     }
 
     #[test]

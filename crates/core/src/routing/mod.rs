@@ -1,8 +1,10 @@
 //! Pure decisions: which shard holds a key, what to do with a request, how several replies become one.
 
+pub mod admission;
 pub mod affinity;
 pub mod distribution;
 pub mod hash;
 pub mod merge;
 pub mod route;
+pub mod tag;
 pub mod topology;

@@ -7,9 +7,10 @@
 //! path of a request has to check it again.
 //! Rejected: letting workers change parts of it in place; a reader could then see half a change.
 
-use crate::limits::{KEYSPACES_MAX, SHARDS_MAX};
+use crate::limits::{BACKLOG, CLIENTS_DEFAULT, KEYSPACES_MAX, PROBE_MS, SHARDS_MAX};
 use crate::routing::affinity::{hashed_part, Affinity};
 use crate::routing::distribution::Distribution;
+use crate::routing::tag::Tag;
 
 /// Name and password that we show to a server.
 #[derive(Clone, PartialEq, Eq)]
@@ -34,7 +35,7 @@ impl std::fmt::Debug for Credentials {
 pub struct Shard {
     /// Unique in its keyspace.
     pub name: String,
-    /// `host:port` of its primary, looked up at every connection.
+    /// `host:port` of its primary, looked up at every connection, or the path of a socket, which begins with `/`.
     pub endpoint: String,
     /// What the server wants to be shown.
     pub credentials: Option<Credentials>,
@@ -49,13 +50,66 @@ pub struct User {
     pub credentials: Credentials,
 }
 
+/// What clients and servers of a keyspace speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// RESP2 and RESP3.
+    Redis,
+    /// The memcached text protocol.
+    Memcached,
+}
+
+/// What a keyspace promises of its keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A key always maps to the same shard, whether that shard can be reached or not.
+    Store,
+    /// A shard that fails is ejected, and others take its keys meanwhile.
+    Cache(Ejection),
+}
+
+/// When a shard of a cache is ejected, and when it is readmitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ejection {
+    /// Failures in a row.
+    pub after: u32,
+    /// It stays out for so long at least.
+    pub retry_after_ms: u64,
+    /// Replies that begin with -OOM, -BUSY or -LOADING are failures too.
+    pub on_replies: bool,
+    /// So many may be out at one time.
+    pub shards_max: u32,
+    /// Its keys come back to it over so long; 0: all at once.
+    pub readmit_ms: u64,
+}
+
 /// A listener with its distribution and its shards.
 #[derive(Debug, Clone)]
 pub struct Keyspace {
     /// Unique in the topology.
     pub name: String,
-    /// `host:port` to listen on.
+    /// `host:port` to listen on, or the path of a socket, which begins with `/`.
     pub listen: String,
+    /// Permissions of that socket; None: as the process makes files.
+    pub listen_mode: Option<u32>,
+    /// Connections that wait to be accepted.
+    pub backlog: u32,
+    /// Other processes may listen on the same address (SO_REUSEPORT).
+    pub reuse_port: bool,
+    /// What is spoken on both sides.
+    pub protocol: Protocol,
+    /// Store or cache.
+    pub role: Role,
+    /// Connections to each shard, for each worker, database and protocol; a client always uses the same one.
+    pub connections: u16,
+    /// Shards are connected at the start, not at the first request for them.
+    pub preconnect: bool,
+    /// TCP keep-alive on both sides.
+    pub tcp_keepalive: bool,
+    /// An idle connection is asked so often whether its shard lives; so is a shard that is ejected.
+    pub probe_interval_ms: u64,
+    /// The database in which a client begins.
+    pub database: u8,
     /// Owners of the keys, in the order that the distribution counts them.
     pub shards: Vec<Shard>,
     /// Position of its first shard among all shards of the topology.
@@ -64,6 +118,8 @@ pub struct Keyspace {
     pub distribution: Distribution,
     /// Which part of a key is hashed.
     pub affinity: Affinity,
+    /// Which part is hashed where no affinity rule says it.
+    pub tag: Tag,
     /// Empty: clients need not authenticate.
     pub users: Vec<User>,
     /// Route unknown commands by their first argument instead of refusing them.
@@ -75,6 +131,33 @@ pub struct Keyspace {
 }
 
 impl Keyspace {
+    /// A store that speaks RESP, with nothing set that can be left alone.
+    pub fn over(name: &str, shards: Vec<Shard>, distribution: Distribution) -> Self {
+        Self {
+            name: name.to_string(),
+            listen: "127.0.0.1:6380".to_string(),
+            listen_mode: None,
+            backlog: BACKLOG as u32,
+            reuse_port: false,
+            protocol: Protocol::Redis,
+            role: Role::Store,
+            connections: 1,
+            preconnect: true,
+            tcp_keepalive: false,
+            probe_interval_ms: PROBE_MS as u64,
+            database: 0,
+            shards,
+            first_shard: 0,
+            distribution,
+            affinity: Affinity::default(),
+            tag: Tag::BRACES,
+            users: Vec::new(),
+            unknown_commands_first_key: false,
+            timeout_ms: 0,
+            max_clients: CLIENTS_DEFAULT as u64,
+        }
+    }
+
     /// The slot of a key, as people are told it.
     pub fn slot(&self, key: &[u8]) -> u16 {
         self.distribution.slot(self.part(key))
@@ -88,11 +171,7 @@ impl Keyspace {
 
     #[inline]
     fn part<'k>(&self, key: &'k [u8]) -> &'k [u8] {
-        if self.affinity.is_empty() {
-            crate::routing::hash::hash_tag(key)
-        } else {
-            hashed_part(&self.affinity, key)
-        }
+        hashed_part(&self.affinity, self.tag, key)
     }
 }
 

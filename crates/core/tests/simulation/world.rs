@@ -12,7 +12,6 @@ use crate::chance::Chance;
 use crate::client::{Asked, Habits, SimulatedClient};
 use crate::resp;
 use crate::shard::{Connection, ShardServer};
-use shoal_core::routing::affinity::Affinity;
 use shoal_core::routing::distribution::{Distribution, Slots};
 use shoal_core::routing::topology::{Credentials, Keyspace, Shard, Topology, User};
 use shoal_core::session::client_admin::Mail;
@@ -112,16 +111,13 @@ fn topology(conditions: &Conditions) -> Topology {
         },
     };
     let keyspace = Keyspace {
-        name: "test".into(),
-        listen: "127.0.0.1:6380".into(),
-        shards: (0..conditions.shards).map(shard).collect(),
-        first_shard: 0,
-        distribution: Distribution::Slots(Slots::even(conditions.shards)),
-        affinity: Affinity::default(),
         users: conditions.habits.password.iter().map(user).collect(),
-        unknown_commands_first_key: false,
-        timeout_ms: 0,
         max_clients: 1000,
+        ..Keyspace::over(
+            "test",
+            (0..conditions.shards).map(shard).collect(),
+            Distribution::Slots(Slots::even(conditions.shards)),
+        )
     };
     Topology::new(1, vec![keyspace]).expect("a good topology")
 }
