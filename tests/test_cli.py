@@ -53,7 +53,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 
 
 def test_the_verbs() -> None:
-    assert VERBS == ["check", "key", "serve", "up"]
+    assert VERBS == ["check", "import-nutcracker", "key", "ring", "serve", "up"]
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])
@@ -89,7 +89,7 @@ def test_the_version_is_the_core_s(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "complaint"),
     [
         (["sevre"], "no such command 'sevre'"),
-        (["serve"], "name a FILE, or servers with --shard (see shoal serve --help)"),
+        (["serve"], "name a FILE, or a --nutcracker file, or servers with --shard (see shoal serve --help)"),
         (["serve", "--sahrd", "x"], "no such option"),
         (["serve", "--shard", "x"], 'not host:port: "x"'),
         (["serve", "--shard", "a:1", "--workers", "0"], "--workers"),

@@ -9,6 +9,7 @@ from shoal import places
 from shoal.config import CONFIG_BYTES_MAX, Config, load_config, parse_config
 from shoal.endpoint import Endpoint
 from shoal.errors import ConfigError
+from shoal.topology import Ejection
 
 FILE = Path("shoal.toml")
 
@@ -116,10 +117,27 @@ BODIES = [
     ('shards = ["a:1", "a:1"]', "shoal.toml:1: keyspace.main: shards s0 and s1 have the same address a:1"),
     ('shards = ["a:1"]\nlisen = "b:1"', 'shoal.toml:3: keyspace.main.lisen: unknown key (did you mean "listen"?)'),
     ('shards = ["a:1"]\nworkers = 2', "keyspace.main.workers: unknown key here; it belongs to the top of the file"),
-    ('shards = ["a:1"]\nrole = "cache"', "keyspace.main.role: not yet supported: for now every keyspace is a store"),
+    ('shards = ["a:1"]\nrole = "master"', 'keyspace.main.role: must be "store" or "cache"'),
+    ('shards = ["a:1"]\neject_after = 3', "shoal.toml:3: keyspace.main.eject_after: a store never ejects a shard"),
+    ('shards = ["a:1"]\nrole = "cache"\nejected_max = 1', "of 1 shards one at least has to stay"),
+    ('shards = ["a:1"]\ntimeout = 3', 'keyspace.main.timeout: unknown key (did you mean "timeout_ms"?)'),
+    ('shards = ["a:1"]\ndistribution = "random"', 'no key would be found again; say role = "cache"'),
+    ('shards = ["a:1"]\nhash = "md5"', 'keyspace.main.hash: distribution "slots" has its own hash'),
+    ('shards = ["a:1"]\ndistribution = "ketama"\nhash = "sha1"', "keyspace.main.hash: must be one of one_at_a_time"),
+    ('shards = ["a:1"]\nhash_tag = "{"', "keyspace.main.hash_tag: must be two characters"),
+    ('shards = ["a:1"]\nlisten_mode = "0666"', "listen_mode: permissions are for sockets"),
+    ('shards = ["a:1"]\nlisten = "/tmp/s"\nlisten_mode = "rw"', "listen_mode: must be permissions in octal"),
+    ('shards = ["a:1"]\nconnections = 65', "keyspace.main.connections: must be at most 64"),
+    ('shards = ["a:1"]\ndatabase = 16', "keyspace.main.database: must be at most 15"),
+    ('shards = ["a:1"]\nprotocol = "memcached"\npassword = "x"', "memcached has no AUTH in its text protocol"),
+    ('shards = ["a:1"]\nprotocol = "memcached"\ndatabase = 1', "memcached has no databases"),
+    ('shards = ["/s", "/s"]', "shards s0 and s1 have the same address /s"),
+    ('shards = ["./s"]', "write the absolute path of a socket"),
+    ('shards = ["a:1"]\nfallback = "jump"', 'fallback: only distribution "range" has a fallback'),
+    ('shards = ["a:1"]\ndistribution = "range"', "keyspace.main.range: a distribution by range needs a table"),
+    ('shards = ["a:1"]\nrange = []', 'keyspace.main.range: is for distribution = "range", and this is "slots"'),
     ('shards = ["a:1"]\ncross_shard = "off"', "keyspace.main.cross_shard: not yet supported: for now"),
-    ('shards = ["a:1"]\ndistribution = "ketama"', '"ketama" is not yet supported; for now "slots" is the only'),
-    ('shards = ["a:1"]\ndistribution = "x"', 'keyspace.main.distribution: must be "slots"'),
+    ('shards = ["a:1"]\ndistribution = "x"', "keyspace.main.distribution: must be one of slots, codis, ketama, modula"),
     ('shards = ["a:1"]\naffinity = ["ok", "(("]', "shoal.toml:3: keyspace.main.affinity[1]: "),
     ('shards = ["a:1"]\nunknown_commands = "x"', 'keyspace.main.unknown_commands: must be "refuse" or "first-key"'),
     ('shards = ["a:1"]\ntimeout_ms = -1', "keyspace.main.timeout_ms: must be at least 0"),
@@ -208,12 +226,112 @@ timeout_ms = -1
 [keyspace.two]
 listen = "127.0.0.1:7001"
 shards = ["127.0.0.1:7001"]
-distribution = "jump"
+distribution = "chord"
 [[keyspace.two.user]]
 name = "u"
 """
     lines = complaints(text)
     assert [line.split(":")[1] for line in lines] == ["1", "3", "4", "5", "6", "7", "10", "11"]
+
+
+GUIDE = """
+[keyspace.main]
+distribution = "range"
+{more}
+range = [{{ prefix = "user:"{kind}, ranges = [{ranges}] }}]
+[[keyspace.main.shard]]
+name = "r0"
+address = "127.0.0.1:7001"
+[[keyspace.main.shard]]
+name = "r1"
+address = "127.0.0.1:7002"
+"""
+TWO = '{ upto = 10000, shard = "r0" }, { upto = 20000, shard = "r1" }'
+
+
+def guide(ranges: str, more: str = "", kind: str = "") -> str:
+    return GUIDE.format(ranges=ranges, more=more, kind=kind)
+
+
+def test_the_partitioning_guides_ranges_are_read() -> None:
+    config = parse_config(guide(TWO), Path("shoal.toml"))
+    (table,) = config.topology.keyspace("main").distribution.tables
+    assert [(part.first, part.last, part.shard) for part in table.parts] == [(None, "10000", 0), (None, "20000", 1)]
+    assert any("no fallback" in warning for warning in config.warnings)
+    config = parse_config(guide(TWO, 'fallback = "jump"'), Path("shoal.toml"))
+    assert config.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("ranges", "more", "kind", "complaint"),
+    [
+        (
+            TWO.replace("r1", "r9"),
+            "",
+            "",
+            'shoal.toml:5: keyspace.main.range[0].ranges[1].shard: there is no shard "r9"',
+        ),
+        (TWO.replace("20000", "9"), "", "", 'keyspace.main.range: table "user:": ranges must ascend'),
+        (TWO.replace("{ upto = 20", "{ from = 5, upto = 20"), "", "", "ranges overlap at 5"),
+        (TWO.replace("{ upto = 20", "{ from = 10002, upto = 20"), "", "", "close the gap or give a fallback"),
+        ('{ shard = "r0" }, { upto = 5, shard = "r1" }', "", "", "only the last range may be open above"),
+        ('{ upto = "x", shard = "r0" }', "", "", "ids are numbers here"),
+        ('{ upto = -1, shard = "r0" }', "", "", "ids are numbers here"),
+        ('{ upto = 7, shard = "r0" }', "", ', ids = "text"', 'ids are text here: write "7"'),
+        ('{ upto = true, shard = "r0" }', "", "", "keyspace.main.range[0].ranges[0].upto: must be"),
+        ('{ shard = "r0", up = 1 }', "", "", 'unknown key (did you mean "upto"?)'),
+        ('{ shard = "r0" }', 'fallback = "random"', "", "keyspace.main.fallback: must be one of"),
+    ],
+)
+def test_ranges_that_contradict_themselves_are_refused(ranges: str, more: str, kind: str, complaint: str) -> None:
+    lines = complaints(guide(ranges, more, kind))
+    assert any(complaint in line for line in lines), lines
+
+
+def test_a_gap_with_a_fallback_is_none() -> None:
+    text = guide(TWO.replace("{ upto = 20", "{ from = 10002, upto = 20"), 'fallback = "rendezvous"')
+    assert parse_config(text, Path("shoal.toml")).topology.keyspace("main").distribution.fallback is not None
+
+
+def test_a_cache_with_all_of_its_settings() -> None:
+    text = """
+[keyspace.main]
+listen = "/run/shoal.sock"
+listen_mode = "0660"
+role = "cache"
+eject_after = 3
+retry_after_ms = 2000
+eject_on_replies = true
+ejected_max = 2
+readmit_ms = 500
+probe_interval_ms = 200
+connections = 2
+preconnect = false
+tcp_keepalive = true
+database = 3
+backlog = 100
+reuse_port = true
+distribution = "ketama"
+hash = "murmur"
+signed_char = false
+hash_tag = "$$"
+shards = ["10.0.0.1:11211", "10.0.0.2:6379", "/run/redis.sock"]
+"""
+    made = parse_config(text, Path("shoal.toml")).topology.keyspace("main")
+    assert (made.listen.is_socket, made.listen_mode, made.role) == (True, 0o660, "cache")
+    assert made.ejection == Ejection(3, 2000, True, 2, 500)
+    assert [shard.ring_name for shard in made.shards] == ["10.0.0.1", "10.0.0.2:6379", "/run/redis.sock:"]
+    assert (made.distribution.hash, made.distribution.signed_char, made.hash_tag) == ("murmur", False, "$$")
+    assert (made.probe_interval_ms, made.connections, made.preconnect, made.database) == (200, 2, False, 3)
+
+
+def test_traps_of_hashes_are_warned_of() -> None:
+    text = '[keyspace.main]\ndistribution = "ketama"\nshards = ["a:1", "b:1"]'
+    (warning,) = parse_config(text, Path("shoal.toml")).warnings
+    assert "56 consecutive ids" in warning
+    (warning,) = parse_config(f'{text}\nhash = "crc32"', Path("shoal.toml")).warnings
+    assert "every key on one shard" in warning
+    assert parse_config(f'{text}\nhash = "murmur"', Path("shoal.toml")).warnings == ()
 
 
 def test_several_mistakes_in_one_list_of_tables_keep_their_places() -> None:

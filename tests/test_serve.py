@@ -54,6 +54,7 @@ def test_the_ready_line_says_what_runs_where(fleet: Fleet, proxy: Proxy) -> None
         "version": proxy.ready["version"],
         "pid": proxy.pid,
         "admin": str(proxy.admin),
+        "stats": None,
         "keyspaces": [
             {
                 "name": "main",

@@ -195,7 +195,8 @@ def test_an_endpoint_is_read_and_written(text: str, host: str, port: int) -> Non
         ("::1:6380", "in brackets"),
         ("[::g]:1", "not an IPv6 address"),
         ("a b:1", "not a host name"),
-        ("/run/redis.sock", "not yet supported"),
+        ("unix:/run/redis.sock", "absolute path"),
+        ("/" + "x" * 107, "at most 107 bytes"),
         ("redis://h:1", "not a URL"),
     ],
 )

@@ -193,6 +193,22 @@ class Proxy:
     def stop(self, drain_ms: int) -> bool:
         """Stops accepting, waits for requests in flight, closes. True when all were answered in time. Idempotent."""
 
+@final
+class Ring:
+    """Where the keys of one keyspace go; the same arithmetic as the proxy's, without one."""
+    def __new__(cls, keyspace_spec: KeyspaceSpec) -> Ring:
+        """Raises ValueError for a keyspace that the core refuses; the text says why."""
+    def locate(self, key: bytes) -> tuple[int, int, str, int | None, int | None]:
+        """(start, end, word, number, shard): the bytes that are hashed; what they give: "slot" or "hash" with its
+        number, or "key" and None where no hash decides; the index of the shard, None when no range holds the key."""
+    def shards_of(self, keys: Sequence[bytes]) -> list[int | None]:
+        """For each key the index of its shard, None when no range holds it. Releases the GIL."""
+    def shares(self) -> list[float] | None:
+        """For each shard its share of the hash space; None where that cannot be said (ranges)."""
+
+def hash_of(name: str, key: bytes, signed_char: bool) -> int:
+    """One of Twemproxy's hash functions. Raises ValueError for a name that it does not have."""
+
 def metric_declarations() -> list[MetricDeclaration]: ...
 def histogram_bounds_us() -> list[int]: ...
 def limits() -> list[tuple[str, int, str, str]]:

@@ -17,21 +17,15 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
 from shoal import places
+from shoal.config_placement import open_warnings, read_distribution, read_tag, trap
+from shoal.config_role import read_role
 from shoal.core import check_affinity, limit
-from shoal.distribution import SlotRange, by_slots
 from shoal.endpoint import Endpoint, parse_endpoint
-from shoal.errors import ConfigError, Problem
+from shoal.errors import ConfigError, Problem, UsageError
 from shoal.password import others_can_read, read_password_env, read_password_file
-from shoal.topology import (
-    DEFAULT_USER,
-    Keyspace,
-    Shard,
-    Topology,
-    User,
-    deal_slots,
-    parse_slots,
-    topology_problems,
-)
+from shoal.ring import Ring
+from shoal.ring_names import ring_name
+from shoal.topology import DEFAULT_USER, Keyspace, Shard, Topology, User, topology_problems
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -50,6 +44,7 @@ class Config:
     topology: Topology
     workers: int = 1
     admin: Endpoint | None = None
+    stats: Endpoint | None = None
     log: str = "logfmt"
     log_level: str = "info"
     drain_timeout_ms: int = 5_000
@@ -124,6 +119,12 @@ class _Reader:
         if len(model.keyspace) > limit("KEYSPACES_MAX"):
             self.wrong(("keyspace",), f"at most {limit('KEYSPACES_MAX')} keyspaces")
         admin = self.endpoint(("admin",), model.admin, port_min=0) if model.admin is not None else None
+        stats = self.endpoint(("stats",), model.stats, port_min=0) if model.stats is not None else None
+        for key, endpoint in (("admin", admin), ("stats", stats)):
+            if endpoint is not None and endpoint.is_socket:
+                self.wrong((key,), "must be host:port")
+        if admin is not None and admin.port and admin == stats:
+            self.wrong(("stats",), f"admin is at {admin} already")
         keyspaces = [self.keyspace(("keyspace", name), table) for name, table in model.keyspace.items()]
         whole = [keyspace for keyspace in keyspaces if keyspace is not None]
         for path, text in topology_problems(whole) if whole else []:
@@ -131,13 +132,15 @@ class _Reader:
         for keyspace in whole:
             if admin is not None and admin.port and admin == keyspace.listen:
                 self.wrong(("admin",), f"keyspace {keyspace.name} listens on {admin}")
-            self.warnings += exposure_warnings(keyspace)
+            self.warnings += exposure_warnings(keyspace) + placement_warnings(keyspace)
+            self.check_with_core(("keyspace", keyspace.name), keyspace)
         if self.problems or len(whole) < len(keyspaces):
             return None
         return Config(
             topology=Topology(tuple(whole)),
             workers=model.workers,
             admin=admin,
+            stats=stats,
             log=model.log,
             log_level=model.log_level,
             drain_timeout_ms=model.drain_timeout_ms,
@@ -145,9 +148,18 @@ class _Reader:
             warnings=tuple(self.warnings),
         )
 
+    def check_with_core(self, path: Path, keyspace: Keyspace) -> None:
+        """What only the core can judge: ranges together. Not asked when something else is wrong already."""
+        if self.problems:
+            return
+        try:
+            Ring(keyspace)
+        except UsageError as error:
+            text = str(error).removeprefix(f"keyspace '{keyspace.name}': ")
+            self.wrong((*path, "range") if keyspace.distribution.kind == "range" else path, text)
+
     def keyspace(self, path: Path, table: KeyspaceTable) -> Keyspace | None:
         """One keyspace; None when it cannot be built. Whatever is wrong has been noted."""
-        self.distribution((*path, "distribution"), table.distribution)
         for index, rule in enumerate(table.affinity):
             complaint = check_affinity(rule)
             if complaint is not None:
@@ -157,29 +169,52 @@ class _Reader:
         listen = self.endpoint((*path, "listen"), table.listen, port_min=0)
         users = self.users(path, table)
         shards = self.shards(path, table)
-        slots = self.slots(path, table) if shards is not None else None
-        if listen is None or shards is None or slots is None:
+        mode = self.listen_mode(path, table, listen)
+        for key, bound in (("connections", "CONNECTIONS_MAX"), ("database", "DATABASES")):
+            largest = limit(bound) - (key == "database")
+            if getattr(table, key) > largest:
+                self.wrong((*path, key), f"must be at most {largest}")
+        if listen is None or shards is None:
+            return None
+        distribution = read_distribution(self, path, table, [shard.name for shard in shards])
+        tag = read_tag(self, path, table)
+        ejection = read_role(self, path, table, len(shards))
+        if distribution is None:
             return None
         return Keyspace(
             name=str(path[-1]),
             listen_host=listen.host,
             listen_port=listen.port,
             shards=shards,
-            distribution=by_slots(slots),
+            distribution=distribution,
             affinity=tuple(table.affinity),
             users=users,
             unknown_commands_first_key=table.unknown_commands == "first-key",
             timeout_ms=table.timeout_ms,
             max_clients=table.max_clients,
+            hash_tag=tag,
+            listen_mode=mode,
+            backlog=table.backlog,
+            reuse_port=table.reuse_port,
+            protocol=table.protocol,
+            ejection=ejection,
+            connections=table.connections,
+            preconnect=table.preconnect,
+            tcp_keepalive=table.tcp_keepalive,
+            probe_interval_ms=table.probe_interval_ms,
+            database=table.database,
         )
 
-    def distribution(self, path: Path, name: str) -> None:
-        from shoal.config_model import LATER_DISTRIBUTIONS
-
-        if name in LATER_DISTRIBUTIONS:
-            self.wrong(path, f'"{name}" is not yet supported; for now "slots" is the only distribution')
-        elif name != "slots":
-            self.wrong(path, 'must be "slots"')
+    def listen_mode(self, path: Path, table: KeyspaceTable, listen: Endpoint | None) -> int | None:
+        text, place = table.listen_mode, (*path, "listen_mode")
+        if text is None:
+            return None
+        if not re.fullmatch(r"0?[0-7]{3}", text):
+            self.wrong(place, 'must be permissions in octal, as in "0660"')
+            return None
+        if listen is not None and not listen.is_socket:
+            self.wrong(place, f"permissions are for sockets, and {listen} is none")
+        return int(text, 8)
 
     def endpoint(self, path: Path, text: str, *, port_min: int = 1) -> Endpoint | None:
         try:
@@ -201,9 +236,9 @@ class _Reader:
         shards: list[Shard | None] = []
         for index, address in enumerate(table.shards or ()):
             endpoint = self.endpoint((*path, "shards", index), address)
-            shards.append(_shard(f"s{index}", endpoint, username, password))
+            shards.append(_shard(f"s{index}", endpoint, username, password, table))
         for index, entry in enumerate(table.shard or ()):
-            shards.append(self.shard((*path, "shard", index), entry, index, (username, password)))
+            shards.append(self.shard((*path, "shard", index), entry, index, (username, password), table))
         if not shards:
             self.wrong((*path, "shards"), "there is no shard")
         elif len(shards) > limit("SHARDS_MAX"):
@@ -211,7 +246,14 @@ class _Reader:
         whole = tuple(shard for shard in shards if shard is not None)
         return whole if whole and len(whole) == len(shards) else None
 
-    def shard(self, path: Path, entry: ShardTable, index: int, login: tuple[str | None, str | None]) -> Shard | None:
+    def shard(
+        self,
+        path: Path,
+        entry: ShardTable,
+        index: int,
+        login: tuple[str | None, str | None],
+        table: KeyspaceTable,
+    ) -> Shard | None:
         endpoint = self.endpoint((*path, "address"), entry.address)
         password = self.password(path, "password", entry)
         if password is None and entry.username is None:
@@ -222,30 +264,7 @@ class _Reader:
             self.wrong((*path, "username"), "there is a username but no password")
             return None
         name = entry.name if entry.name is not None else f"s{index}"
-        return _shard(name, endpoint, username, password)
-
-    def slots(self, path: Path, table: KeyspaceTable) -> tuple[SlotRange, ...] | None:
-        """Dealt evenly, unless the shards say which they own; then all of them must."""
-        entries = table.shard or []
-        if any(self.has_left_out((*path, "shard", index), "slots") for index in range(len(entries))):
-            return None
-        if all(entry.slots is None for entry in entries):
-            return deal_slots(len(entries) or len(table.shards or ()))
-        parts: list[SlotRange] = []
-        sound = True
-        for index, entry in enumerate(entries):
-            if entry.slots is None:
-                self.wrong(
-                    (*path, "shard", index), "has no slots, though other shards have: give them to all or to none"
-                )
-                sound = False
-            for position, text in enumerate(entry.slots or ()):
-                try:
-                    parts.append(SlotRange(*parse_slots(text), index))
-                except ValueError as error:
-                    self.wrong((*path, "shard", index, "slots", position), str(error))
-                    sound = False
-        return tuple(sorted(parts)) if sound else None
+        return _shard(name, endpoint, username, password, table, entry.ring_name, entry.weight)
 
     def users(self, path: Path, table: KeyspaceTable) -> tuple[User, ...]:
         users: list[User] = []
@@ -313,6 +332,16 @@ class _Reader:
         return any(problem.path.startswith(prefix) for problem in self.problems)
 
 
+def placement_warnings(keyspace: Keyspace) -> list[str]:
+    """What works, and spreads keys as nobody would want."""
+    warnings = open_warnings(keyspace)
+    complaint = trap(keyspace)
+    if complaint is not None:
+        distribution = keyspace.distribution.fallback or keyspace.distribution
+        warnings.append(f"keyspace.{keyspace.name}: {distribution.kind} with {distribution.hash} {complaint}")
+    return warnings
+
+
 def exposure_warnings(keyspace: Keyspace) -> list[str]:
     """What a keyspace lays open, and perhaps not on purpose."""
     if keyspace.users or keyspace.listen.is_loopback:
@@ -320,5 +349,18 @@ def exposure_warnings(keyspace: Keyspace) -> list[str]:
     return [f"keyspace.{keyspace.name}: everyone who can reach {keyspace.listen} may use it: there is no password"]
 
 
-def _shard(name: str, endpoint: Endpoint | None, username: str | None, password: str | None) -> Shard | None:
-    return None if endpoint is None else Shard(name, endpoint.host, endpoint.port, username, password)
+def _shard(
+    name: str,
+    endpoint: Endpoint | None,
+    username: str | None,
+    password: str | None,
+    table: KeyspaceTable,
+    explicit: str | None = None,
+    weight: int | None = None,
+) -> Shard | None:
+    if endpoint is None:
+        return None
+    kind = table.fallback if table.distribution == "range" and table.fallback else table.distribution
+    hashed = ring_name(kind, endpoint, explicit, name, table.database)
+    share = weight if weight is not None else 1
+    return Shard(name, endpoint.host, endpoint.port, username, password, share, hashed)

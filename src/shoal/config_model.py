@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from shoal.errors import Problem
 from shoal.places import Path, format_path
-from shoal.topology import MAX_CLIENTS_DEFAULT, TIMEOUT_MS_DEFAULT
+from shoal.topology import BACKLOG_DEFAULT, MAX_CLIENTS_DEFAULT, PROBE_INTERVAL_MS_DEFAULT, TIMEOUT_MS_DEFAULT
 
 LISTEN_DEFAULT = "127.0.0.1:6380"
 DRAIN_TIMEOUT_MS_DEFAULT = 5_000
@@ -25,15 +25,12 @@ DRAIN_TIMEOUT_MS_DEFAULT = 5_000
 # Keys that a later version will know. They get an answer of their own, because "unknown key" would be a riddle to
 # someone who read about them, and ignoring them would be a promise that is not kept.
 LATER_KEYS = {
-    "role": "every keyspace is a store",
     "cross_shard": "commands whose keys are on several shards are refused, or split where that is safe",
     "multi_key": "split commands are atomic per shard",
-    "hash": "slots use CRC16",
     "replicas": "requests go to primaries",
     "tls": "connections are plain",
     "store": "the topology is this file",
 }
-LATER_DISTRIBUTIONS = ("ketama", "modula", "random", "range", "jump", "rendezvous")
 
 
 class _Table(BaseModel):
@@ -57,17 +54,56 @@ class ShardTable(_Table):
     address: str
     name: str | None = None
     slots: list[str] | None = None
+    weight: int | None = None
+    ring_name: str | None = None
     username: str | None = None
     password: SecretStr | None = None
     password_file: str | None = None
     password_env: str | None = None
 
 
+class RangePartTable(_Table):
+    """One of `ranges`: some ids and their shard."""
+
+    upto: int | str | None = None
+    shard: str
+    # `from` is a word of Python's own.
+    begin: int | str | None = Field(None, alias="from")
+
+
+class RangeTable(_Table):
+    """One of `range`: the ids of one kind of object."""
+
+    prefix: str
+    ids: Literal["number", "text"] = "number"
+    ranges: list[RangePartTable]
+
+
 class KeyspaceTable(_Table):
     """`[keyspace.NAME]`: one listener with its shards."""
 
     listen: str = LISTEN_DEFAULT
+    listen_mode: str | None = None
+    backlog: int = Field(BACKLOG_DEFAULT, ge=1, le=65_535)
+    reuse_port: bool = False
+    protocol: Literal["redis", "memcached"] = "redis"
+    role: Literal["store", "cache"] = "store"
+    eject_after: int | None = Field(None, ge=1, le=1_000)
+    retry_after_ms: int | None = Field(None, ge=0, le=86_400_000)
+    eject_on_replies: bool | None = None
+    ejected_max: int | None = Field(None, ge=0, le=4_096)
+    readmit_ms: int | None = Field(None, ge=0, le=3_600_000)
+    probe_interval_ms: int = Field(PROBE_INTERVAL_MS_DEFAULT, ge=100, le=3_600_000)
+    connections: int = Field(1, ge=1)
+    preconnect: bool = True
+    tcp_keepalive: bool = False
+    database: int = Field(0, ge=0)
     distribution: str = "slots"
+    hash: str | None = None
+    signed_char: bool | None = None
+    hash_tag: str | None = None
+    range: list[RangeTable] | None = None
+    fallback: str | None = None
     shards: list[str] | None = None
     shard: list[ShardTable] | None = None
     affinity: list[str] = []
@@ -89,6 +125,7 @@ class FileTable(_Table):
 
     workers: int = Field(1, ge=1)
     admin: str | None = None
+    stats: str | None = None
     log: Literal["logfmt", "json"] = "logfmt"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     drain_timeout_ms: int = Field(DRAIN_TIMEOUT_MS_DEFAULT, ge=0, le=3_600_000)
@@ -102,6 +139,8 @@ TABLES: dict[str, type[_Table]] = {
     "keyspace.NAME": KeyspaceTable,
     "keyspace.NAME.shard": ShardTable,
     "keyspace.NAME.user": UserTable,
+    "keyspace.NAME.range": RangeTable,
+    "keyspace.NAME.range.ranges": RangePartTable,
 }
 
 
@@ -137,7 +176,7 @@ def suggest(path: Path) -> str:
     table = TABLES.get(shape)
     if key in LATER_KEYS:
         return f"not yet supported: for now {LATER_KEYS[key]}"
-    known = list(table.model_fields) if table else []
+    known = [field.alias or name for name, field in table.model_fields.items()] if table else []
     close = difflib.get_close_matches(key.lower().replace("-", "_"), known, n=1, cutoff=0.6)
     if close:
         return f'unknown key (did you mean "{close[0]}"?)'
@@ -161,6 +200,8 @@ def _toml_path(location: tuple[str | int, ...]) -> Path:
     for part in location:
         if part == "[key]":
             break
+        if part in ("int", "str") and path and path[-1] in ("upto", "from"):
+            break  # pydantic names each type that a value might have had
         path.append(part)
     return tuple(path)
 
@@ -174,6 +215,7 @@ def _text(kind: str, detail: Mapping[str, object]) -> str:
     words = {
         "extra_forbidden": "",
         "missing": "missing",
+        "bool_type": "must be true or false",
         "string_type": "must be a string",
         "int_type": "must be a whole number",
         "int_from_float": "must be a whole number",

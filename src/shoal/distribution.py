@@ -19,7 +19,8 @@ KINDS: dict[str, str] = {
     "modula": "hash modulo weights, as Twemproxy",
     "random": "any shard; for a cache only",
     "redis-rb-4": "the ring of redis-rb up to 4.8: CRC32 points",
-    "redis-rb-5": "the ring of redis-rb from 5.0 on: MD5 points",
+    "redis-rb-5-client-0.20": "the ring of redis-rb from 5.0 on with redis-client up to 0.20: MD5 points",
+    "redis-rb-5-client-0.21": "the same with redis-client from 0.21 on, which writes addresses without /0",
     "predis": "the HashRing of Predis: CRC32 points",
     "predis-ketama": "the KetamaRing of Predis: MD5 points",
     "range": "tables of ids",
@@ -32,9 +33,12 @@ HASH_DEFAULT = "fnv1a_64"
 
 # What a key's hash tag is unless the configuration says otherwise: that of the clients whose data it is.
 TAG_DEFAULT = {"codis": "codis", "ketama": "none", "modula": "none", "random": "none"} | dict.fromkeys(
-    ("redis-rb-4", "redis-rb-5"), "redis-rb"
+    ("redis-rb-4", "redis-rb-5-client-0.20", "redis-rb-5-client-0.21"), "redis-rb"
 )
 BRACES = "{}"
+# Kinds that know weights, and kinds that hash the names of shards.
+WEIGHTED = ("ketama", "modula", "predis", "predis-ketama", "rendezvous")
+RINGED = (*WEIGHTED, "redis-rb-4", "redis-rb-5-client-0.20", "redis-rb-5-client-0.21")
 
 
 @dataclass(frozen=True, order=True)

@@ -1,8 +1,8 @@
-"""An endpoint is the address of one server process or of one listener of ours: host and port.
+"""An endpoint is the address of one server process or of one listener of ours: host and port, or the path of a socket.
 
-Text is `host:port`, with IPv6 addresses in brackets (`[::1]:6380`). Parsing is strict, because a wrong guess here
-sends someone's keys to someone else's server: no default port, no URL, no socket path (the core does not speak
-to those yet; the message says so).
+Text is `host:port`, with IPv6 addresses in brackets (`[::1]:6380`), or an absolute path (`/run/redis.sock`), which
+is kept as the host, with port 0. Parsing is strict, because a wrong guess here sends someone's keys to someone else's
+server: no default port, no URL, no relative path.
 """
 
 from __future__ import annotations
@@ -17,13 +17,20 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?")
 
 @dataclass(frozen=True, order=True)
 class Endpoint:
-    """A host (name or address, without brackets) and a port."""
+    """A host (name or address, without brackets) and a port; or the path of a socket and 0."""
 
     host: str
     port: int
 
     def __str__(self) -> str:
+        if self.is_socket:
+            return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_socket(self) -> bool:
+        """A socket in the file system."""
+        return self.host.startswith("/")
 
     @property
     def is_wildcard(self) -> bool:
@@ -33,7 +40,7 @@ class Endpoint:
     @property
     def is_loopback(self) -> bool:
         """Only this machine can reach it."""
-        if self.host == "localhost":
+        if self.host == "localhost" or self.is_socket:
             return True
         try:
             return ipaddress.ip_address(self.host).is_loopback
@@ -47,7 +54,7 @@ class Endpoint:
 
     def reaches(self, other: Endpoint) -> bool:
         """Whether connecting to `other` ends at a listener bound to `self`; a name is compared as text."""
-        if self.port != other.port:
+        if self.port != other.port or self.is_socket != other.is_socket:
             return False
         everywhere = self.is_wildcard and (other.is_loopback or other.is_wildcard)
         return everywhere or self.canonical == other.canonical
@@ -57,8 +64,10 @@ def parse_endpoint(text: str, *, port_min: int = 1) -> Endpoint:
     """Reads `host:port`. Raises ValueError that says what is wrong; `port_min=0` allows "any free port"."""
     if "://" in text:
         raise ValueError(f'write host:port, not a URL: "{_without_secrets(text)}"')
-    if text.startswith(("/", "./", "unix:")):
-        raise ValueError("socket paths are not yet supported; write host:port")
+    if text.startswith("/"):
+        return _socket(text)
+    if text.startswith((".", "unix:")):
+        raise ValueError(f'write the absolute path of a socket, as in /run/redis.sock: "{text}"')
     host, colon, port_text = text.rpartition(":")
     if not colon or not host:
         raise ValueError(f'not host:port: "{_without_secrets(text)}"')
@@ -76,6 +85,18 @@ def parse_endpoint(text: str, *, port_min: int = 1) -> Endpoint:
     return Endpoint(host, port)
 
 
+# What the kernel's address of a socket holds, its end mark apart.
+SOCKET_PATH_BYTES_MAX = 107
+
+
+def _socket(path: str) -> Endpoint:
+    if len(path.encode()) > SOCKET_PATH_BYTES_MAX:
+        raise ValueError(f"the path of a socket has at most {SOCKET_PATH_BYTES_MAX} bytes: {path}")
+    if not path.isprintable():
+        raise ValueError("the path of a socket has characters that cannot be printed")
+    return Endpoint(path, 0)
+
+
 def _ipv6(text: str) -> str:
     try:
         return str(ipaddress.IPv6Address(text))
@@ -84,6 +105,8 @@ def _ipv6(text: str) -> str:
 
 
 def _canonical(host: str) -> str:
+    if host.startswith("/"):
+        return host
     if host == "localhost":
         return "127.0.0.1"
     try:

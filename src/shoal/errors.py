@@ -7,6 +7,7 @@
     │   ├── ListenError            an address that cannot be listened on
     │   ├── DataDirectoryError     a data directory of another layout, in use, or not writable
     │   └── BinaryMissingError     no valkey-server or redis-server to start
+    ├── NoShardError           1   a key that no range of its keyspace holds
     ├── FleetError             1   an embedded server did not start
     └── CoreMissingError       1   the data plane has not been built
 
@@ -91,6 +92,10 @@ class DataDirectoryError(UsageError):
 
 class BinaryMissingError(UsageError):
     """No server binary was found to start."""
+
+
+class NoShardError(ShoalError):
+    """No shard holds a key: no range of its keyspace, and no fallback, says where it goes."""
 
 
 class FleetError(ShoalError):

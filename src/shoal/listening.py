@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from pathlib import Path
 
 from shoal.endpoint import Endpoint
 from shoal.errors import ListenError
@@ -34,9 +35,37 @@ def bind(endpoint: Endpoint, hint: str = "") -> socket.socket:
     return tried
 
 
-def check_free(endpoint: Endpoint, hint: str = "") -> None:
-    """Raises ListenError when the address cannot be listened on; leaves nothing bound."""
-    bind(endpoint, hint).close()
+def check_free(endpoint: Endpoint, hint: str = "", *, shared: bool = False) -> None:
+    """Raises ListenError when the address cannot be listened on; leaves nothing bound.
+
+    `shared`: others may listen there too (SO_REUSEPORT), so there is nothing to find out.
+    """
+    if endpoint.is_socket:
+        _check_socket(endpoint)
+    elif not shared:
+        bind(endpoint, hint).close()
+
+
+def _check_socket(endpoint: Endpoint) -> None:
+    """The folder must be writable, and nobody may answer at the path; a socket that nobody serves is replaced."""
+    path = Path(endpoint.host)
+    if not os.access(path.parent, os.W_OK):
+        missing = not path.parent.is_dir()
+        reason = "there is no such folder" if missing else "its folder cannot be written to"
+        raise ListenError(f"cannot listen on {endpoint}: {reason}")
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise ListenError(f"cannot listen on {endpoint}: there is a file that is no socket")
+    with socket.socket(socket.AF_UNIX) as tried:
+        tried.settimeout(1)
+        try:
+            tried.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return
+        except OSError as error:
+            raise ListenError(f"cannot listen on {endpoint}: {error.strerror or error}") from None
+    raise ListenError(f"cannot listen on {endpoint}: address already in use (another shoal?)")
 
 
 def listen_error(endpoint: Endpoint, error: OSError, hint: str = "") -> ListenError:

@@ -16,7 +16,7 @@ import resource
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from shoal import metrics
@@ -70,6 +70,11 @@ class Settings:
     drain_timeout_ms: int
     scheduling: str = "batch"
     listen_hint: str = ""
+    # Those of `listens` where other processes may listen too.
+    shared_listens: tuple[Endpoint, ...] = ()
+    stats: Endpoint | None = None
+    # What Twemproxy calls a keyspace, where that differs from its name.
+    pool_names: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
@@ -80,6 +85,7 @@ class Running:
     topology: Topology
     addresses: tuple[tuple[str, str], ...]
     admin: Endpoint | None
+    stats: Endpoint | None = None
 
 
 class LiveView:
@@ -134,16 +140,20 @@ def _run(
     closing: ExitStack,
 ) -> None:
     from shoal.admin import AdminPort
+    from shoal.stats_port import Names, StatsPort
 
     for endpoint in settings.listens:
-        check_free(endpoint, settings.listen_hint)
+        check_free(endpoint, settings.listen_hint, shared=endpoint in settings.shared_listens)
     admin = AdminPort(settings.admin, log, "--admin") if settings.admin is not None else None
+    stats = StatsPort(settings.stats, "--stats-port") if settings.stats is not None else None
     for warning in settings.warnings:
         log.write("warning", "config-warning", text=warning)
     if fleet is not None:
         closing.callback(fleet.stop, signals)
     if admin is not None:
         closing.callback(admin.stop)
+    if stats is not None:
+        closing.callback(stats.stop)
     plan = topology(signals)
     plan = fit_file_limit(plan, settings.workers, log)
     signals.raise_if_stopping()
@@ -156,10 +166,19 @@ def _run(
     closing.callback(_drain, proxy, view, settings.drain_timeout_ms, log)
     if admin is not None:
         admin.start(view)
+    if stats is not None:
+        stats.start(plan, proxy, Names(settings.pool_names))
     addresses = tuple(proxy.addresses())
     for keyspace, address in addresses:
         log.write("info", "ready", keyspace=keyspace, listen=address)
-    announce(Running(plan, addresses, admin.endpoint if admin is not None else None))
+    announce(
+        Running(
+            plan,
+            addresses,
+            admin.endpoint if admin is not None else None,
+            stats.endpoint if stats is not None else None,
+        )
+    )
     while not signals.stop_requested:
         signals.wait(fleet.supervise() if fleet is not None else None)
 
@@ -279,7 +298,7 @@ def fit_file_limit(plan: Topology, workers: int, log: Log) -> Topology:
             log.write("warning", "file-limit", limit=soft, reason=f"cannot be raised to {hard}: {error}")
     if soft == resource.RLIM_INFINITY:
         return plan
-    links = sum(workers * len(keyspace.shards) * LINKS_PER_SHARD for keyspace in plan.keyspaces)
+    links = sum(workers * len(keyspace.shards) * LINKS_PER_SHARD * keyspace.connections for keyspace in plan.keyspaces)
     reserved = min(FILES_RESERVED, soft // 4) + links
     wanted = sum(keyspace.max_clients for keyspace in plan.keyspaces)
     if reserved + wanted <= soft:

@@ -4,7 +4,8 @@ Everything here is a frozen value. The dataclasses satisfy the specs of `shoal._
 built here is what the data plane runs, without translation. It carries an epoch; the larger epoch wins.
 
 What must stay true (`Topology` refuses anything else, and names every problem at once):
-  - in each keyspace every slot from 0 to 16383 belongs to exactly one shard, and every shard owns some;
+  - in a keyspace with slots each of them belongs to exactly one shard, and every shard owns some;
+  - what a distribution, a role or a protocol does not know is not asked of it (weights of slots, users of memcached);
   - no two shards of a keyspace have the same name or the same endpoint;
   - no two keyspaces listen on the same address, and no shard is one of our own listeners (a loop).
 
@@ -18,12 +19,16 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from shoal.distribution import BRACES, Distribution, SlotRange
+from shoal.distribution import BRACES, KINDS, RINGED, WEIGHTED, Distribution, SlotRange
 from shoal.endpoint import Endpoint
 from shoal.errors import Problem, TopologyError
 from shoal.places import Path, format_path
 
 SLOT_COUNT = 16384
+CODIS_SLOT_COUNT = 1024
+SLOT_COUNTS = {"slots": SLOT_COUNT, "codis": CODIS_SLOT_COUNT}
+# A ring has some 160 points for each unit of weight and shard, a list of modula one place: more would be a slip.
+WEIGHT_MAX = 1_000
 
 TIMEOUT_MS_DEFAULT = 10_000
 MAX_CLIENTS_DEFAULT = 10_000
@@ -144,26 +149,26 @@ class Topology:
         raise KeyError(name)
 
 
-def deal_slots(shards: int) -> tuple[SlotRange, ...]:
+def deal_slots(shards: int, slots: int = SLOT_COUNT) -> tuple[SlotRange, ...]:
     """Deals all slots evenly: contiguous ranges in shard order, whose sizes differ by at most one.
 
     The cuts are rounded, not floored, so that they fall where `redis-cli --cluster create` puts them.
     """
-    if not 1 <= shards <= SLOT_COUNT:
-        raise ValueError(f"slots can be dealt to 1 to {SLOT_COUNT} shards, not {shards}")
-    cuts = [(2 * index * SLOT_COUNT + shards) // (2 * shards) for index in range(shards + 1)]
+    if not 1 <= shards <= slots:
+        raise ValueError(f"slots can be dealt to 1 to {slots} shards, not {shards}")
+    cuts = [(2 * index * slots + shards) // (2 * shards) for index in range(shards + 1)]
     return tuple(SlotRange(cuts[index], cuts[index + 1] - 1, index) for index in range(shards))
 
 
-def parse_slots(text: str) -> tuple[int, int]:
+def parse_slots(text: str, slots: int = SLOT_COUNT) -> tuple[int, int]:
     """Reads "0-4095" or "5000". Raises ValueError that says what is wrong."""
     match = re.fullmatch(r"\s*([0-9]{1,5})\s*(?:-\s*([0-9]{1,5})\s*)?", text)
     if match is None:
         raise ValueError(f'not a slot or a range of slots such as "0-4095": "{text}"')
     first = int(match[1])
     last = int(match[2]) if match[2] is not None else first
-    if max(first, last) >= SLOT_COUNT:
-        raise ValueError(f'slots go from 0 to {SLOT_COUNT - 1}: "{text}"')
+    if max(first, last) >= slots:
+        raise ValueError(f'slots go from 0 to {slots - 1}: "{text}"')
     if last < first:
         raise ValueError(f'the range runs backwards: "{text}"')
     return first, last
@@ -200,7 +205,7 @@ def _keyspace_problems(keyspace: Keyspace) -> Iterable[str]:
         endpoints.setdefault(address, shard.name)
         if shard.username is not None and shard.password is None:
             yield f"shard {shard.name} has a username but no password"
-    yield from slot_problems(keyspace.slots, [shard.name for shard in keyspace.shards])
+    yield from _distribution_problems(keyspace)
     seen: set[str] = set()
     for user in keyspace.users:
         if user.name in seen:
@@ -212,16 +217,70 @@ def _keyspace_problems(keyspace: Keyspace) -> Iterable[str]:
         yield f"timeout_ms cannot be negative: {keyspace.timeout_ms}"
     if keyspace.max_clients < 1:
         yield f"max_clients must be at least 1, not {keyspace.max_clients}"
+    yield from _role_problems(keyspace)
+    if keyspace.protocol == "memcached":
+        yield from _memcached_problems(keyspace)
+
+
+def is_name(text: str) -> bool:
+    """Whether a keyspace or a shard can be called so."""
+    return _NAME.fullmatch(text) is not None
+
+
+def _distribution_problems(keyspace: Keyspace) -> Iterable[str]:
+    distribution = keyspace.distribution
+    names = [shard.name for shard in keyspace.shards]
+    if distribution.kind not in KINDS:
+        yield f'no such distribution: "{distribution.kind}"'
+    elif distribution.has_slots:
+        yield from slot_problems(keyspace.slots, names, SLOT_COUNTS[distribution.kind])
+    weighted = [shard.name for shard in keyspace.shards if shard.weight != 1]
+    if weighted and distribution.kind not in WEIGHTED:
+        known = ", ".join(WEIGHTED)
+        yield f"shard {weighted[0]} has a weight, which {distribution.kind} does not know (these do: {known})"
+    for shard in keyspace.shards:
+        if not 1 <= shard.weight <= WEIGHT_MAX:
+            yield f"shard {shard.name} has the weight {shard.weight}: 1 to {WEIGHT_MAX} are possible"
+    rings = [shard.ring_name for shard in keyspace.shards]
+    if distribution.kind in RINGED:
+        for shard in keyspace.shards:
+            if not shard.ring_name:
+                yield f"shard {shard.name} has no ring_name"
+        double = {name for name in rings if name and rings.count(name) > 1}
+        yield from (f'two shards have the ring_name "{name}"' for name in sorted(double))
+
+
+def _role_problems(keyspace: Keyspace) -> Iterable[str]:
+    rules = keyspace.ejection
+    if rules is None:
+        if keyspace.distribution.kind == "random":
+            yield 'a store cannot be distributed at random: no key would be found again; say role = "cache"'
+        return
+    if rules.after < 1:
+        yield f"eject_after must be at least 1, not {rules.after}"
+    if not 0 <= rules.shards_max < len(keyspace.shards):
+        yield f"ejected_max is {rules.shards_max}: of {len(keyspace.shards)} shards one at least has to stay"
+
+
+def _memcached_problems(keyspace: Keyspace) -> Iterable[str]:
+    if keyspace.users:
+        yield "memcached has no AUTH in its text protocol: a keyspace for it has no password and no users"
+    if any(shard.password is not None for shard in keyspace.shards):
+        yield "shoal does not log in to memcached servers: no server_password"
+    if keyspace.database:
+        yield "memcached has no databases"
+    if keyspace.unknown_commands_first_key:
+        yield 'memcached\'s unknown commands cannot be routed: unknown_commands must be "refuse"'
 
 
 NAME_RULE = "letters, digits, '_', '-' and '.', at most 63, starting with a letter or a digit"
 
 
-def slot_problems(slots: Sequence[SlotRange], names: Sequence[str]) -> Iterable[str]:
+def slot_problems(slots: Sequence[SlotRange], names: Sequence[str], count: int = SLOT_COUNT) -> Iterable[str]:
     """Gaps, overlaps and shards without slots. Works on ranges, so that a hole of 9000 slots is one line."""
     next_free, owner = 0, ""
     for part in sorted(slots):
-        if not (0 <= part.first <= part.last < SLOT_COUNT and 0 <= part.shard < len(names)):
+        if not (0 <= part.first <= part.last < count and 0 <= part.shard < len(names)):
             yield f"not a range of slots of a shard: {part.first}-{part.last} of shard number {part.shard}"
             continue
         name = names[part.shard]
@@ -232,8 +291,8 @@ def slot_problems(slots: Sequence[SlotRange], names: Sequence[str]) -> Iterable[
             yield f"{_slots(part.first, min(part.last, next_free - 1))} to {both}"
         if part.last >= next_free:
             next_free, owner = part.last + 1, name
-    if next_free < SLOT_COUNT:
-        yield f"{_slots(next_free, SLOT_COUNT - 1)} to no shard"
+    if next_free < count:
+        yield f"{_slots(next_free, count - 1)} to no shard"
     owners = {part.shard for part in slots}
     for index, name in enumerate(names):
         if index not in owners:

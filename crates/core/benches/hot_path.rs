@@ -17,6 +17,7 @@ use shoal_core::protocol::command::Merge;
 use shoal_core::protocol::encode::{self, Proto};
 use shoal_core::protocol::reply::ReplyScanner;
 use shoal_core::protocol::request::{RequestScanner, Scan};
+use shoal_core::routing::admission::Admission;
 use shoal_core::routing::distribution::{Distribution, Slots};
 use shoal_core::routing::merge::merge;
 use shoal_core::routing::route::{decide, Request, Scratch};
@@ -184,6 +185,7 @@ fn routing(wanted: &Wanted) {
         .collect();
     for shards in SHARDS {
         let space = keyspace(shards);
+        let admission = Admission::whole(shards);
         for (name, requests) in [("GET", &requests), ("MGET of 10", &mgets)] {
             let scanned: Vec<_> = requests
                 .iter()
@@ -200,7 +202,12 @@ fn routing(wanted: &Wanted) {
                 || {
                     for _ in 0..100 {
                         for (data, args) in &scanned {
-                            black_box(decide(&space, &Request { data, args }, &mut scratch));
+                            black_box(decide(
+                                &space,
+                                &admission,
+                                &Request { data, args },
+                                &mut scratch,
+                            ));
                         }
                     }
                 },

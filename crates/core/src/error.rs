@@ -10,8 +10,8 @@ use crate::limits::{DATABASES, KEYS_IN_ERROR_MAX, TEXT_IN_ERROR_MAX};
 use crate::protocol::encode;
 use crate::protocol::request::ProtocolError;
 
-/// A key that made a request impossible: its text, its slot, its shard's name.
-pub type KeyPlace = (Vec<u8>, u16, String);
+/// A key that made a request impossible: its text, its group ("in slot 5"; may be empty), its shard's name.
+pub type KeyPlace = (Vec<u8>, String, String);
 
 /// An answer of ours that begins with `-`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub enum ClientError {
         /// Some of its keys.
         keys: Vec<KeyPlace>,
     },
+    /// A key that no range of the keyspace holds.
+    NoRange(Vec<u8>),
     /// A command that touches keys which its arguments do not name.
     HiddenKeys {
         /// The command.
@@ -138,6 +140,10 @@ impl ClientError {
             Self::NotExecuted(command) => format!("ERR '{command}' was not executed: it belongs to a transaction that was refused"),
             Self::CrossShard { command, keys } => cross_shard(command, keys),
             Self::HiddenKeys { command, what } => format!("ERR '{command}' with {what} reaches keys that it does not name, which may be on other shards; leave it out, or read those keys yourself"),
+            Self::NoRange(key) => format!(
+                "ERR no range of this keyspace holds '{}'; add a range for it, or a fallback, to the configuration",
+                printable(key)
+            ),
             Self::NoKeys(command) => format!("ERR '{command}' names no key, so no shard can be chosen for it; name the keys that it touches"),
             Self::MaxClients => "ERR max number of clients reached".into(),
             Self::ShardDown { shard, endpoint, reason } => {
@@ -177,10 +183,11 @@ fn unknown_command(name: &[u8], args: &[Vec<u8>]) -> String {
 
 fn cross_shard(command: &str, keys: &[KeyPlace]) -> String {
     let mut text = format!("CROSSSLOT '{command}' has keys on different shards: ");
-    for (at, (key, slot, shard)) in keys.iter().take(KEYS_IN_ERROR_MAX).enumerate() {
+    for (at, (key, group, shard)) in keys.iter().take(KEYS_IN_ERROR_MAX).enumerate() {
         let comma = if at == 0 { "" } else { ", " };
+        let blank = if group.is_empty() { "" } else { " " };
         text.push_str(&format!(
-            "{comma}'{}' in slot {slot} on '{shard}'",
+            "{comma}'{}'{blank}{group} on '{shard}'",
             printable(key)
         ));
     }

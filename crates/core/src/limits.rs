@@ -66,6 +66,7 @@ limits! {
     DATABASES = 16, "databases", "Databases that SELECT accepts: the servers' default.";
     LINK_OUT_HIGH = 4 * 1024 * 1024, "bytes", "With so much waiting for a shard, clients that add to it are not read until half of it has been written.";
     LINK_QUEUE_HIGH = 65_536, "requests", "With so many requests unanswered on one connection, clients that add to it are not read.";
+    CONNECTIONS_MAX = 64, "connections", "Connections of one worker to each shard, for each database and protocol, that a keyspace may ask for.";
     EXCLUSIVE_LINKS_MAX = 1_024, "connections", "Connections of one worker that serve one request alone (WAIT).";
     CONNECT_MS_MAX = 2_000, "milliseconds", "A shard that does not accept a connection for so long is down.";
     RECONNECT_MS_MIN = 50, "milliseconds", "The first wait before a shard is tried again; doubled each time.";

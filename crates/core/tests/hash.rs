@@ -1,7 +1,7 @@
 //! Slots against what Redis Cluster says, and against a twin that divides bit by bit.
 
 use proptest::prelude::*;
-use shoal_core::routing::distribution::{Distribution, Slots};
+use shoal_core::routing::distribution::{Distribution, Group, Slots};
 use shoal_core::routing::hash::{crc16, hash_tag, key_slot, SLOTS};
 
 /// The definition: polynomial division, one bit at a time.
@@ -78,13 +78,17 @@ fn slots_as_redis_cluster_gives_them() {
         assert_eq!(key_slot(key.as_bytes()), slot, "{key}");
         let distribution = Distribution::Slots(Slots::even(3));
         let part = hash_tag(key.as_bytes());
-        assert_eq!(distribution.slot(part), slot, "{key}");
+        assert_eq!(distribution.group(part), Group::Slot(slot), "{key}");
         let shard = match slot {
             0..=5460 => 0,
             5461..=10922 => 1,
             _ => 2,
         };
-        assert_eq!(distribution.shard(part), shard, "{key}");
+        assert_eq!(
+            distribution.shard(key.as_bytes(), part),
+            Some(shard),
+            "{key}"
+        );
     }
 }
 

@@ -6,7 +6,11 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use shoal_core::routing::affinity::Affinity;
-use shoal_core::routing::distribution::{Distribution, Slots};
+use shoal_core::routing::distribution::{
+    CodisSlots, Distribution, Modula, PartGiven, Ranges, Rendezvous, Ring, RingMember, Slots,
+    TableGiven,
+};
+use shoal_core::routing::key_hash::KeyHash;
 use shoal_core::routing::tag::Tag;
 use shoal_core::routing::topology::{
     Credentials, Ejection, Keyspace, Protocol, Role, Shard, Topology, User,
@@ -17,6 +21,8 @@ pub struct ShardSpec {
     name: String,
     host: String,
     port: u16,
+    weight: u32,
+    ring_name: String,
     username: Option<String>,
     password: Option<String>,
 }
@@ -29,8 +35,35 @@ pub struct SlotRangeSpec {
 }
 
 #[derive(FromPyObject)]
+pub struct RangePartSpec {
+    first: Option<String>,
+    last: Option<String>,
+    shard: u16,
+}
+
+#[derive(FromPyObject)]
+pub struct RangeTableSpec {
+    prefix: String,
+    numeric: bool,
+    parts: Vec<RangePartSpec>,
+}
+
+#[derive(FromPyObject)]
 pub struct DistributionSpec {
     kind: String,
+    hash: String,
+    signed_char: bool,
+    slots: Vec<SlotRangeSpec>,
+    tables: Vec<RangeTableSpec>,
+    fallback: Option<FallbackSpec>,
+}
+
+/// A distribution that has no fallback itself.
+#[derive(FromPyObject)]
+pub struct FallbackSpec {
+    kind: String,
+    hash: String,
+    signed_char: bool,
     slots: Vec<SlotRangeSpec>,
 }
 
@@ -106,17 +139,67 @@ fn user(spec: UserSpec) -> User {
     }
 }
 
-fn distribution(spec: &DistributionSpec, shards: &[ShardSpec]) -> Result<Distribution, String> {
-    let ranges: Vec<(u16, u16, u16)> = spec
-        .slots
+fn distribution(spec: &DistributionSpec, members: &[RingMember]) -> Result<Distribution, String> {
+    let hash = (spec.hash.as_str(), spec.signed_char);
+    if spec.kind != "range" {
+        return simple(&spec.kind, hash, &spec.slots, members);
+    }
+    let fallback = spec.fallback.as_ref().map(|other| {
+        let hash = (other.hash.as_str(), other.signed_char);
+        simple(&other.kind, hash, &other.slots, members)
+    });
+    let tables: Vec<TableGiven> = spec.tables.iter().map(table).collect();
+    let ranges = Ranges::new(&tables, fallback.transpose()?, members.len())?;
+    Ok(Distribution::Ranges(ranges))
+}
+
+/// Every kind but ranges. `hash` is a name, and whether `char` is signed.
+fn simple(
+    kind: &str,
+    hash: (&str, bool),
+    slots: &[SlotRangeSpec],
+    members: &[RingMember],
+) -> Result<Distribution, String> {
+    let ranges: Vec<(u16, u16, u16)> = slots
         .iter()
         .map(|range| (range.first, range.last, range.shard))
         .collect();
-    match spec.kind.as_str() {
-        "slots" => Slots::from_ranges(&ranges, shards.len())
-            .map(Distribution::Slots)
-            .map_err(|error| error.to_string()),
-        other => Err(format!("no such distribution: {other}")),
+    let shards = members.len();
+    let signed = hash.1;
+    let named =
+        || KeyHash::named(hash.0).ok_or_else(|| format!("no such hash function: {}", hash.0));
+    Ok(match kind {
+        "slots" => Distribution::Slots(
+            Slots::from_ranges(&ranges, shards).map_err(|error| error.to_string())?,
+        ),
+        "codis" => Distribution::Codis(
+            CodisSlots::from_ranges(&ranges, shards).map_err(|error| error.to_string())?,
+        ),
+        "ketama" => Distribution::Ring(Ring::ketama(members, named()?, signed)),
+        "modula" => Distribution::Modula(Modula::new(members, named()?, signed)),
+        "random" => Distribution::Random(shards as u16),
+        "redis-rb-4" => Distribution::Ring(Ring::redis_rb(members, false)),
+        "redis-rb-5-client-0.20" | "redis-rb-5-client-0.21" => {
+            Distribution::Ring(Ring::redis_rb(members, true))
+        }
+        "predis" => Distribution::Ring(Ring::predis(members)),
+        "predis-ketama" => Distribution::Ring(Ring::predis_ketama(members)),
+        "jump" => Distribution::Jump(shards as u16),
+        "rendezvous" => Distribution::Rendezvous(Rendezvous::new(members)),
+        other => return Err(format!("no such distribution: {other}")),
+    })
+}
+
+fn table(spec: &RangeTableSpec) -> TableGiven {
+    let part = |part: &RangePartSpec| PartGiven {
+        first: part.first.clone(),
+        last: part.last.clone(),
+        shard: part.shard,
+    };
+    TableGiven {
+        prefix: spec.prefix.clone(),
+        numeric: spec.numeric,
+        parts: spec.parts.iter().map(part).collect(),
     }
 }
 
@@ -130,9 +213,15 @@ fn tag(text: &str) -> Result<Tag, String> {
     }
 }
 
-fn keyspace(spec: KeyspaceSpec) -> PyResult<Keyspace> {
+/// A valid keyspace, or ValueError.
+pub fn keyspace(spec: KeyspaceSpec) -> PyResult<Keyspace> {
     let refused = |text: String| PyValueError::new_err(format!("keyspace '{}': {text}", spec.name));
-    let distribution = distribution(&spec.distribution, &spec.shards).map_err(&refused)?;
+    let member = |shard: &ShardSpec| RingMember {
+        name: shard.ring_name.clone(),
+        weight: shard.weight,
+    };
+    let members: Vec<RingMember> = spec.shards.iter().map(member).collect();
+    let distribution = distribution(&spec.distribution, &members).map_err(&refused)?;
     let tag = tag(&spec.hash_tag).map_err(&refused)?;
     let protocol = match spec.protocol.as_str() {
         "redis" => Protocol::Redis,

@@ -6,6 +6,7 @@
 mod convert;
 mod facts;
 mod proxy;
+mod ring;
 
 use pyo3::prelude::*;
 
@@ -17,6 +18,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<proxy::Sample>()?;
     module.add_class::<proxy::ShardStatus>()?;
     module.add_class::<facts::MetricDeclaration>()?;
+    module.add_class::<ring::Ring>()?;
+    module.add_function(wrap_pyfunction!(ring::hash_of, module)?)?;
     module.add_function(wrap_pyfunction!(facts::metric_declarations, module)?)?;
     module.add_function(wrap_pyfunction!(facts::histogram_bounds_us, module)?)?;
     module.add_function(wrap_pyfunction!(facts::limits, module)?)?;

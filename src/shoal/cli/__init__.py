@@ -14,8 +14,10 @@ from collections.abc import Sequence
 import click
 
 from shoal.cli.check import check
+from shoal.cli.import_nutcracker import import_nutcracker
 from shoal.cli.key import key
 from shoal.cli.options import EXIT_CODES_HELP
+from shoal.cli.ring import ring
 from shoal.cli.serve import serve
 from shoal.cli.up import up
 from shoal.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ShoalError
@@ -58,10 +60,16 @@ def root() -> None:
     \b
     Where does a key live?
       shoal key user:42 --config shoal.toml
+    \b
+    Are keys spread evenly, and what would another distribution move?
+      shoal ring shoal.toml --to other.toml
+    \b
+    From Twemproxy:
+      shoal serve --nutcracker nutcracker.yml
     """
 
 
-for _verb in (up, serve, check, key):
+for _verb in (up, serve, check, key, ring, import_nutcracker):
     root.add_command(_verb)
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from shoal.cli.options import EXIT_CODES_HELP, columns, json_option, print_json
+from shoal.config_placement import HASHED
+from shoal.distribution import KINDS, RINGED
 from shoal.errors import ConfigError
 
 if TYPE_CHECKING:
     from shoal.config import Config
-    from shoal.topology import Keyspace
+    from shoal.distribution import Distribution
+    from shoal.topology import Keyspace, Shard
 
 
 @click.command(epilog=EXIT_CODES_HELP)
@@ -55,6 +59,7 @@ def meaning(config: Config) -> dict[str, object]:
         "ok": True,
         "workers": config.workers,
         "admin": str(config.admin) if config.admin is not None else None,
+        "stats": str(config.stats) if config.stats is not None else None,
         "log": config.log,
         "log_level": config.log_level,
         "drain_timeout_ms": config.drain_timeout_ms,
@@ -65,28 +70,46 @@ def meaning(config: Config) -> dict[str, object]:
 
 
 def _keyspace_meaning(keyspace: Keyspace) -> dict[str, object]:
-    shards = []
+    distribution = keyspace.distribution
+    shards: list[dict[str, object]] = []
     for index, shard in enumerate(keyspace.shards):
-        parts = keyspace.slots_of(index)
-        shards.append(
-            {
-                "name": shard.name,
-                "endpoint": str(shard.endpoint),
-                "slots": [str(part) for part in parts],
-                "slot_count": sum(part.count for part in parts),
-                "username": shard.username,
-                "auth": shard.password is not None,
-            }
-        )
-    return {
+        entry: dict[str, object] = {"name": shard.name, "endpoint": str(shard.endpoint)}
+        if distribution.has_slots:
+            parts = keyspace.slots_of(index)
+            entry |= {"slots": [str(part) for part in parts], "slot_count": sum(part.count for part in parts)}
+        if distribution.kind in RINGED:
+            entry |= {"weight": shard.weight, "ring_name": shard.ring_name}
+        shards.append(entry | {"username": shard.username, "auth": shard.password is not None})
+    meaning: dict[str, object] = {
         "name": keyspace.name,
         "listen": str(keyspace.listen),
-        "distribution": "slots",
+        "protocol": keyspace.protocol,
+        "role": keyspace.role,
+        "distribution": distribution.kind,
+        "hash_tag": keyspace.hash_tag,
+    }
+    if distribution.kind in HASHED:
+        meaning |= {"hash": distribution.hash, "signed_char": distribution.signed_char}
+    if distribution.kind == "range":
+        meaning |= {
+            "range": [asdict(table) for table in distribution.tables],
+            "fallback": distribution.fallback.kind if distribution.fallback is not None else None,
+        }
+    if keyspace.ejection is not None:
+        meaning["ejection"] = asdict(keyspace.ejection)
+    return meaning | {
         "affinity": list(keyspace.affinity),
         "users": [user.name for user in keyspace.users],
         "unknown_commands": "first-key" if keyspace.unknown_commands_first_key else "refuse",
         "timeout_ms": keyspace.timeout_ms,
         "max_clients": keyspace.max_clients,
+        "connections": keyspace.connections,
+        "preconnect": keyspace.preconnect,
+        "tcp_keepalive": keyspace.tcp_keepalive,
+        "probe_interval_ms": keyspace.probe_interval_ms,
+        "database": keyspace.database,
+        "backlog": keyspace.backlog,
+        "reuse_port": keyspace.reuse_port,
         "shards": shards,
     }
 
@@ -97,6 +120,7 @@ def explanation(config: Config) -> str:
     rows = [
         ("workers", str(config.workers)),
         ("admin", str(config.admin) if config.admin is not None else "off"),
+        ("stats", f"{config.stats}, as Twemproxy gives them" if config.stats is not None else "off"),
         ("log", f"{config.log}, from level {config.log_level}"),
         ("stopping", f"waits up to {config.drain_timeout_ms} ms for requests in flight"),
     ]
@@ -111,22 +135,79 @@ def _keyspace_text(keyspace: Keyspace) -> str:
     users = ", ".join(user.name for user in keyspace.users)
     timeout = f"{keyspace.timeout_ms} ms" if keyspace.timeout_ms else "waits for ever"
     unknown = "go to the shard of their first argument" if keyspace.unknown_commands_first_key else "are refused"
+    mode = f", permissions {keyspace.listen_mode:04o}" if keyspace.listen_mode is not None else ""
     rows = [
-        ("listen", str(keyspace.listen)),
+        ("listen", f"{keyspace.listen}{mode}"),
         (
             "clients",
             f"at most {keyspace.max_clients}; " + (f"must log in ({users})" if users else "no password needed"),
         ),
+        ("protocol", keyspace.protocol),
+        ("role", _role_text(keyspace)),
+        ("distribution", _distribution_text(keyspace.distribution)),
+        ("hash tag", _tag_text(keyspace.hash_tag)),
         ("shard's reply", timeout),
+        ("connections", f"{keyspace.connections} to each shard, made " + _when(keyspace.preconnect)),
         ("unknown commands", unknown),
     ]
+    if keyspace.database:
+        rows.append(("database", str(keyspace.database)))
     rows += [("affinity" if not index else "", rule) for index, rule in enumerate(keyspace.affinity)]
-    shards: list[tuple[str, ...]] = []
-    for index, shard in enumerate(keyspace.shards):
-        parts = keyspace.slots_of(index)
-        login = f"logs in as {shard.username or 'default'}" if shard.password is not None else "no login"
-        ranges = " ".join(str(part) for part in parts)
-        shards.append(
-            (f"shard {shard.name}", str(shard.endpoint), f"{sum(part.count for part in parts)} slots", ranges, login)
-        )
+    rows += _range_rows(keyspace)
+    shards = [_shard_row(keyspace, index, shard) for index, shard in enumerate(keyspace.shards)]
     return f"keyspace {keyspace.name}\n{columns(rows, indent='  ')}\n{columns(shards, indent='  ')}"
+
+
+def _when(preconnect: bool) -> str:
+    return "at the start" if preconnect else "when first needed"
+
+
+def _role_text(keyspace: Keyspace) -> str:
+    rules = keyspace.ejection
+    if rules is None:
+        return "store: a key always maps to the same shard"
+    back = f"{rules.readmit_ms} ms" if rules.readmit_ms else "once"
+    return (
+        f"cache: a shard is ejected after {rules.after} failures, for {rules.retry_after_ms} ms at least; "
+        f"its keys come back over {back}; at most {rules.shards_max} at a time"
+    )
+
+
+def _distribution_text(distribution: Distribution) -> str:
+    text = f"{distribution.kind}: {KINDS[distribution.kind]}"
+    if distribution.kind in HASHED:
+        text += f"; hash {distribution.hash}" + ("" if distribution.signed_char else ", unsigned char")
+    if distribution.fallback is not None:
+        text += f"; other keys: {_distribution_text(distribution.fallback)}"
+    return text
+
+
+def _tag_text(tag: str) -> str:
+    words = {
+        "none": "none: keys are hashed whole",
+        "codis": "{...}, may be empty",
+        "redis-rb": "{...} at the beginning",
+    }
+    return words.get(tag) or f"{tag[0]}...{tag[1]}"
+
+
+def _range_rows(keyspace: Keyspace) -> list[tuple[str, str]]:
+    rows = []
+    for table in keyspace.distribution.tables:
+        bounds = [f"{part.first or ''}..{part.last or ''} {keyspace.shards[part.shard].name}" for part in table.parts]
+        kind = "numbers" if table.numeric else "text"
+        rows.append((f'range "{table.prefix}"', f"{kind}: " + ", ".join(bounds)))
+    return rows
+
+
+def _shard_row(keyspace: Keyspace, index: int, shard: Shard) -> tuple[str, ...]:
+    login = f"logs in as {shard.username or 'default'}" if shard.password is not None else "no login"
+    if keyspace.distribution.has_slots:
+        parts = keyspace.slots_of(index)
+        ranges = " ".join(str(part) for part in parts)
+        place = (f"{sum(part.count for part in parts)} slots", ranges)
+    elif keyspace.distribution.kind in RINGED:
+        place = (f"weight {shard.weight}", f'ring name "{shard.ring_name}"')
+    else:
+        place = ("", "")
+    return (f"shard {shard.name}", str(shard.endpoint), *place, login)

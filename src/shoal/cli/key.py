@@ -32,8 +32,8 @@ def key(
 ) -> int:
     """Say where keys live.
 
-    Prints for each KEY the part of it that is hashed (an affinity rule or a {hash tag} may name one), its slot, and
-    the shard and address that own the slot. No server is asked. With neither --config nor --shard: only the slot.
+    Prints for each KEY the part of it that is hashed (an affinity rule or a {hash tag} may name one), its slot or hash,
+    and the shard that holds it, with its address. No server is asked. With neither --config nor --shard: only the slot.
 
     \b
     Examples:
@@ -45,9 +45,9 @@ def key(
     if as_json:
         print_json(found)
         return 0
-    head = ("key", "hashed", "slot") + (("shard", "endpoint") if keyspace is not None else ())
-    rows: list[tuple[str, ...]] = [head]
-    rows += [tuple(str(entry[column]) for column in head) for entry in found]
+    head = [column for column in ("key", "hashed", "slot", "hash", "shard", "endpoint") if column in found[0]]
+    rows: list[tuple[str, ...]] = [tuple(head)]
+    rows += [tuple("-" if entry[column] is None else str(entry[column]) for column in head) for entry in found]
     click.echo(columns(rows))
     return 0
 
@@ -63,24 +63,42 @@ def _keyspace(
     if shards or affinity:
         raise click.UsageError("--config cannot be given together with --shard or --affinity")
 
+    return keyspace_of_file(config, name)
+
+
+def keyspace_of_file(file: Path, name: str | None) -> Keyspace:
+    """The keyspace of a file, which may be a nutcracker.yml; `name` is needed when there are several."""
     from shoal.config import load_config
 
-    keyspaces = load_config(config).topology.keyspaces
+    if file.suffix in (".yml", ".yaml"):
+        from shoal.nutcracker import load_pools, topology_of
+
+        keyspaces = topology_of(load_pools(file), str(file)).keyspaces
+    else:
+        keyspaces = load_config(file).topology.keyspaces
     names = ", ".join(keyspace.name for keyspace in keyspaces)
     if name is None and len(keyspaces) > 1:
-        raise click.UsageError(f"{config} has several keyspaces, choose one with --keyspace: {names}")
+        raise click.UsageError(f"{file} has several keyspaces, choose one with --keyspace: {names}")
     for keyspace in keyspaces:
         if name in (None, keyspace.name):
             return keyspace
-    raise click.UsageError(f'{config} has no keyspace "{name}", but {names}')
+    raise click.UsageError(f'{file} has no keyspace "{name}", but {names}')
 
 
-def _locate(raw: bytes, keyspace: Keyspace | None, affinity: tuple[str, ...]) -> dict[str, str | int]:
+def _locate(raw: bytes, keyspace: Keyspace | None, affinity: tuple[str, ...]) -> dict[str, str | int | None]:
     from shoal.core import locate
+    from shoal.ring import Ring
 
-    start, end, slot = locate(raw, keyspace.affinity if keyspace is not None else affinity)
-    entry: dict[str, str | int] = {"key": printable(raw), "hashed": printable(raw[start:end]), "slot": slot}
-    if keyspace is not None:
-        shard = keyspace.shard_of(slot)
-        entry |= {"keyspace": keyspace.name, "shard": shard.name, "endpoint": str(shard.endpoint)}
-    return entry
+    if keyspace is None:
+        start, end, slot = locate(raw, affinity)
+        return {"key": printable(raw), "hashed": printable(raw[start:end]), "slot": slot}
+    start, end, word, number, index = Ring(keyspace).locate(raw)
+    entry: dict[str, str | int | None] = {"key": printable(raw), "hashed": printable(raw[start:end])}
+    if number is not None:
+        entry[word] = number
+    shard = keyspace.shards[index] if index is not None else None
+    return entry | {
+        "keyspace": keyspace.name,
+        "shard": shard.name if shard is not None else None,
+        "endpoint": str(shard.endpoint) if shard is not None else None,
+    }

@@ -24,6 +24,7 @@ def running_json(running: Running, version: str, pids: Mapping[str, int | None],
         "version": version,
         "pid": os.getpid(),
         "admin": str(running.admin) if running.admin is not None else None,
+        "stats": str(running.stats) if running.stats is not None else None,
         "keyspaces": [
             {
                 "name": keyspace.name,
@@ -32,7 +33,7 @@ def running_json(running: Running, version: str, pids: Mapping[str, int | None],
                     {
                         "name": shard.name,
                         "endpoint": str(shard.endpoint),
-                        "slots": slots_text(keyspace, index).split(" "),
+                        **({"slots": slots_text(keyspace, index).split(" ")} if keyspace.slots else {}),
                         **({"pid": pids[shard.name]} if shard.name in pids else {}),
                     }
                     for index, shard in enumerate(keyspace.shards)
@@ -53,15 +54,18 @@ def running_text(running: Running, version: str, pids: Mapping[str, int | None],
     for keyspace in running.topology.keyspaces:
         address = addresses[keyspace.name]
         title = "clients" if len(addresses) == 1 else f"clients of {keyspace.name}"
-        lines += ["", f"  {title}: {address}    try: redis-cli {_cli_address(address, bool(keyspace.users))}"]
+        lines += ["", f"  {title}: {address}    {_hint(keyspace, address)}".rstrip()]
         rows = []
         for index, shard in enumerate(keyspace.shards):
             pid = f"pid {pids[shard.name]}" if shard.name in pids else ""
-            rows.append((f"shard {shard.name}", str(shard.endpoint), f"slots {slots_text(keyspace, index)}", pid))
+            slots = f"slots {slots_text(keyspace, index)}" if keyspace.slots else keyspace.distribution.kind
+            rows.append((f"shard {shard.name}", str(shard.endpoint), slots, pid))
         lines.append(columns(rows, indent="    "))
     lines.append("")
     if running.admin is not None:
         lines.append(f"  admin: http://{running.admin}    /metrics /healthz /readyz")
+    if running.stats is not None:
+        lines.append(f"  statistics, as Twemproxy gives them: {running.stats}")
     if pids:
         lines.append(f"  data: {data}, kept when stopped" if data else "  data: in memory only, gone when stopped")
     lines.append("  Ctrl-C stops everything" if pids else "  Ctrl-C or SIGTERM stops it")
@@ -82,7 +86,13 @@ def say(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _cli_address(address: str, has_users: bool) -> str:
+def _hint(keyspace: Keyspace, address: str) -> str:
+    """What to try it with."""
+    if keyspace.protocol == "memcached":
+        return "memcached's text protocol"
     endpoint = parse_endpoint(address)
+    login = " --askpass" if keyspace.users else ""
+    if endpoint.is_socket:
+        return f"try: redis-cli -s {endpoint}{login}"
     host = "" if endpoint.is_wildcard or endpoint.host == "127.0.0.1" else f"-h {endpoint.host} "
-    return f"{host}-p {endpoint.port}" + (" --askpass" if has_users else "")
+    return f"try: redis-cli {host}-p {endpoint.port}{login}"

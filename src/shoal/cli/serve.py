@@ -18,9 +18,16 @@ if TYPE_CHECKING:
 
 @click.command(epilog=EXIT_CODES_HELP)
 @click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--nutcracker",
+    type=click.Path(path_type=Path),
+    help="A nutcracker.yml of Twemproxy's, instead of FILE; all of its pools are served.",
+)
 @click.option("--shard", "shards", type=SHARD, multiple=True, help="A shard, instead of FILE; give one for each.")
 @click.option("--listen", type=LISTEN, help="Where clients connect. [default: the file's, or 127.0.0.1:6380]")
 @click.option("--admin", type=ADMIN, help="Where /metrics, /healthz and /readyz are. [default: the file's, or off]")
+@click.option("--stats-port", type=click.IntRange(0, 65535), help="A port that answers with Twemproxy's statistics.")
+@click.option("--stats-addr", help="The address of --stats-port. [default: 127.0.0.1; Twemproxy's own is 0.0.0.0]")
 @click.option("--workers", type=click.IntRange(1), help="Threads that move bytes. [default: the file's, or 1]")
 @click.option(
     "--affinity",
@@ -46,9 +53,12 @@ if TYPE_CHECKING:
 @json_option
 def serve(
     file: Path | None,
+    nutcracker: Path | None,
     shards: tuple[Endpoint, ...],
     listen: Endpoint | None,
     admin: Endpoint | str | None,
+    stats_port: int | None,
+    stats_addr: str | None,
     workers: int | None,
     affinity: tuple[str, ...],
     password_file: Path | None,
@@ -60,33 +70,72 @@ def serve(
 ) -> int:
     """Run the proxy over servers that exist.
 
-    Either FILE says everything (`shoal check FILE` explains it), or --shard options name the servers and slots are
-    dealt to them evenly, in the order given: the same order must be given each time. An option overrides what FILE
-    says of it. SIGTERM or Ctrl-C: no new clients, what is in flight is finished, exit 0.
+    Either FILE says everything (`shoal check FILE` explains it), or --nutcracker names a configuration of Twemproxy's,
+    or --shard options name the servers and slots are dealt to them evenly, in the order given: the same order must be
+    given each time. An option overrides what FILE says of it. SIGTERM or Ctrl-C: no new clients, what is in flight is
+    finished, exit 0.
 
     \b
     Examples:
       shoal serve shoal.toml
+      shoal serve --nutcracker /etc/nutcracker/nutcracker.yml --stats-port 22222
       shoal serve --shard 10.0.0.1:6379 --shard 10.0.0.2:6379 --listen 0.0.0.0:6380 --password-file pw
       shoal serve --shard 127.0.0.1:7001 --shard 127.0.0.1:7002 --affinity '^bull:([^:]+):'
     """
-    if file is not None:
+    if file is not None and nutcracker is not None:
+        raise click.UsageError("FILE and --nutcracker cannot be given together")
+    pool_names: dict[str, str] = {}
+    if file is not None or nutcracker is not None:
         only_without = {
             "--shard": shards,
             "--affinity": affinity,
             "--password-file": password_file,
             "--server-password-file": server_password_file,
         }
+        source = "FILE" if nutcracker is None else "--nutcracker"
         for option, value in only_without.items():
             if value:
-                raise click.UsageError(f"{option} cannot be given together with FILE: write it there")
+                raise click.UsageError(f"{option} cannot be given together with {source}: write it there")
+    if file is not None:
         config = _from_file(file, listen)
+    elif nutcracker is not None:
+        if listen is not None:
+            raise click.UsageError("--listen cannot be given together with --nutcracker: write it there")
+        config, pool_names = _from_nutcracker(nutcracker)
     elif shards:
         config = _from_options(shards, listen, affinity, password_file, server_password_file)
     else:
-        raise click.UsageError("name a FILE, or servers with --shard")
+        raise click.UsageError("name a FILE, or a --nutcracker file, or servers with --shard")
+    config = _with_stats(config, stats_port, stats_addr)
     config = _overridden(config, admin, workers, drain_timeout_ms, log_format, log_level)
-    return _run(config, as_json, "--listen" if len(config.topology.keyspaces) == 1 else "")
+    hint = "--listen" if len(config.topology.keyspaces) == 1 and nutcracker is None else ""
+    return _run(config, as_json, hint, pool_names)
+
+
+def _from_nutcracker(file: Path) -> tuple[Config, dict[str, str]]:
+    """The configuration, and what Twemproxy calls each keyspace."""
+    from shoal.config import Config, exposure_warnings, placement_warnings
+    from shoal.nutcracker import keyspace_name, load_pools, topology_of
+
+    pools = load_pools(file)
+    topology = topology_of(pools, str(file))
+    warnings: list[str] = []
+    for keyspace in topology.keyspaces:
+        warnings += exposure_warnings(keyspace) + placement_warnings(keyspace)
+    return Config(topology, warnings=tuple(warnings)), {keyspace_name(pool.name): pool.name for pool in pools}
+
+
+def _with_stats(config: Config, port: int | None, address: str | None) -> Config:
+    if port is None:
+        if address is not None:
+            raise click.UsageError("--stats-addr needs --stats-port")
+        return config
+    host = address or "127.0.0.1"
+    try:
+        stats = parse_endpoint(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", port_min=0)
+    except ValueError as error:
+        raise click.UsageError(f"--stats-addr: {error}") from None
+    return replace(config, stats=stats)
 
 
 def _from_file(file: Path, listen: Endpoint | None) -> Config:
@@ -156,7 +205,7 @@ def _overridden(
     )
 
 
-def _run(config: Config, as_json: bool, listen_hint: str) -> int:
+def _run(config: Config, as_json: bool, listen_hint: str, pool_names: dict[str, str]) -> int:
     from shoal.cli.running import running_json, running_text, say
     from shoal.core import core_version
     from shoal.log import Log
@@ -173,6 +222,9 @@ def _run(config: Config, as_json: bool, listen_hint: str) -> int:
         drain_timeout_ms=config.drain_timeout_ms,
         scheduling=config.scheduling,
         listen_hint=listen_hint,
+        shared_listens=tuple(keyspace.listen for keyspace in config.topology.keyspaces if keyspace.reuse_port),
+        stats=config.stats,
+        pool_names=pool_names,
         warnings=config.warnings,
     )
     return run(settings, lambda _: config.topology, Log(config.log, config.log_level), announce)

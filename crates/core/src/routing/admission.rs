@@ -32,6 +32,11 @@ impl Admission {
         self.is_whole
     }
 
+    /// How many shards there are.
+    pub fn shards(&self) -> u16 {
+        self.shares.len() as u16
+    }
+
     /// How many sixteenths of its keys a shard takes; 0 for one that does not exist.
     #[inline]
     pub fn share(&self, shard: u16) -> u8 {

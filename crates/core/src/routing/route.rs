@@ -16,6 +16,8 @@ use crate::protocol::command::{
     arity_fits, keys, lookup, subcommand, Arg, Check, CommandSpec, Local, Merge, Policy,
 };
 use crate::protocol::request::is_http;
+use crate::routing::admission::Admission;
+use crate::routing::distribution::Distribution;
 use crate::routing::topology::Keyspace;
 
 /// A whole request: its bytes and where its arguments are in them.
@@ -44,6 +46,8 @@ impl<'a> Request<'a> {
 /// Memory that decisions reuse; after `Route::Split`, `keys` and `shards` describe the fragments.
 #[derive(Debug, Default)]
 pub struct Scratch {
+    /// Where chance comes from, for a distribution that is random.
+    pub chance: u64,
     /// Argument indexes of the keys.
     pub keys: Vec<u32>,
     /// For each key the index of its shard.
@@ -149,47 +153,98 @@ fn refuse(error: ClientError) -> Route {
 #[inline]
 pub fn decide(
     keyspace: &Keyspace,
+    admission: &Admission,
     request: &Request<'_>,
     scratch: &mut Scratch,
 ) -> (Option<&'static CommandSpec>, Route) {
+    let map = &Map {
+        keyspace,
+        admission,
+    };
     match specification(request) {
-        Ok(spec) => (Some(spec), by_policy(keyspace, spec, request, scratch)),
+        Ok(spec) => (Some(spec), by_policy(map, spec, request, scratch)),
         Err(error) => match *error {
             ClientError::UnknownCommand { .. } if keyspace.unknown_commands_first_key => {
-                (None, by_first_argument(keyspace, request))
+                (None, by_first_argument(map, request, scratch))
             }
             _ => (None, Route::Refuse(error)),
         },
     }
 }
 
-fn by_first_argument(keyspace: &Keyspace, request: &Request<'_>) -> Route {
+/// Where keys are at the moment.
+struct Map<'a> {
+    keyspace: &'a Keyspace,
+    admission: &'a Admission,
+}
+
+impl Map<'_> {
+    /// The shard of a key; None: no range holds it.
+    #[inline]
+    fn shard(&self, key: &[u8], scratch: &mut Scratch) -> Option<u16> {
+        if matches!(self.keyspace.distribution, Distribution::Random(_)) {
+            return Some(any_shard(self.admission, scratch));
+        }
+        self.keyspace.shard_of(key, self.admission)
+    }
+
+    /// The route of a request with one key.
+    #[inline]
+    fn route(&self, key: &[u8], scratch: &mut Scratch) -> Route {
+        match self.shard(key, scratch) {
+            Some(shard) => Route::Shard(shard),
+            None => refuse(no_range(key)),
+        }
+    }
+}
+
+/// One of the shards that are in; of all, when none is.
+#[cold]
+fn any_shard(admission: &Admission, scratch: &mut Scratch) -> u16 {
+    scratch.chance = scratch
+        .chance
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
+    let lot = scratch.chance >> 32;
+    let count = u64::from(admission.shards()).max(1);
+    (0..count)
+        .map(|offset| ((lot + offset) % count) as u16)
+        .find(|&shard| admission.takes(shard, lot))
+        .unwrap_or((lot % count) as u16)
+}
+
+#[cold]
+fn no_range(key: &[u8]) -> ClientError {
+    ClientError::NoRange(shortened(key))
+}
+
+fn by_first_argument(map: &Map<'_>, request: &Request<'_>, scratch: &mut Scratch) -> Route {
     if request.args.len() < 2 {
         return refuse(unknown(request));
     }
-    Route::Shard(keyspace.shard_of(request.arg(1)))
+    map.route(request.arg(1), scratch)
 }
 
 #[inline]
 fn by_policy(
-    keyspace: &Keyspace,
+    map: &Map<'_>,
     spec: &'static CommandSpec,
     request: &Request<'_>,
     scratch: &mut Scratch,
 ) -> Route {
     match spec.policy {
         Policy::Keyed if spec.fixed_key != 0 && spec.check == Check::None => {
-            Route::Shard(keyspace.shard_of(request.arg(spec.fixed_key as usize)))
+            map.route(request.arg(spec.fixed_key as usize), scratch)
         }
         Policy::Keyed => match checked(spec, request) {
-            Ok(()) => one_shard(keyspace, spec, request, scratch).map_or_else(refuse, Route::Shard),
+            Ok(()) => one_shard(map, spec, request, scratch).map_or_else(refuse, Route::Shard),
             Err(error) => refuse(error),
         },
-        Policy::Script { body, sha } => match one_shard(keyspace, spec, request, scratch) {
+        Policy::Script { body, sha } => match one_shard(map, spec, request, scratch) {
             Ok(shard) => Route::Script { shard, body, sha },
             Err(error) => refuse(error),
         },
-        Policy::Split { step, merge } => split(keyspace, spec, request, scratch, step, merge),
+        Policy::Split { step, merge } => split(map, spec, request, scratch, step, merge),
         Policy::AllShards(merge) => Route::AllShards(merge),
         Policy::AnyShard => Route::AnyShard,
         Policy::Scan => Route::Scan,
@@ -207,7 +262,7 @@ fn by_policy(
 
 /// Fills `scratch` with the request's keys and their shards.
 fn place_keys(
-    keyspace: &Keyspace,
+    map: &Map<'_>,
     spec: &'static CommandSpec,
     request: &Request<'_>,
     scratch: &mut Scratch,
@@ -219,30 +274,35 @@ fn place_keys(
     if scratch.keys.is_empty() {
         return Err(ClientError::NoKeys(spec.full_name));
     }
-    scratch.shards.extend(
-        scratch
-            .keys
-            .iter()
-            .map(|&index| keyspace.shard_of(request.arg(index as usize))),
-    );
+    if matches!(map.keyspace.distribution, Distribution::Random(_)) {
+        // The whole request goes to one shard: any is as good as any other.
+        let shard = any_shard(map.admission, scratch);
+        scratch.shards.resize(scratch.keys.len(), shard);
+        return Ok(());
+    }
+    for &index in &scratch.keys {
+        let key = request.arg(index as usize);
+        let shard = map.keyspace.shard_of(key, map.admission);
+        scratch.shards.push(shard.ok_or_else(|| no_range(key))?);
+    }
     Ok(())
 }
 
 /// The one shard of all keys.
 fn one_shard(
-    keyspace: &Keyspace,
+    map: &Map<'_>,
     spec: &'static CommandSpec,
     request: &Request<'_>,
     scratch: &mut Scratch,
 ) -> Result<u16, ClientError> {
-    place_keys(keyspace, spec, request, scratch)?;
+    place_keys(map, spec, request, scratch)?;
     let first = scratch.shards[0];
     if scratch.shards.iter().all(|&shard| shard == first) {
         return Ok(first);
     }
     Err(ClientError::CrossShard {
         command: spec.full_name,
-        keys: places(keyspace, request, scratch),
+        keys: places(map.keyspace, request, scratch),
     })
 }
 
@@ -259,7 +319,7 @@ fn places(keyspace: &Keyspace, request: &Request<'_>, scratch: &Scratch) -> Vec<
             let key = request.arg(index as usize);
             places.push((
                 shortened(key),
-                keyspace.slot(key),
+                keyspace.group(key).phrase(),
                 keyspace.shards[shard as usize].name.clone(),
             ));
         }
@@ -268,7 +328,7 @@ fn places(keyspace: &Keyspace, request: &Request<'_>, scratch: &Scratch) -> Vec<
 }
 
 fn split(
-    keyspace: &Keyspace,
+    map: &Map<'_>,
     spec: &'static CommandSpec,
     request: &Request<'_>,
     scratch: &mut Scratch,
@@ -279,7 +339,7 @@ fn split(
     if step > 1 && !(request.args.len() - 1).is_multiple_of(step as usize) {
         return refuse(ClientError::WrongArity(spec.full_name));
     }
-    if let Err(error) = place_keys(keyspace, spec, request, scratch) {
+    if let Err(error) = place_keys(map, spec, request, scratch) {
         return refuse(error);
     }
     let first = scratch.shards[0];

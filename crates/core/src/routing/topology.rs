@@ -8,8 +8,9 @@
 //! Rejected: letting workers change parts of it in place; a reader could then see half a change.
 
 use crate::limits::{BACKLOG, CLIENTS_DEFAULT, KEYSPACES_MAX, PROBE_MS, SHARDS_MAX};
+use crate::routing::admission::Admission;
 use crate::routing::affinity::{hashed_part, Affinity};
-use crate::routing::distribution::Distribution;
+use crate::routing::distribution::{cluster_slot, Distribution, Group};
 use crate::routing::tag::Tag;
 
 /// Name and password that we show to a server.
@@ -158,19 +159,36 @@ impl Keyspace {
         }
     }
 
-    /// The slot of a key, as people are told it.
-    pub fn slot(&self, key: &[u8]) -> u16 {
-        self.distribution.slot(self.part(key))
+    /// What people are told of a key's place before they are told its shard.
+    pub fn group(&self, key: &[u8]) -> Group {
+        self.distribution.group(self.part(key))
     }
 
-    /// The index (in this keyspace) of the shard that holds a key.
-    #[inline]
-    pub fn shard_of(&self, key: &[u8]) -> u16 {
-        self.distribution.shard(self.part(key))
+    /// Redis Cluster's slot of a key, whatever the distribution.
+    pub fn cluster_slot(&self, key: &[u8]) -> u16 {
+        cluster_slot(self.part(key))
     }
 
+    /// The index (in this keyspace) of the shard that holds a key. None: no range holds it.
     #[inline]
-    fn part<'k>(&self, key: &'k [u8]) -> &'k [u8] {
+    pub fn shard_of(&self, key: &[u8], admission: &Admission) -> Option<u16> {
+        let part = self.part(key);
+        let owner = self.distribution.shard(key, part)?;
+        Some(if admission.is_whole() {
+            owner
+        } else {
+            self.distribution.shard_admitted(part, owner, admission)
+        })
+    }
+
+    /// The index of the shard that a key belongs to while every shard takes its keys. None: no range holds it.
+    pub fn owner_of(&self, key: &[u8]) -> Option<u16> {
+        self.distribution.shard(key, self.part(key))
+    }
+
+    /// The part of a key that is hashed.
+    #[inline]
+    pub fn part<'k>(&self, key: &'k [u8]) -> &'k [u8] {
         hashed_part(&self.affinity, self.tag, key)
     }
 }

@@ -65,7 +65,12 @@ impl Engine {
             }
         }
         let space = &self.topology.keyspaces[keyspace];
-        let (spec, route) = decide(space, request, &mut self.scratch);
+        let (spec, route) = decide(
+            space,
+            &self.admissions[keyspace],
+            request,
+            &mut self.scratch,
+        );
         let Route::Shard(shard) = route else {
             return self.perform(slot, spec, route, request);
         };
@@ -143,6 +148,7 @@ impl Engine {
         };
         let (spec, route) = decide(
             &self.topology.keyspaces[keyspace],
+            &self.admissions[keyspace],
             &request,
             &mut self.scratch,
         );

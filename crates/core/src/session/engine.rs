@@ -16,6 +16,7 @@ use crate::error::ClientError;
 use crate::limits::WINDOW_MIN;
 use crate::protocol::encode::Proto;
 use crate::protocol::request::RequestScanner;
+use crate::routing::admission::Admission;
 use crate::routing::route::Scratch;
 use crate::routing::topology::Topology;
 use crate::session::backend::{Backend, Link};
@@ -95,6 +96,8 @@ pub struct Identity {
 pub struct Engine {
     pub(crate) identity: Identity,
     pub(crate) topology: Arc<Topology>,
+    /// Which shards take their keys, for each keyspace.
+    pub(crate) admissions: Vec<Admission>,
     pub(crate) clients: Slab<Client>,
     pub(crate) links: Slab<Link>,
     pub(crate) backends: Vec<Backend>,
@@ -143,10 +146,16 @@ impl Engine {
             .enumerate()
             .flat_map(|(index, keyspace)| keyspace.shards.iter().map(move |_| Backend::new(index)))
             .collect();
+        let admissions = topology
+            .keyspaces
+            .iter()
+            .map(|keyspace| Admission::whole(keyspace.shards.len()))
+            .collect();
         let chance = identity.seed | 1;
         let mut engine = Self {
             identity,
             topology,
+            admissions,
             clients: Slab::default(),
             links: Slab::default(),
             backends,
@@ -155,7 +164,10 @@ impl Engine {
             now_us,
             now_ms: now_us / 1000,
             scanner: RequestScanner::default(),
-            scratch: Scratch::default(),
+            scratch: Scratch {
+                chance,
+                ..Scratch::default()
+            },
             spares: Vec::new(),
             next_id: 0,
             chance,

@@ -7,16 +7,15 @@
 
 use crate::error::ClientError;
 use crate::limits::{CLIENT_NAME_MAX, DATABASES};
-use crate::protocol::command::{Grade, Local, Policy};
+use crate::protocol::command::Local;
 use crate::protocol::encode::{self, Proto};
 use crate::protocol::request::strict_integer;
-use crate::routing::distribution::Distribution;
-use crate::routing::route::{decide, Request, Route, Scratch};
-use crate::routing::topology::Keyspace;
+use crate::routing::route::Request;
 use crate::session::backend::Health;
 use crate::session::client::{Intake, ReplyMode};
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
+use crate::session::explain::SHOAL_HELP;
 use crate::session::info::Own;
 use crate::session::stats::{CloseReason, PerKeyspace};
 
@@ -38,7 +37,8 @@ impl Engine {
             Local::TransactionBegin => self.refuse_transaction(asker, request, true),
             Local::TransactionEnd => self.refuse_transaction(asker, request, false),
             Local::ClusterKeyslot => {
-                let slot = self.topology.keyspaces[asker.keyspace].slot(request.arg(2));
+                let space = &self.topology.keyspaces[asker.keyspace];
+                let slot = space.cluster_slot(request.arg(2));
                 self.answer(asker, |out| encode::integer(out, i64::from(slot)));
             }
             Local::ClusterDisabled => {
@@ -304,49 +304,6 @@ impl Engine {
         })
     }
 
-    fn explain(&mut self, asker: &Asker, request: &Request<'_>) {
-        let inner = Request {
-            data: request.data,
-            args: request.args.get(2..).unwrap_or_default(),
-        };
-        let topology = std::sync::Arc::clone(&self.topology);
-        let text = explanation(&topology.keyspaces[asker.keyspace], &inner);
-        self.lines(asker, &text.lines().collect::<Vec<_>>());
-    }
-
-    fn topology_text(&mut self, asker: &Asker) {
-        let space = &self.topology.keyspaces[asker.keyspace];
-        let mut text = format!("keyspace {} epoch {}\r\n", space.name, self.topology.epoch);
-        let Distribution::Slots(slots) = &space.distribution;
-        let ranges = slots.ranges();
-        for (index, shard) in space.shards.iter().enumerate() {
-            let backend = &self.backends[space.first_shard + index];
-            let slots: Vec<String> = ranges
-                .iter()
-                .filter(|range| range.2 as usize == index)
-                .map(|range| {
-                    if range.0 == range.1 {
-                        range.0.to_string()
-                    } else {
-                        format!("{}-{}", range.0, range.1)
-                    }
-                })
-                .collect();
-            text.push_str(&format!(
-                "shard {} {} slots {} {}",
-                shard.name,
-                shard.endpoint,
-                slots.join(","),
-                backend.health.text()
-            ));
-            if !backend.reason.is_empty() {
-                text.push_str(&format!(" ({})", backend.reason));
-            }
-            text.push_str("\r\n");
-        }
-        self.lines(asker, &text.lines().collect::<Vec<_>>());
-    }
-
     /// An array of status lines, as the HELP subcommands give.
     pub(crate) fn lines(&mut self, asker: &Asker, lines: &[&str]) {
         self.answer(asker, |out| {
@@ -372,76 +329,4 @@ fn same(secret: &[u8], shown: &[u8]) -> bool {
         difference |= byte ^ secret.get(index).copied().unwrap_or(0);
     }
     std::hint::black_box(difference) == 0
-}
-
-const SHOAL_HELP: &[&str] = &[
-    "SHOAL <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-    "EXPLAIN <command> [<arg> ...]",
-    "    Say what would be done with a command: its keys, their slots and shards, its atomicity. Nothing is executed.",
-    "TOPOLOGY",
-    "    Show the shards of this keyspace, their slots and their state.",
-    "HELP",
-    "    Print this help.",
-];
-
-/// What would be done with a request, in lines of `name: value`.
-fn explanation(keyspace: &Keyspace, request: &Request<'_>) -> String {
-    let mut scratch = Scratch::default();
-    let (spec, route) = decide(keyspace, request, &mut scratch);
-    let mut text = String::new();
-    let mut line = |name: &str, value: String| text.push_str(&format!("{name}: {value}\r\n"));
-    let known = spec.or_else(|| crate::protocol::command::lookup(request.arg(0)));
-    line(
-        "command",
-        known.map_or("unknown", |spec| spec.full_name).to_string(),
-    );
-    if let Some(spec) = spec {
-        scratch.keys.clear();
-        if crate::protocol::command::keys(spec, request.args, request.data, &mut scratch.keys)
-            .is_ok()
-        {
-            for &index in &scratch.keys {
-                let key = request.arg(index as usize);
-                let shard = &keyspace.shards[keyspace.shard_of(key) as usize];
-                let place = format!(
-                    "'{}' slot {} shard {} at {}",
-                    crate::error::printable(key),
-                    keyspace.slot(key),
-                    shard.name,
-                    shard.endpoint
-                );
-                line("key", place);
-            }
-        }
-    }
-    let name = |shard: u16| keyspace.shards[shard as usize].name.clone();
-    let (what, atomicity) = match route {
-        Route::Shard(shard) | Route::Script { shard, .. } => {
-            (format!("sent unchanged to shard {}", name(shard)), "single")
-        }
-        Route::Split { .. } => (
-            "split over the keys' shards, the replies put together".into(),
-            "per-shard",
-        ),
-        Route::AllShards(_) | Route::ScriptLoad | Route::ScriptFlush => (
-            "sent to every shard, the replies put together".into(),
-            "per-shard",
-        ),
-        Route::Wait => (
-            "sent to every shard on connections of its own; the smallest reply".into(),
-            "per-shard",
-        ),
-        Route::AnyShard => ("sent to any shard that is up".into(), "single"),
-        Route::Scan => ("sent to the shard that the cursor names".into(), "single"),
-        Route::Local(_) => ("answered by shoal".into(), "single"),
-        Route::Refuse(error) => (format!("refused: {}", error.text()), "refused"),
-    };
-    line("route", what);
-    line("atomicity", atomicity.to_string());
-    let could_span =
-        known.filter(|spec| spec.policy == Policy::Keyed && spec.grade != Grade::Single);
-    if could_span.is_some() && atomicity == "single" {
-        line("with keys on several shards", "refused".to_string());
-    }
-    text
 }

@@ -7,6 +7,7 @@ pub mod client_admin;
 pub mod deliver;
 pub mod dispatch;
 pub mod engine;
+pub mod explain;
 pub mod gather;
 pub mod info;
 pub mod intake;

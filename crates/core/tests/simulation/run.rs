@@ -72,7 +72,7 @@ impl World {
             count = 1500;
         }
         let (keyspace, client) = (&self.keyspace, &mut self.clients[at]);
-        let placement = |key: &[u8]| keyspace.shard_of(key);
+        let placement = |key: &[u8]| keyspace.owner_of(key).expect("every key has a slot");
         for _ in 0..count {
             if !client.is_done {
                 client.ask(
@@ -321,7 +321,8 @@ impl World {
             let (keyspace, client) = (&self.keyspace, &mut self.clients[at]);
             if !client.is_done && !client.is_gone && !client.has_ended {
                 while !client.is_known() {
-                    let placement = |key: &[u8]| keyspace.shard_of(key);
+                    let placement =
+                        |key: &[u8]| keyspace.owner_of(key).expect("every key has a slot");
                     client.ask(
                         &self.conditions.habits,
                         &mut self.chance,
@@ -351,7 +352,7 @@ impl World {
         });
         for client in &self.clients {
             for (database, key) in client.model.keys() {
-                let shard = self.keyspace.shard_of(key) as usize;
+                let shard = self.keyspace.owner_of(key).expect("every key has a slot") as usize;
                 let held = self.shards[shard].databases[*database as usize]
                     .get(key)
                     .cloned();

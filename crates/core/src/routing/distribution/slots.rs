@@ -1,6 +1,7 @@
-//! The table of slots: which shard owns each of the 16384.
+//! The table of slots: which shard owns each of them.
 //!
-//! Owns: `Slots`, immutable once made, either dealt evenly or from ranges that the configuration gives.
+//! Owns: `SlotTable`, immutable once made, either dealt evenly or from ranges that the configuration gives; Redis Cluster's
+//! 16384 slots (`Slots`) and Codis' 1024 (`CodisSlots`) are two sizes of it.
 //!
 //! Must stay true: every slot has exactly one shard, and that shard exists. A table from ranges that would leave a slot
 //! without owner, or with two, is refused with the slots named: a silent default would send keys to the wrong shard.
@@ -16,11 +17,20 @@ const NOBODY: u16 = u16::MAX;
 /// Ranges that an error lists before it only counts the rest.
 const RANGES_SHOWN_MAX: usize = 8;
 
-/// An immutable table from slot to shard index.
+/// An immutable table from slot to shard index; `N` is a power of two.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Slots {
-    owners: Box<[u16; SLOTS]>,
+pub struct SlotTable<const N: usize> {
+    owners: Box<[u16; N]>,
 }
+
+/// Redis Cluster's slots.
+pub type Slots = SlotTable<SLOTS>;
+
+/// Codis' slots.
+pub type CodisSlots = SlotTable<CODIS_SLOTS>;
+
+/// Number of slots that Codis has.
+pub const CODIS_SLOTS: usize = 1024;
 
 /// Why ranges do not make a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +41,8 @@ pub enum SlotsError {
         first: u16,
         /// Last slot as given.
         last: u16,
+        /// Number of slots there are.
+        slots: usize,
     },
     /// A range names a shard that does not exist.
     Shard {
@@ -52,10 +64,10 @@ pub enum SlotsError {
 impl fmt::Display for SlotsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SlotsError::Range { first, last } => write!(
+            SlotsError::Range { first, last, slots } => write!(
                 f,
                 "slots {first}-{last}: a range goes upwards and ends at {} at most",
-                SLOTS - 1
+                slots - 1
             ),
             SlotsError::Shard {
                 first,
@@ -95,30 +107,34 @@ impl fmt::Display for Runs<'_> {
     }
 }
 
-impl Slots {
+impl<const N: usize> SlotTable<N> {
     /// Deals the slots evenly, in contiguous ranges whose sizes differ by at most one, with the bounds that Redis
     /// Cluster's usual tool chooses (three shards: 0-5460, 5461-10922, 10923-16383).
     ///
-    /// `shards` is taken as at least 1 and at most 16384; the topology refuses other numbers before.
-    pub fn even(shards: usize) -> Slots {
-        let shards = shards.clamp(1, SLOTS);
-        let mut owners = Box::new([0; SLOTS]);
-        // Range `i` begins at i * 16384 / shards, rounded half up.
-        let begin = |shard: usize| (2 * shard * SLOTS + shards) / (2 * shards);
+    /// `shards` is taken as at least 1 and at most N; the topology refuses other numbers before.
+    pub fn even(shards: usize) -> Self {
+        let shards = shards.clamp(1, N);
+        let mut owners = Box::new([0; N]);
+        // Range `i` begins at i * N / shards, rounded half up.
+        let begin = |shard: usize| (2 * shard * N + shards) / (2 * shards);
         for shard in 0..shards {
             owners[begin(shard)..begin(shard + 1)].fill(shard as u16);
         }
-        Slots { owners }
+        Self { owners }
     }
 
     /// Makes a table from (first slot, last slot, shard index), in any order. Every slot must be given exactly once and
     /// every shard index be below `shards`; a shard may own no slot.
-    pub fn from_ranges(ranges: &[(u16, u16, u16)], shards: usize) -> Result<Slots, SlotsError> {
-        let mut owners = Box::new([NOBODY; SLOTS]);
+    pub fn from_ranges(ranges: &[(u16, u16, u16)], shards: usize) -> Result<Self, SlotsError> {
+        let mut owners = Box::new([NOBODY; N]);
         let mut twice = Vec::new();
         for &(first, last, shard) in ranges {
-            if first > last || last as usize >= SLOTS {
-                return Err(SlotsError::Range { first, last });
+            if first > last || last as usize >= N {
+                return Err(SlotsError::Range {
+                    first,
+                    last,
+                    slots: N,
+                });
             }
             if shard as usize >= shards || shard == NOBODY {
                 return Err(SlotsError::Shard {
@@ -136,7 +152,7 @@ impl Slots {
                 *owner = shard;
             }
             // A list that gives everything many times over would otherwise grow the evidence without bound.
-            if twice.len() >= SLOTS {
+            if twice.len() >= N {
                 break;
             }
         }
@@ -145,18 +161,30 @@ impl Slots {
             twice.dedup();
             return Err(SlotsError::Twice(runs(twice.into_iter())));
         }
-        let missing = (0..SLOTS as u16).filter(|&slot| owners[slot as usize] == NOBODY);
+        let missing = (0..N as u16).filter(|&slot| owners[slot as usize] == NOBODY);
         let missing = runs(missing);
         if !missing.is_empty() {
             return Err(SlotsError::Missing(missing));
         }
-        Ok(Slots { owners })
+        Ok(Self { owners })
     }
 
-    /// The shard that owns a slot. Bits beyond the slot's fourteen are ignored.
+    /// The shard that owns a slot. Bits beyond the slot's own are ignored.
     #[inline]
     pub fn shard(&self, slot: u16) -> u16 {
-        self.owners[slot as usize & (SLOTS - 1)]
+        self.owners[slot as usize & (N - 1)]
+    }
+
+    /// For each of so many shards, which share of the slots is its own.
+    pub fn shares(&self, shards: usize) -> Vec<f64> {
+        let mut counts = vec![0usize; shards];
+        for &owner in self.owners.iter() {
+            counts[owner as usize] += 1;
+        }
+        counts
+            .iter()
+            .map(|&count| count as f64 / N as f64)
+            .collect()
     }
 
     /// The table as (first slot, last slot, shard index), ascending, neighbours of one shard joined.
@@ -172,7 +200,7 @@ impl Slots {
     }
 }
 
-impl fmt::Debug for Slots {
+impl<const N: usize> fmt::Debug for SlotTable<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Slots").field(&self.ranges()).finish()
     }
@@ -245,6 +273,19 @@ mod tests {
         assert_eq!(slots.shard(8192), 0);
         assert_eq!(slots.shard(8191), 1);
         assert_eq!(slots.shard(u16::MAX), slots.shard(16383));
+    }
+
+    #[test]
+    fn codis_has_fewer_slots() {
+        assert_eq!(
+            CodisSlots::even(3).ranges(),
+            [(0, 340, 0), (341, 682, 1), (683, 1023, 2)]
+        );
+        let error = CodisSlots::from_ranges(&[(0, 1024, 0)], 1).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "slots 0-1024: a range goes upwards and ends at 1023 at most"
+        );
     }
 
     #[test]

@@ -1,0 +1,180 @@
+//! What shoal says of its own decisions: SHOAL EXPLAIN and SHOAL TOPOLOGY.
+//!
+//! Owns: the texts. The decision that is explained is made by the router itself, for the very request, so that the two can
+//! never differ.
+//!
+//! Must stay true: nothing is executed; no password is shown.
+
+use crate::protocol::command::{Grade, Policy};
+use crate::routing::admission::{Admission, SHARE_WHOLE};
+use crate::routing::distribution::Distribution;
+use crate::routing::route::{decide, Request, Route, Scratch};
+use crate::routing::topology::{Keyspace, Role};
+use crate::session::dispatch::Asker;
+use crate::session::engine::Engine;
+
+pub(crate) const SHOAL_HELP: &[&str] = &[
+    "SHOAL <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "EXPLAIN <command> [<arg> ...]",
+    "    Say what would be done with a command: its keys, their slots and shards, its atomicity. Nothing is executed.",
+    "TOPOLOGY",
+    "    Show the shards of this keyspace, their slots and their state.",
+    "HELP",
+    "    Print this help.",
+];
+
+impl Engine {
+    pub(crate) fn explain(&mut self, asker: &Asker, request: &Request<'_>) {
+        let inner = Request {
+            data: request.data,
+            args: request.args.get(2..).unwrap_or_default(),
+        };
+        let topology = std::sync::Arc::clone(&self.topology);
+        let admission = &self.admissions[asker.keyspace];
+        let text = explanation(&topology.keyspaces[asker.keyspace], admission, &inner);
+        self.lines(asker, &text.lines().collect::<Vec<_>>());
+    }
+
+    pub(crate) fn topology_text(&mut self, asker: &Asker) {
+        let space = &self.topology.keyspaces[asker.keyspace];
+        let admission = &self.admissions[asker.keyspace];
+        let mut text = format!(
+            "keyspace {} epoch {} distribution {} role {}\r\n",
+            space.name,
+            self.topology.epoch,
+            space.distribution.name(),
+            role(space.role)
+        );
+        for (index, shard) in space.shards.iter().enumerate() {
+            let backend = &self.backends[space.first_shard + index];
+            text.push_str(&format!(
+                "shard {} {}{} {}",
+                shard.name,
+                shard.endpoint,
+                slots_of(&space.distribution, index),
+                backend.health.text()
+            ));
+            match admission.share(index as u16) {
+                SHARE_WHOLE => {}
+                0 => text.push_str(" ejected"),
+                share => text.push_str(&format!(" returning {share}/{SHARE_WHOLE}")),
+            }
+            if !backend.reason.is_empty() {
+                text.push_str(&format!(" ({})", backend.reason));
+            }
+            text.push_str("\r\n");
+        }
+        self.lines(asker, &text.lines().collect::<Vec<_>>());
+    }
+}
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Store => "store",
+        Role::Cache(_) => "cache",
+    }
+}
+
+/// ` slots 0-99,200`, where there are slots.
+fn slots_of(distribution: &Distribution, shard: usize) -> String {
+    let ranges = match distribution {
+        Distribution::Slots(slots) => slots.ranges(),
+        Distribution::Codis(slots) => slots.ranges(),
+        Distribution::Ring(_)
+        | Distribution::Modula(_)
+        | Distribution::Random(_)
+        | Distribution::Ranges(_)
+        | Distribution::Jump(_)
+        | Distribution::Rendezvous(_) => return String::new(),
+    };
+    let own = ranges.iter().filter(|range| range.2 as usize == shard);
+    let texts: Vec<String> = own
+        .map(|&(first, last, _)| {
+            if first == last {
+                first.to_string()
+            } else {
+                format!("{first}-{last}")
+            }
+        })
+        .collect();
+    format!(" slots {}", texts.join(","))
+}
+
+/// The lines about a request's keys.
+fn key_lines(keyspace: &Keyspace, admission: &Admission, key: &[u8]) -> String {
+    let shown = crate::error::printable(key);
+    if matches!(keyspace.distribution, Distribution::Random(_)) {
+        return format!("'{shown}' on any shard");
+    }
+    let group = keyspace.group(key).label();
+    match keyspace.shard_of(key, admission) {
+        Some(shard) => {
+            let shard = &keyspace.shards[shard as usize];
+            format!(
+                "'{shown}' {group}shard {} at {}",
+                shard.name, shard.endpoint
+            )
+        }
+        None => format!("'{shown}' in no range"),
+    }
+}
+
+/// What would be done with a request, in lines of `name: value`.
+fn explanation(keyspace: &Keyspace, admission: &Admission, request: &Request<'_>) -> String {
+    let mut scratch = Scratch::default();
+    let (spec, route) = decide(keyspace, admission, request, &mut scratch);
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| text.push_str(&format!("{name}: {value}\r\n"));
+    let known = spec.or_else(|| crate::protocol::command::lookup(request.arg(0)));
+    line(
+        "command",
+        known.map_or("unknown", |spec| spec.full_name).to_string(),
+    );
+    if let Some(spec) = spec {
+        scratch.keys.clear();
+        if crate::protocol::command::keys(spec, request.args, request.data, &mut scratch.keys)
+            .is_ok()
+        {
+            for &index in &scratch.keys {
+                let key = request.arg(index as usize);
+                line("key", key_lines(keyspace, admission, key));
+            }
+        }
+    }
+    let (what, atomicity) = deed(keyspace, &route);
+    line("route", what);
+    line("atomicity", atomicity.to_string());
+    let could_span =
+        known.filter(|spec| spec.policy == Policy::Keyed && spec.grade != Grade::Single);
+    if could_span.is_some() && atomicity == "single" {
+        line("with keys on several shards", "refused".to_string());
+    }
+    text
+}
+
+/// What a route does, and how atomic that is.
+fn deed(keyspace: &Keyspace, route: &Route) -> (String, &'static str) {
+    let name = |shard: u16| keyspace.shards[shard as usize].name.clone();
+    match route {
+        Route::Shard(shard) | Route::Script { shard, .. } => (
+            format!("sent unchanged to shard {}", name(*shard)),
+            "single",
+        ),
+        Route::Split { .. } => (
+            "split over the keys' shards, the replies put together".into(),
+            "per-shard",
+        ),
+        Route::AllShards(_) | Route::ScriptLoad | Route::ScriptFlush => (
+            "sent to every shard, the replies put together".into(),
+            "per-shard",
+        ),
+        Route::Wait => (
+            "sent to every shard on connections of its own; the smallest reply".into(),
+            "per-shard",
+        ),
+        Route::AnyShard => ("sent to any shard that is up".into(), "single"),
+        Route::Scan => ("sent to the shard that the cursor names".into(), "single"),
+        Route::Local(_) => ("answered by shoal".into(), "single"),
+        Route::Refuse(error) => (format!("refused: {}", error.text()), "refused"),
+    }
+}

@@ -1,0 +1,53 @@
+//! The ring of one keyspace, for Python: where keys go, without a proxy.
+
+use crate::convert::{keyspace, KeyspaceSpec};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use shoal_core::routing::distribution::Group;
+use shoal_core::routing::key_hash::KeyHash;
+use shoal_core::routing::topology::Keyspace;
+
+/// See `_core.pyi`.
+#[pyclass(frozen, module = "shoal._core")]
+pub struct Ring {
+    keyspace: Keyspace,
+}
+
+#[pymethods]
+impl Ring {
+    #[new]
+    fn new(keyspace_spec: KeyspaceSpec) -> PyResult<Self> {
+        Ok(Self {
+            keyspace: keyspace(keyspace_spec)?,
+        })
+    }
+
+    fn locate(&self, key: &[u8]) -> (usize, usize, &'static str, Option<u64>, Option<u16>) {
+        let part = self.keyspace.part(key);
+        // The part is a slice of the key, so where it lies is where it begins.
+        let start = part.as_ptr() as usize - key.as_ptr() as usize;
+        let (word, number) = match self.keyspace.group(key) {
+            Group::Slot(slot) => ("slot", Some(u64::from(slot))),
+            Group::Hash(hash) => ("hash", Some(hash)),
+            Group::Key => ("key", None),
+        };
+        let shard = self.keyspace.owner_of(key);
+        (start, start + part.len(), word, number, shard)
+    }
+
+    fn shards_of(&self, py: Python<'_>, keys: Vec<Vec<u8>>) -> Vec<Option<u16>> {
+        py.detach(|| keys.iter().map(|key| self.keyspace.owner_of(key)).collect())
+    }
+
+    fn shares(&self) -> Option<Vec<f64>> {
+        let shards = self.keyspace.shards.len();
+        self.keyspace.distribution.shares(shards)
+    }
+}
+
+#[pyfunction]
+pub fn hash_of(name: &str, key: &[u8], signed_char: bool) -> PyResult<u32> {
+    KeyHash::named(name)
+        .map(|hash| hash.of(key, signed_char))
+        .ok_or_else(|| PyValueError::new_err(format!("no such hash function: {name}")))
+}

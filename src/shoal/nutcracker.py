@@ -1,0 +1,353 @@
+"""Reads a configuration file of Twemproxy (nutcracker.yml) as Twemproxy reads it, and says what it means here.
+
+    YAML nodes -> Pool (every key, its default and its checks) -> Keyspace
+
+Nodes and not values, because Twemproxy takes the text as it stands: `true` is a truth value and `yes` is not, and a key
+that is given twice is an error. All problems are reported together, with their lines.
+
+What must stay true: a pool that is taken maps every key as Twemproxy maps it. What Twemproxy does to its cost (no
+probe before a server is let back in) is done better and stands in `docs/guides/twemproxy.md`.
+Rejected: libyaml's events, as Twemproxy uses them. The nodes have the same marks and need no state machine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from shoal.config_role import ejected_max_default
+from shoal.core import limit
+from shoal.distribution import HASHES, Distribution
+from shoal.endpoint import Endpoint, parse_endpoint
+from shoal.errors import ConfigError, Problem
+from shoal.ring_names import ring_name
+from shoal.topology import DEFAULT_USER, NAME_RULE, Ejection, Keyspace, Shard, Topology, User, is_name
+
+FILE_BYTES_MAX = 4 * 1024 * 1024
+DISTRIBUTIONS = ("ketama", "modula", "random")
+# Every key of a pool.
+KEYS = (
+    "listen client_connections hash hash_tag distribution timeout backlog preconnect redis tcpkeepalive reuseport "
+    "redis_auth redis_db server_connections auto_eject_hosts server_retry_timeout server_failure_limit servers"
+).split()
+
+
+@dataclass(frozen=True)
+class PoolServer:
+    """One of `servers`: host:port:weight [name], or /path:weight [name]."""
+
+    endpoint: Endpoint
+    weight: int
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One pool, with Twemproxy's defaults."""
+
+    name: str
+    listen: Endpoint
+    servers: tuple[PoolServer, ...]
+    listen_mode: int | None = None
+    client_connections: int | None = None
+    hash: str = "fnv1a_64"
+    hash_tag: str | None = None
+    distribution: str = "ketama"
+    timeout: int | None = None
+    backlog: int = 512
+    preconnect: bool = False
+    redis: bool = False
+    tcpkeepalive: bool = False
+    reuseport: bool = False
+    redis_auth: str | None = field(default=None, repr=False)
+    redis_db: int = 0
+    server_connections: int = 1
+    auto_eject_hosts: bool = False
+    server_retry_timeout: int = 30_000
+    server_failure_limit: int = 2
+
+
+def load_pools(file: Path) -> tuple[Pool, ...]:
+    """Reads a file. Raises ConfigError with everything that is wrong with it."""
+    try:
+        with file.open("rb") as stream:
+            raw = stream.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigError([Problem(f"cannot read {file}: {error.strerror}")]) from None
+    if len(raw) > FILE_BYTES_MAX:
+        raise ConfigError([Problem(f"longer than {FILE_BYTES_MAX} bytes: not a nutcracker.yml", file=str(file))])
+    try:
+        return parse_pools(raw.decode("utf-8"), str(file))
+    except UnicodeDecodeError:
+        raise ConfigError([Problem("not UTF-8 text", file=str(file))]) from None
+
+
+def parse_pools(text: str, file: str) -> tuple[Pool, ...]:
+    """Reads the text of a file; see `load_pools`."""
+    try:
+        root = yaml.compose(text, yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        what = getattr(error, "problem", None) or "cannot be read"
+        raise ConfigError([Problem(f"not valid YAML: {what}", "", file, mark.line + 1 if mark else None)]) from None
+    reader = _Reader(file)
+    pools = reader.pools(root)
+    if reader.problems:
+        raise ConfigError(sorted(reader.problems, key=lambda problem: problem.line or 0))
+    return pools
+
+
+class _Reader:
+    """Gathers problems while nodes become pools."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.problems: list[Problem] = []
+
+    def wrong(self, node: yaml.Node | None, path: str, text: str) -> None:
+        line = node.start_mark.line + 1 if node is not None else None
+        self.problems.append(Problem(text, path, self.file, line))
+
+    def pools(self, root: yaml.Node | None) -> tuple[Pool, ...]:
+        if not isinstance(root, yaml.MappingNode) or not root.value:
+            self.wrong(root, "", "must be a map from the names of pools to their settings")
+            return ()
+        found: list[Pool] = []
+        for name, node in self.pairs(root, "", "pool"):
+            pool = self.pool(name, node)
+            if pool is None:
+                continue
+            for other in found:
+                if other.listen == pool.listen:
+                    self.wrong(node, f"{name}.listen", f"pool {other.name} listens on {pool.listen} too")
+            found.append(pool)
+        return tuple(found)
+
+    def pairs(self, node: yaml.MappingNode, path: str, what: str) -> list[tuple[str, yaml.Node]]:
+        """The keys of a map with their values; one that is not plain, or there already, is a problem."""
+        pairs: dict[str, yaml.Node] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode) or not key.value:
+                self.wrong(key, path, f"the name of a {what} must be plain text")
+            elif key.value in pairs:
+                self.wrong(key, path, f'{what} "{key.value}" is given twice')
+            else:
+                pairs[key.value] = value
+        return list(pairs.items())
+
+    def pool(self, name: str, node: yaml.Node) -> Pool | None:
+        if not isinstance(node, yaml.MappingNode):
+            self.wrong(node, name, "must be a map of settings")
+            return None
+        before = len(self.problems)
+        values: dict[str, Any] = {}
+        for key, value in self.pairs(node, name, "setting"):
+            read = _READERS.get(key)
+            path = f"{name}.{key}"
+            if read is None:
+                self.wrong(value, path, f"unknown setting (known: {', '.join(KEYS)})")
+                continue
+            if key == "servers":
+                values[key] = self.servers(path, value)
+                continue
+            if not isinstance(value, yaml.ScalarNode):
+                self.wrong(value, path, "must be a plain value")
+                continue
+            try:
+                values[key] = read(value.value)
+            except ValueError as error:
+                self.wrong(value, path, str(error))
+        if "redis_auth" in values and not values.get("redis", False):
+            self.wrong(node, f"{name}.redis_auth", "is for redis: true only")
+        for key in ("listen", "servers"):
+            if key not in values and not any(problem.path == f"{name}.{key}" for problem in self.problems):
+                self.wrong(node, f"{name}.{key}", "is missing")
+        if len(self.problems) > before:
+            return None
+        values["listen"], values["listen_mode"] = values["listen"]
+        return Pool(name=name, **values)
+
+    def servers(self, path: str, node: yaml.Node) -> tuple[PoolServer, ...]:
+        if not isinstance(node, yaml.SequenceNode) or not node.value:
+            self.wrong(node, path, 'must be a list, as in "- 127.0.0.1:6379:1"')
+            return ()
+        servers: list[PoolServer] = []
+        for entry in node.value:
+            try:
+                if not isinstance(entry, yaml.ScalarNode):
+                    raise ValueError("must be host:port:weight, or /path:weight, and a name if you like")
+                server = _server(entry.value)
+            except ValueError as error:
+                self.wrong(entry, path, str(error))
+                continue
+            known = [twemproxy_name(other) for other in servers]
+            if twemproxy_name(server) in known:
+                self.wrong(entry, path, f'server "{twemproxy_name(server)}" is given twice')
+            servers.append(server)
+        return tuple(servers)
+
+
+def twemproxy_name(server: PoolServer) -> str:
+    """What Twemproxy calls a server: in the ring, and in its statistics."""
+    return ring_name("ketama", server.endpoint, server.name, "")
+
+
+def twemproxy_order(name: str) -> tuple[int, bytes]:
+    """How Twemproxy sorts pools and servers: by length, then by bytes."""
+    return len(name.encode()), name.encode()
+
+
+def _listen(text: str) -> tuple[Endpoint, int | None]:
+    if not text.startswith("/"):
+        # Twemproxy takes what stands behind the last colon for the port.
+        return parse_endpoint(text), None
+    path, blank, mode = text.rpartition(" ")
+    if not blank:
+        return parse_endpoint(text), None
+    if not re.fullmatch(r"[0-7]{1,4}", mode):
+        raise ValueError(f'not permissions in octal: "{mode}"')
+    return parse_endpoint(path.rstrip()), int(mode, 8)
+
+
+def _server(text: str) -> PoolServer:
+    address, _, name = text.partition(" ")
+    name = name.strip()
+    if " " in name:
+        raise ValueError(f'the name of a server has no blanks: "{name}"')
+    place, colon, weight = address.rpartition(":")
+    if not colon or not place:
+        raise ValueError(f'not host:port:weight or /path:weight: "{text}"')
+    if not re.fullmatch(r"[0-9]{1,9}", weight) or int(weight) < 1:
+        raise ValueError(f'not a weight of 1 or more: "{weight}"')
+    return PoolServer(parse_endpoint(place), int(weight), name or None)
+
+
+def _number(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise ValueError(f'must be a number, 0 or more: "{text}"')
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    number = _number(text)
+    if number == 0:
+        raise ValueError("must be at least 1")
+    return number
+
+
+def _truth(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(f'must be true or false: "{text}"')
+    return text == "true"
+
+
+def _choice(words: tuple[str, ...] | list[str]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError(f'must be one of {", ".join(words)}: "{text}"')
+        return text
+
+    return read
+
+
+def _tag(text: str) -> str:
+    if len(text.encode()) != 2:
+        raise ValueError(f'must be exactly two characters: "{text}"')
+    return text
+
+
+def _secret(text: str) -> str:
+    if not text:
+        raise ValueError("is empty")
+    return text
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    "listen": _listen,
+    "client_connections": _number,
+    "hash": _choice(HASHES),
+    "hash_tag": _tag,
+    "distribution": _choice(DISTRIBUTIONS),
+    "timeout": _number,
+    "backlog": _number,
+    "preconnect": _truth,
+    "redis": _truth,
+    "tcpkeepalive": _truth,
+    "reuseport": _truth,
+    "redis_auth": _secret,
+    "redis_db": _number,
+    "server_connections": _positive,
+    "auto_eject_hosts": _truth,
+    "server_retry_timeout": _number,
+    "server_failure_limit": _number,
+    "servers": str,
+}
+
+
+def keyspace_of(pool: Pool) -> Keyspace:
+    """A pool as a keyspace. Whether it can run is for `Topology` to say."""
+    shards = []
+    for index, server in enumerate(pool.servers):
+        name = server.name if server.name is not None and is_name(server.name) else f"s{index}"
+        endpoint = server.endpoint
+        hashed = twemproxy_name(server)
+        shards.append(
+            Shard(name, endpoint.host, endpoint.port, None, pool.redis_auth, weight=server.weight, ring_name=hashed)
+        )
+    return Keyspace(
+        name=keyspace_name(pool.name),
+        listen_host=pool.listen.host,
+        listen_port=pool.listen.port,
+        shards=tuple(shards),
+        distribution=Distribution(pool.distribution, pool.hash),
+        users=(User(DEFAULT_USER, pool.redis_auth),) if pool.redis_auth is not None else (),
+        timeout_ms=pool.timeout or 0,
+        hash_tag=pool.hash_tag or "none",
+        listen_mode=pool.listen_mode,
+        backlog=max(1, pool.backlog),
+        reuse_port=pool.reuseport,
+        protocol="redis" if pool.redis else "memcached",
+        ejection=_ejection(pool),
+        connections=min(pool.server_connections, limit("CONNECTIONS_MAX")),
+        preconnect=pool.preconnect,
+        tcp_keepalive=pool.tcpkeepalive,
+        database=pool.redis_db,
+    )
+
+
+def keyspace_name(pool: str) -> str:
+    """A pool's name where it can be a keyspace's, else what is left of it."""
+    if is_name(pool):
+        return pool
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", f"pool_{pool}")[:63]
+
+
+def _ejection(pool: Pool) -> Ejection | None:
+    if not pool.auto_eject_hosts:
+        # Keys that go anywhere belong to a cache, whether it ejects or not.
+        return Ejection(shards_max=0) if pool.distribution == "random" else None
+    return Ejection(
+        after=max(1, pool.server_failure_limit),
+        retry_after_ms=pool.server_retry_timeout,
+        shards_max=ejected_max_default(len(pool.servers)),
+    )
+
+
+def topology_of(pools: tuple[Pool, ...], file: str) -> Topology:
+    """All pools together. Raises ConfigError when shoal cannot serve them."""
+    problems = [
+        Problem(f"redis_db is {pool.redis_db}: shoal serves databases 0 to {limit('DATABASES') - 1}", pool.name, file)
+        for pool in pools
+        if pool.redis_db >= limit("DATABASES")
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return Topology(tuple(keyspace_of(pool) for pool in pools))
+
+
+__all__ = ["KEYS", "NAME_RULE", "Pool", "PoolServer", "keyspace_of", "load_pools", "parse_pools", "topology_of"]

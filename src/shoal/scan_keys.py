@@ -1,0 +1,106 @@
+"""Reads keys from live servers with SCAN, for a look at how they are spread.
+
+A client of the few bytes of RESP that it takes: AUTH, SELECT and SCAN on a blocking socket. Bounded in keys, bytes and
+time; reads only. Rejected: a Redis library as a dependency of the package, for three commands of an occasional verb.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+
+from shoal.errors import ShoalError
+from shoal.topology import Keyspace, Shard
+
+TIMEOUT_SECONDS = 10.0
+COUNT = 1_000
+REPLY_BYTES_MAX = 64 * 1024 * 1024
+
+
+class ScanError(ShoalError):
+    """A server could not be read."""
+
+
+def scan(keyspace: Keyspace, keys_max: int, progress: Callable[[int, Shard], None]) -> list[bytes]:
+    """Up to `keys_max` keys, an even part from each shard that has so many. Raises ScanError with the shard named."""
+    if keyspace.protocol != "redis":
+        raise ScanError("keys of memcached servers cannot be listed: give them with --keys")
+    each = -(-keys_max // len(keyspace.shards))
+    found: list[bytes] = []
+    for shard in keyspace.shards:
+        own: list[bytes] = []
+        try:
+            with _Connection(shard) as connection:
+                connection.prepare(shard, keyspace.database)
+                for batch in connection.keys():
+                    own += batch
+                    progress(len(found) + len(own), shard)
+                    if len(own) >= each:
+                        break
+        except OSError as error:
+            raise ScanError(f"shard {shard.name} at {shard.endpoint}: {error.strerror or error}") from None
+        found += own[:each]
+    return found[:keys_max]
+
+
+class _Connection:
+    """One server; a context manager."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        family = socket.AF_UNIX if shard.endpoint.is_socket else None
+        if family is not None:
+            self._socket = socket.socket(family)
+            self._socket.settimeout(TIMEOUT_SECONDS)
+            self._socket.connect(shard.host)
+        else:
+            self._socket = socket.create_connection((shard.host, shard.port), TIMEOUT_SECONDS)
+        self._stream = self._socket.makefile("rb")
+
+    def __enter__(self) -> _Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+        self._socket.close()
+
+    def prepare(self, shard: Shard, database: int) -> None:
+        if shard.password is not None:
+            self.ask(*(["AUTH", shard.username, shard.password] if shard.username else ["AUTH", shard.password]))
+        if database:
+            self.ask("SELECT", str(database))
+
+    def keys(self) -> Iterator[list[bytes]]:
+        cursor = b"0"
+        while True:
+            reply = self.ask("SCAN", cursor.decode(), "COUNT", str(COUNT))
+            if not (isinstance(reply, list) and len(reply) == 2 and isinstance(reply[0], bytes)):
+                raise ScanError(f"shard {self._shard.name}: not an answer to SCAN")
+            cursor, batch = reply[0], reply[1]
+            yield [key for key in batch if isinstance(key, bytes)] if isinstance(batch, list) else []
+            if cursor == b"0":
+                return
+
+    def ask(self, *words: str) -> object:
+        parts = [f"*{len(words)}\r\n".encode()]
+        for word in words:
+            raw = word.encode()
+            parts.append(b"$%d\r\n%s\r\n" % (len(raw), raw))
+        self._socket.sendall(b"".join(parts))
+        return self._reply()
+
+    def _reply(self) -> object:
+        line = self._stream.readline(REPLY_BYTES_MAX)
+        if not line.endswith(b"\r\n"):
+            raise ScanError(f"shard {self._shard.name} at {self._shard.endpoint} closed the connection")
+        kind, rest = line[:1], line[1:-2]
+        if kind == b"-":
+            raise ScanError(f"shard {self._shard.name} at {self._shard.endpoint}: {rest.decode(errors='replace')}")
+        if kind == b"$":
+            size = int(rest)
+            if not 0 <= size <= REPLY_BYTES_MAX:
+                return None
+            return self._stream.read(size + 2)[:-2]
+        if kind == b"*":
+            return [self._reply() for _ in range(min(int(rest), REPLY_BYTES_MAX))]
+        return rest

@@ -1,0 +1,147 @@
+"""Configurations of Twemproxy: read as the real nutcracker reads them, and converted without moving a key."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from harness.needs import need
+
+from shoal.config import parse_config
+from shoal.errors import ConfigError
+from shoal.nutcracker import keyspace_of, parse_pools, topology_of
+from shoal.nutcracker_toml import toml_of
+from shoal.ring import Ring
+
+SERVERS = " servers:\n - 127.0.0.1:7001:1\n - 127.0.0.1:7002:1\n"
+
+
+def pool(text: str, name: str = "alpha", servers: str = SERVERS) -> str:
+    return f"{name}:\n listen: 127.0.0.1:22121\n{text}{servers}"
+
+
+# Each: a file, and whether it is good. The real nutcracker has to say the same.
+FILES: dict[str, tuple[str, bool]] = {
+    "least": (pool(""), True),
+    "everything": (
+        pool(
+            " hash: murmur\n hash_tag: '{}'\n distribution: modula\n timeout: 400\n backlog: 100\n preconnect: true\n"
+            " redis: true\n tcpkeepalive: true\n redis_auth: secret\n redis_db: 3\n"
+            " server_connections: 2\n auto_eject_hosts: true\n server_retry_timeout: 2000\n server_failure_limit: 3\n"
+            " client_connections: 10\n"
+        ),
+        True,
+    ),
+    "two pools": (pool("") + "b:\n listen: 127.0.0.1:22122\n redis: true\n" + SERVERS, True),
+    "sockets": ("a:\n listen: /tmp/a.sock 0666\n servers:\n - /tmp/b.sock:1 one\n - /tmp/c.sock:2\n", True),
+    "names and weights": (pool("", servers=" servers:\n - 127.0.0.1:1:5 x\n - 127.0.0.1:2:1 y\n"), True),
+    "random": (pool(" distribution: random\n"), True),
+    "empty": ("", False),
+    "a list": ("- a\n- b\n", False),
+    "unknown key": (pool(" colour: red\n"), False),
+    "key twice": (pool(" hash: md5\n hash: md5\n"), False),
+    "no listen": ("a:\n" + SERVERS, False),
+    "no servers": ("a:\n listen: 127.0.0.1:22121\n", False),
+    "servers empty": (pool("", servers=" servers: []\n"), False),
+    "same listen": (pool("") + pool("", "beta"), False),
+    "yes is no truth value": (pool(" redis: yes\n"), False),
+    "a number with a sign": (pool(" timeout: -1\n"), False),
+    "a number with letters": (pool(" timeout: 4s\n"), False),
+    "unknown hash": (pool(" hash: sha1\n"), False),
+    "unknown distribution": (pool(" distribution: jump\n"), False),
+    "tag of one": (pool(" hash_tag: '{'\n"), False),
+    "tag of three": (pool(" hash_tag: '{}x'\n"), False),
+    "no connections": (pool(" server_connections: 0\n"), False),
+    "auth for memcached": (pool(" redis_auth: secret\n"), False),
+    "weight 0": (pool("", servers=" servers:\n - 127.0.0.1:7001:0\n"), False),
+    "no weight": (pool("", servers=" servers:\n - 127.0.0.1\n"), False),
+    "same name": (pool("", servers=" servers:\n - 127.0.0.1:1:1 x\n - 127.0.0.1:2:1 x\n"), False),
+    "same server": (pool("", servers=" servers:\n - 127.0.0.1:1:1\n - 127.0.0.1:1:2\n"), False),
+    "bad port": (pool("", servers=" servers:\n - 127.0.0.1:99999:1\n"), False),
+    "nested too deep": ("a:\n listen:\n  b: c\n" + SERVERS, False),
+    "not YAML": ("a: [", False),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_verdict_is_the_real_nutcrackers(name: str, tmp_path: Path) -> None:
+    program = need("nutcracker", "nutcracker")
+    text, good = FILES[name]
+    file = tmp_path / "nutcracker.yml"
+    file.write_text(text)
+    done = subprocess.run([program, "-t", "-c", file], capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode == 0) == good, f"the table is wrong: {done.stderr}"
+    if good:
+        topology_of(parse_pools(text, str(file)), str(file))
+        return
+    with pytest.raises(ConfigError) as caught:
+        parse_pools(text, "n.yml")
+    assert all(line.startswith("n.yml") for line in caught.value.lines())
+
+
+def test_all_problems_are_named_with_their_lines() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_pools(pool(" redis: yes\n hash: sha1\n colour: red\n"), "n.yml")
+    assert [line[:30] for line in caught.value.lines()] == [
+        "n.yml:3: alpha.redis: must be ",
+        "n.yml:4: alpha.hash: must be o",
+        "n.yml:5: alpha.colour: unknown",
+    ]
+
+
+def test_defaults_are_twemproxys() -> None:
+    (made,) = topology_of(parse_pools(pool(""), "n.yml"), "n.yml").keyspaces
+    assert (made.protocol, made.role, made.hash_tag, made.timeout_ms) == ("memcached", "store", "none", 0)
+    assert (made.distribution.kind, made.distribution.hash) == ("ketama", "fnv1a_64")
+    assert (made.backlog, made.connections, made.preconnect, made.tcp_keepalive) == (512, 1, False, False)
+
+
+def test_everything_is_carried_over() -> None:
+    (made,) = topology_of(parse_pools(FILES["everything"][0], "n.yml"), "n.yml").keyspaces
+    assert made.ejection is not None
+    assert (made.ejection.after, made.ejection.retry_after_ms) == (3, 2000)
+    assert (made.database, made.connections, made.reuse_port, made.tcp_keepalive) == (3, 2, False, True)
+    assert [(user.name, user.password) for user in made.users] == [("default", "secret")]
+    assert [shard.password for shard in made.shards] == ["secret", "secret"]
+    assert "secret" not in repr(parse_pools(FILES["everything"][0], "n.yml"))
+
+
+def test_names_on_the_ring_are_twemproxys() -> None:
+    text = "a:\n listen: 127.0.0.1:1\n servers:\n - h:11211:1\n - h:11212:2\n - /s:3\n - i:11211:4 name\n"
+    (made,) = topology_of(parse_pools(text, "n.yml"), "n.yml").keyspaces
+    assert [shard.ring_name for shard in made.shards] == ["h", "h:11212", "/s:", "name"]
+    assert [shard.name for shard in made.shards] == ["s0", "s1", "s2", "name"]
+    assert [shard.weight for shard in made.shards] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("name", [name for name, (_, good) in FILES.items() if good])
+def test_the_converted_file_maps_every_key_the_same(name: str, tmp_path: Path) -> None:
+    pools = parse_pools(FILES[name][0], "n.yml")
+    config = parse_config(toml_of(pools, "n.yml"), tmp_path / "shoal.toml")
+    keys = [f"user:{number}".encode() for number in range(500)] + [b"a{b}c", b"\xff\xfe", b""]
+    for one, converted in zip(pools, config.topology.keyspaces, strict=True):
+        made = keyspace_of(one)
+        assert made == converted, "not a setting is lost"
+        assert Ring(made).indexes(keys) == Ring(converted).indexes(keys)
+
+
+def test_the_converted_file_says_what_was_odd() -> None:
+    text = toml_of(
+        parse_pools(pool(" client_connections: 7\n auto_eject_hosts: true\n redis: true\n"), "n.yml"), "n.yml"
+    )
+    assert "client_connections: 7 does nothing" in text
+    assert "56 consecutive ids" in text
+    assert "has to answer first" in text
+    strange = toml_of(parse_pools(pool("", name="my pool/ü"), "n.yml"), "n.yml")
+    assert "cannot have that name" in strange
+
+
+def test_reuseport_is_taken_though_not_every_build_of_twemproxy_knows_it() -> None:
+    """Twemproxy 0.5.0 has it in its source; Debian's build refuses it. A file that has it ran somewhere."""
+    (made,) = topology_of(parse_pools(pool(" reuseport: true\n"), "n.yml"), "n.yml").keyspaces
+    assert made.reuse_port
+
+
+def test_a_database_that_shoal_does_not_serve_is_refused() -> None:
+    pools = parse_pools(pool(" redis: true\n redis_db: 16\n"), "n.yml")
+    with pytest.raises(ConfigError, match="databases 0 to 15"):
+        topology_of(pools, "n.yml")
