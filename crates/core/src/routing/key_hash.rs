@@ -149,19 +149,19 @@ fn hsieh(key: &[u8], signed: bool) -> u32 {
         hash = (hash << 16) ^ mixed;
         hash = hash.wrapping_add(hash >> 11);
     }
-    match quads.remainder() {
-        &[first, second, third] => {
+    match *quads.remainder() {
+        [first, second, third] => {
             hash = hash.wrapping_add(pair(&[first, second]));
             hash ^= hash << 16;
             hash ^= widened(third, signed) << 18;
             hash = hash.wrapping_add(hash >> 11);
         }
-        &[first, second] => {
+        [first, second] => {
             hash = hash.wrapping_add(pair(&[first, second]));
             hash ^= hash << 11;
             hash = hash.wrapping_add(hash >> 17);
         }
-        &[only] => {
+        [only] => {
             hash = hash.wrapping_add(u32::from(only));
             hash ^= hash << 10;
             hash = hash.wrapping_add(hash >> 1);
