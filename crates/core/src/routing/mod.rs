@@ -4,6 +4,7 @@ pub mod admission;
 pub mod affinity;
 pub mod distribution;
 pub mod hash;
+pub mod memcached;
 pub mod merge;
 pub mod route;
 pub mod tag;
