@@ -169,6 +169,18 @@ impl TextScanner {
                 is_mute: false,
             };
         }
+        self.understood(data, line, end + 1, command)
+    }
+
+    /// A line that begins with a command, and the data behind it.
+    #[inline]
+    fn understood(
+        &mut self,
+        data: &[u8],
+        line: usize,
+        block: usize,
+        command: &'static TextCommand,
+    ) -> Scan {
         let all = self.words.len();
         let (words, is_mute, size) = match self.judge(data, command) {
             Verdict::Line { words, is_mute } => (words, is_mute, None),
@@ -182,7 +194,7 @@ impl TextScanner {
                 is_mute,
                 size,
             } => {
-                let len = end + 1 + size.map_or(0, |size| size + 2);
+                let len = block + size.map_or(0, |size| size + 2);
                 let is_whole = len <= data.len();
                 return if is_whole {
                     Scan::Refused { len, line, is_mute }
@@ -192,7 +204,6 @@ impl TextScanner {
             }
         };
         self.words.truncate(words);
-        let block = end + 1;
         let mut len = block;
         if let Some(size) = size {
             if size > TEXT_VALUE_MAX {
@@ -281,20 +292,7 @@ impl TextScanner {
             }
             Shape::Store => self.judge_store(data, 5, is_mute),
             Shape::Compare => self.judge_store(data, 6, is_mute),
-            Shape::Delete => {
-                // A key may be called noreply.
-                let is_mute = is_mute && count > 2;
-                let is_usual = count == 2 || word(2) == b"0" || (count == 3 && is_mute);
-                if !(2..=4).contains(&count) {
-                    refused(ERROR, is_mute)
-                } else if !is_usual || (count == 4 && !is_mute) {
-                    refused(BAD_DELETE, is_mute)
-                } else if is_key_bad(1) {
-                    refused(BAD_FORMAT, is_mute)
-                } else {
-                    Verdict::Line { words: 2, is_mute }
-                }
-            }
+            Shape::Delete => self.judge_delete(data, is_mute),
             Shape::Delta | Shape::Touch => {
                 if !(3..=4).contains(&count) {
                     refused(ERROR, is_mute)
@@ -308,40 +306,80 @@ impl TextScanner {
                     Verdict::Line { words: 3, is_mute }
                 }
             }
-            Shape::Flush => {
-                let arguments = count - 1 - usize::from(is_mute);
-                if count > 3 {
-                    refused(ERROR, is_mute)
-                } else if arguments > 0 && signed(word(1)).is_none() {
-                    refused(BAD_TIME, is_mute)
-                } else {
-                    Verdict::Line {
-                        words: 1 + arguments.min(1),
-                        is_mute,
-                    }
-                }
-            }
-            Shape::Verbosity => {
-                if count < 2 {
-                    refused(ERROR, is_mute)
-                } else if unsigned(word(1)).is_none() {
-                    refused(
-                        if is_mute && count == 2 {
-                            ERROR
-                        } else {
-                            BAD_FORMAT
-                        },
-                        is_mute,
-                    )
-                } else {
-                    Verdict::Line { words: 2, is_mute }
-                }
-            }
+            Shape::Flush => self.judge_flush(data, is_mute),
+            Shape::Verbosity => self.judge_verbosity(data, is_mute),
             Shape::Meta => self.judge_meta(data),
             Shape::MetaStore => self.judge_meta_store(data),
             Shape::MetaNothing | Shape::Stats | Shape::Version | Shape::Quit | Shape::Refused => {
                 whole
             }
+        }
+    }
+
+    /// `name key [0] [noreply]`
+    fn judge_delete(&self, data: &[u8], is_mute: bool) -> Verdict {
+        let count = self.words.len();
+        let word = |index: usize| {
+            self.words
+                .get(index)
+                .map_or(&b""[..], |word| bytes(data, *word))
+        };
+        // A key may be called noreply.
+        let is_mute = is_mute && count > 2;
+        let is_usual = count == 2 || word(2) == b"0" || (count == 3 && is_mute);
+        if !(2..=4).contains(&count) {
+            refused(ERROR, is_mute)
+        } else if !is_usual || (count == 4 && !is_mute) {
+            refused(BAD_DELETE, is_mute)
+        } else if word(1).len() > TEXT_KEY_MAX {
+            refused(BAD_FORMAT, is_mute)
+        } else {
+            Verdict::Line { words: 2, is_mute }
+        }
+    }
+
+    /// `name [delay] [noreply]`
+    fn judge_flush(&self, data: &[u8], is_mute: bool) -> Verdict {
+        let count = self.words.len();
+        let word = |index: usize| {
+            self.words
+                .get(index)
+                .map_or(&b""[..], |word| bytes(data, *word))
+        };
+        let arguments = count - 1 - usize::from(is_mute);
+        if count > 3 {
+            refused(ERROR, is_mute)
+        } else if arguments > 0 && signed(word(1)).is_none() {
+            refused(BAD_TIME, is_mute)
+        } else {
+            Verdict::Line {
+                words: 1 + arguments.min(1),
+                is_mute,
+            }
+        }
+    }
+
+    /// `name level [noreply]`
+    fn judge_verbosity(&self, data: &[u8], is_mute: bool) -> Verdict {
+        let count = self.words.len();
+        let word = |index: usize| {
+            self.words
+                .get(index)
+                .map_or(&b""[..], |word| bytes(data, *word))
+        };
+        if count < 2 {
+            refused(ERROR, is_mute)
+        } else if unsigned(word(1)).is_none() {
+            refused(
+                if is_mute && count == 2 {
+                    ERROR
+                } else {
+                    BAD_FORMAT
+                },
+                is_mute,
+            )
+        } else {
+            Verdict::Line { words: 2, is_mute }
         }
     }
 
