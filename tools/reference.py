@@ -113,6 +113,15 @@ def _by_number_of_keys(found: Iterable[str], grades: dict[str, str]) -> list[str
     return parts
 
 
+def text_commands() -> str:
+    """memcached's commands, together where the same is done with them."""
+    notes: dict[str, list[str]] = {}
+    for name, note in _core.text_commands():
+        notes.setdefault(note, []).append(name)
+    rows = [(", ".join(code(name) for name in found), cell(note)) for note, found in notes.items()]
+    return table(["commands", "what shoal does"], rows)
+
+
 def errors() -> str:
     return table(["error", "when"], [(code(text), cell(when)) for text, when in _core.errors()])
 
@@ -144,6 +153,7 @@ def paths() -> str:
 
 SECTIONS: dict[str, Callable[[], str]] = {
     "commands": commands,
+    "text-commands": text_commands,
     "errors": errors,
     "limits": limits,
     "metrics": metrics,

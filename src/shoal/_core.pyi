@@ -220,6 +220,9 @@ def errors() -> list[tuple[str, str]]:
 def commands() -> list[tuple[str, str, str, str]]:
     """(full name, policy, atomicity grade, refusal text or "") of every command and subcommand known."""
 
+def text_commands() -> list[tuple[str, str]]:
+    """(name, what shoal does with it) of every memcached command known."""
+
 def check_affinity(pattern: str) -> str | None:
     """None when the rule is usable, else what is wrong with it."""
 

@@ -9,6 +9,7 @@ Must stay true: nothing here imports shoal. The tests speak to it as its users d
 
 from harness.fault import Fault, Mischief
 from harness.fleet import FLAVOURS, Fleet, Server
+from harness.memcached import Memcached
 from harness.needs import need
 from harness.ports import Port
 from harness.proxy import Proxy
@@ -20,6 +21,7 @@ __all__ = [
     "FLAVOURS",
     "Fault",
     "Fleet",
+    "Memcached",
     "Mischief",
     "Port",
     "Proxy",

@@ -6,6 +6,7 @@ use shoal_core::error::{ERRORS, NO_TRANSACTIONS};
 use shoal_core::limits::LIMITS;
 use shoal_core::protocol::command::{CommandSpec, Local, Policy};
 use shoal_core::protocol::command_table::COMMANDS;
+use shoal_core::protocol::memcached::command as memcached;
 use shoal_core::routing::affinity::{hashed_part, Affinity};
 use shoal_core::routing::hash::crc16;
 use shoal_core::routing::tag::Tag;
@@ -65,6 +66,14 @@ pub fn commands() -> Vec<(&'static str, String, String, &'static str)> {
         rows.extend(spec.subcommands.iter().map(row));
     }
     rows
+}
+
+#[pyfunction]
+pub fn text_commands() -> Vec<(&'static str, &'static str)> {
+    memcached::COMMANDS
+        .iter()
+        .map(|command| (command.name, command.note))
+        .collect()
 }
 
 fn row(spec: &CommandSpec) -> (&'static str, String, String, &'static str) {

@@ -25,6 +25,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(facts::limits, module)?)?;
     module.add_function(wrap_pyfunction!(facts::errors, module)?)?;
     module.add_function(wrap_pyfunction!(facts::commands, module)?)?;
+    module.add_function(wrap_pyfunction!(facts::text_commands, module)?)?;
     module.add_function(wrap_pyfunction!(facts::check_affinity, module)?)?;
     module.add_function(wrap_pyfunction!(facts::locate, module)?)?;
     module.add_function(wrap_pyfunction!(facts::version, module)?)?;

@@ -17,7 +17,7 @@ use crate::protocol::command::{
 };
 use crate::protocol::request::is_http;
 use crate::routing::admission::Admission;
-use crate::routing::distribution::Distribution;
+use crate::routing::placement::Map;
 use crate::routing::topology::Keyspace;
 
 /// A whole request: its bytes and where its arguments are in them.
@@ -172,45 +172,15 @@ pub fn decide(
     }
 }
 
-/// Where keys are at the moment.
-struct Map<'a> {
-    keyspace: &'a Keyspace,
-    admission: &'a Admission,
-}
-
 impl Map<'_> {
-    /// The shard of a key; None: no range holds it.
-    #[inline]
-    fn shard(&self, key: &[u8], scratch: &mut Scratch) -> Option<u16> {
-        if matches!(self.keyspace.distribution, Distribution::Random(_)) {
-            return Some(any_shard(self.admission, scratch));
-        }
-        self.keyspace.shard_of(key, self.admission)
-    }
-
     /// The route of a request with one key.
     #[inline]
     fn route(&self, key: &[u8], scratch: &mut Scratch) -> Route {
-        match self.shard(key, scratch) {
+        match self.shard(key, &mut scratch.chance) {
             Some(shard) => Route::Shard(shard),
             None => refuse(no_range(key)),
         }
     }
-}
-
-/// One of the shards that are in; of all, when none is.
-#[cold]
-fn any_shard(admission: &Admission, scratch: &mut Scratch) -> u16 {
-    scratch.chance = scratch
-        .chance
-        .wrapping_mul(6_364_136_223_846_793_005)
-        .wrapping_add(1_442_695_040_888_963_407);
-    let lot = scratch.chance >> 32;
-    let count = u64::from(admission.shards()).max(1);
-    (0..count)
-        .map(|offset| ((lot + offset) % count) as u16)
-        .find(|&shard| admission.takes(shard, lot))
-        .unwrap_or((lot % count) as u16)
 }
 
 #[cold]
@@ -274,9 +244,8 @@ fn place_keys(
     if scratch.keys.is_empty() {
         return Err(ClientError::NoKeys(spec.full_name));
     }
-    if matches!(map.keyspace.distribution, Distribution::Random(_)) {
+    if let Some(shard) = map.any_shard(&mut scratch.chance) {
         // The whole request goes to one shard: any is as good as any other.
-        let shard = any_shard(map.admission, scratch);
         scratch.shards.resize(scratch.keys.len(), shard);
         return Ok(());
     }

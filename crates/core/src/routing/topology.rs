@@ -224,6 +224,12 @@ impl Topology {
                     keyspace.name
                 )));
             }
+            if keyspace.protocol == Protocol::Memcached && !keyspace.users.is_empty() {
+                return Err(TopologyError(format!(
+                    "keyspace '{}' has users, but nobody can authenticate in the memcached text protocol",
+                    keyspace.name
+                )));
+            }
             keyspace.first_shard = next;
             next += count;
         }

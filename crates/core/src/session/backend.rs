@@ -14,6 +14,7 @@
 
 use crate::limits::{DATABASES, RECONNECT_MS_MAX, RECONNECT_MS_MIN};
 use crate::protocol::encode::Proto;
+use crate::protocol::memcached::reply::TextReplyScanner;
 use crate::protocol::reply::ReplyScanner;
 use crate::session::output::Output;
 use std::collections::{HashSet, VecDeque};
@@ -113,6 +114,8 @@ impl Health {
 pub enum Waiter {
     /// A client, for the reply as it is.
     Client,
+    /// A client, for what comes before the answer to `mn`: a quiet request of memcached.
+    Quiet,
     /// A part of a client's `Gather`.
     Part,
     /// Nobody; the reply shows that the shard lives.
@@ -170,6 +173,8 @@ pub struct Link {
     pub queue: VecDeque<InFlight>,
     /// Where the current reply ends.
     pub scanner: ReplyScanner,
+    /// The same, when the shard is a memcached.
+    pub text_scanner: Option<TextReplyScanner>,
     /// A line of a reply that was cut.
     pub tail: Vec<u8>,
     /// The current reply is a push, which nobody waits for.
@@ -206,6 +211,7 @@ impl Link {
             held: Output::default(),
             queue: VecDeque::new(),
             scanner: ReplyScanner::default(),
+            text_scanner: None,
             tail: Vec::new(),
             in_push: false,
             greeting: Vec::new(),

@@ -12,6 +12,7 @@ use crate::error::ClientError;
 use crate::limits::{GATHER_TOTAL_MAX, GREETING_BYTES_MAX, OUTPUT_HARD, OUTPUT_HIGH, WINDOW_MIN};
 use crate::protocol::command::Merge;
 use crate::protocol::encode::{self, Proto};
+use crate::protocol::memcached::line;
 use crate::routing::merge::{merge, unexpected};
 use crate::session::backend::{InFlight, LinkState, Waiter};
 use crate::session::client::Intake;
@@ -19,6 +20,7 @@ use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
 use crate::session::info::{merge_config, merge_info};
+use crate::session::memcached::merge::merge as merge_text;
 use crate::session::stats::PerShard;
 
 impl Engine {
@@ -68,9 +70,17 @@ impl Engine {
             let Some(link) = self.links.get_mut(id) else {
                 return data.len();
             };
-            let is_first = link.scanner.is_between();
-            let Ok(progress) = link.scanner.scan(&data[at..]) else {
-                self.link_lost(id, "it sent something that is not RESP");
+            let (is_first, scanned) = match &mut link.text_scanner {
+                None => (link.scanner.is_between(), link.scanner.scan(&data[at..])),
+                Some(scanner) => (scanner.is_between(), scanner.scan(&data[at..])),
+            };
+            let Ok(progress) = scanned else {
+                let reason = if link.text_scanner.is_some() {
+                    "it sent something that is not of the memcached protocol"
+                } else {
+                    "it sent something that is not RESP"
+                };
+                self.link_lost(id, reason);
                 return data.len();
             };
             if progress.used == 0 {
@@ -97,7 +107,14 @@ impl Engine {
                 }
                 continue;
             }
-            let entry = if progress.done {
+            // Of a quiet request only the answer to what was sent behind it is the end.
+            let ends = progress.done
+                && (link
+                    .queue
+                    .front()
+                    .is_none_or(|entry| entry.waiter != Waiter::Quiet)
+                    || (is_first && bytes == line::NOTHING_ANSWER));
+            let entry = if ends {
                 link.queue.pop_front()
             } else {
                 link.queue.front().copied()
@@ -107,7 +124,7 @@ impl Engine {
                 return data.len();
             };
             let shard = link.shard;
-            self.deliver(id, shard, &entry, bytes, is_first, progress.done);
+            self.deliver(id, shard, &entry, bytes, is_first, ends);
         }
         at
     }
@@ -126,11 +143,19 @@ impl Engine {
             let took = (self.now_us as u32).wrapping_sub(entry.sent_us);
             self.stats().latency(shard, u64::from(took));
         }
-        if is_first && matches!(bytes[0], b'-' | b'!') {
+        let is_error = match bytes[0] {
+            b'-' | b'!' => true,
+            b'E' | b'C' | b'S' => {
+                self.speaks_text(self.backends[shard].keyspace) && line::is_error(bytes)
+            }
+            _ => false,
+        };
+        if is_first && is_error {
             self.stats().shard(shard, PerShard::Errors, 1);
         }
         match entry.waiter {
             Waiter::Client => self.pass_on(id, entry, bytes, done),
+            Waiter::Quiet => self.pass_on_quiet(id, entry, bytes, done),
             Waiter::Part => self.collect(id, entry, bytes, is_first, done),
             Waiter::Probe | Waiter::Prelude => {}
         }
@@ -152,6 +177,11 @@ impl Engine {
         if held > OUTPUT_HIGH || client.intake != Intake::Open {
             self.after_reply(id, entry.client, held);
         }
+    }
+
+    /// What comes before the answer to `mn`, which itself is for nobody.
+    fn pass_on_quiet(&mut self, id: u32, entry: &InFlight, bytes: &[u8], done: bool) {
+        self.pass_on(id, entry, if done { b"" } else { bytes }, done);
     }
 
     /// Bounds, and clients that waited for a reply before they go on.
@@ -212,7 +242,7 @@ impl Engine {
         let keyspace = client.keyspace as usize;
         let mut out = Vec::new();
         if gather.is_too_large() {
-            ClientError::GatherTooLarge.write(&mut out);
+            self.write_error(keyspace, &ClientError::GatherTooLarge, &mut out);
         } else {
             let lane = crate::session::backend::lane(client.database, proto);
             let asker = Asker {
@@ -281,6 +311,7 @@ impl Engine {
                     self.remember_script(&body);
                 }
             }
+            GatherKind::Text(how) => merge_text(&how, &parts, out),
             GatherKind::ClientList => {
                 let text = parts.concat();
                 encode::verbatim(out, proto, &text);
@@ -345,7 +376,7 @@ impl Engine {
         error: &ClientError,
     ) {
         let mut bytes = Vec::new();
-        error.write(&mut bytes);
+        self.write_error(asker.keyspace, error, &mut bytes);
         self.fail_part(asker.slot, number, part, &bytes);
     }
 

@@ -94,7 +94,7 @@ impl Engine {
 
     /// So much waits for the shard that nothing more is added.
     #[inline]
-    fn is_full(&self, link: u32) -> bool {
+    pub(crate) fn is_full(&self, link: u32) -> bool {
         self.links.get(link).is_some_and(|link| {
             link.waiting() > LINK_OUT_HIGH || link.queue.len() > LINK_QUEUE_HIGH
         })
@@ -102,7 +102,7 @@ impl Engine {
 
     /// The client is not read until the link has written half of what waits there; its request is shown again then.
     #[cold]
-    fn hold_back(&mut self, slot: u32, link_id: u32) -> Taken {
+    pub(crate) fn hold_back(&mut self, slot: u32, link_id: u32) -> Taken {
         let generation = self.clients.generation(slot);
         if let (Some(client), Some(link)) =
             (self.clients.get_mut(slot), self.links.get_mut(link_id))
@@ -113,13 +113,16 @@ impl Engine {
         Taken::NotYet
     }
 
+    /// A shard's link, if it is full.
+    pub(crate) fn full_link_of(&self, shard: usize, lane: usize) -> Option<u32> {
+        let link = self.backends[shard].links[lane];
+        (link != NONE && self.is_full(link)).then_some(link)
+    }
+
     /// A link that a route would add to and that is full.
     fn full_link(&self, keyspace: usize, lane: usize, route: &Route) -> Option<u32> {
         let space = &self.topology.keyspaces[keyspace];
-        let full = |shard: u16| {
-            let link = self.backends[space.first_shard + shard as usize].links[lane];
-            (link != NONE && self.is_full(link)).then_some(link)
-        };
+        let full = |shard: u16| self.full_link_of(space.first_shard + shard as usize, lane);
         match route {
             Route::Split { .. } => self.scratch.shards.iter().find_map(|&shard| full(shard)),
             Route::Script { shard, .. } | Route::Shard(shard) => full(*shard),
@@ -282,7 +285,9 @@ impl Engine {
         }
         self.stats()
             .keyspace(asker.keyspace, PerKeyspace::Refused, 1);
-        self.answer(asker, |out| error.write(out));
+        let mut line = Vec::new();
+        self.write_error(asker.keyspace, error, &mut line);
+        self.answer(asker, |out| out.extend_from_slice(&line));
     }
 
     #[inline]

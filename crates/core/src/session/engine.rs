@@ -15,10 +15,12 @@
 use crate::error::ClientError;
 use crate::limits::WINDOW_MIN;
 use crate::protocol::encode::Proto;
+use crate::protocol::memcached::line;
+use crate::protocol::memcached::request::TextScanner;
 use crate::protocol::request::RequestScanner;
 use crate::routing::admission::Admission;
 use crate::routing::route::Scratch;
-use crate::routing::topology::Topology;
+use crate::routing::topology::{Protocol, Topology};
 use crate::session::backend::{Backend, Link};
 use crate::session::client::{Client, Intake, ReplyMode};
 use crate::session::client_admin::Mail;
@@ -107,6 +109,7 @@ pub struct Engine {
     pub(crate) now_us: u64,
     pub(crate) now_ms: u64,
     pub(crate) scanner: RequestScanner,
+    pub(crate) text_scanner: TextScanner,
     pub(crate) scratch: Scratch,
     pub(crate) spares: Vec<Vec<u8>>,
     pub(crate) next_id: u64,
@@ -168,6 +171,7 @@ impl Engine {
                 chance,
                 ..Scratch::default()
             },
+            text_scanner: TextScanner::default(),
             spares: Vec::new(),
             next_id: 0,
             chance,
@@ -199,6 +203,16 @@ impl Engine {
     #[inline]
     pub(crate) fn stats(&self) -> &Stats {
         &self.all_stats[self.identity.worker]
+    }
+
+    /// An error of ours in the words of a keyspace's protocol.
+    pub(crate) fn write_error(&self, keyspace: usize, error: &ClientError, out: &mut Vec<u8>) {
+        write_error(self.topology.keyspaces[keyspace].protocol, error, out);
+    }
+
+    #[inline]
+    pub(crate) fn speaks_text(&self, keyspace: usize) -> bool {
+        self.topology.keyspaces[keyspace].protocol == Protocol::Memcached
     }
 
     /// Any number, the same ones for the same seed.
@@ -269,7 +283,10 @@ impl Engine {
     /// Says why and closes, after what was asked before has been answered.
     pub(crate) fn refuse_client(&mut self, slot: u32, error: &ClientError, reason: CloseReason) {
         if let Some(client) = self.clients.get_mut(slot) {
-            client.replies.local(false, |out| error.write(out));
+            let speaks = self.topology.keyspaces[client.keyspace as usize].protocol;
+            client
+                .replies
+                .local(false, |out| write_error(speaks, error, out));
             client.intake = Intake::Closing;
             client.reason = Some(reason);
             self.touch_client(slot);
@@ -364,5 +381,12 @@ impl Engine {
             name,
             fields,
         }));
+    }
+}
+
+fn write_error(speaks: Protocol, error: &ClientError, out: &mut Vec<u8>) {
+    match speaks {
+        Protocol::Redis => error.write(out),
+        Protocol::Memcached => line::error(out, error),
     }
 }

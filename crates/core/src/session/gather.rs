@@ -8,6 +8,7 @@
 
 use crate::limits::GATHER_BYTES_MAX;
 use crate::protocol::command::Merge;
+use crate::session::memcached::merge::TextMerge;
 use std::sync::Arc;
 
 /// What is made of the parts.
@@ -46,6 +47,8 @@ pub enum GatherKind {
         /// The script.
         body: Arc<[u8]>,
     },
+    /// Replies of memcached.
+    Text(TextMerge),
     /// CLIENT LIST of all workers: lines.
     ClientList,
     /// CLIENT KILL of all workers: counts; the old form wants OK or an error.

@@ -67,8 +67,14 @@ impl Engine {
         }
         let mut buffer = std::mem::take(&mut client.incoming);
         self.incoming_bytes -= buffer.len();
+        let keyspace = client.keyspace as usize;
         if buffer.len() >= CHUNK_MOVED_MIN {
-            match self.take_giant(slot, buffer) {
+            let rest = if self.speaks_text(keyspace) {
+                self.take_giant_text(slot, buffer)
+            } else {
+                self.take_giant(slot, buffer)
+            };
+            match rest {
                 Some(rest) => buffer = rest,
                 None => return,
             }
@@ -112,6 +118,13 @@ impl Engine {
 
     /// Takes requests until the bytes end or the client is not to be read; the bytes used.
     fn parse(&mut self, slot: u32, data: &[u8]) -> usize {
+        let speaks_text = self
+            .clients
+            .get(slot)
+            .is_some_and(|client| self.speaks_text(client.keyspace as usize));
+        if speaks_text {
+            return self.parse_text(slot, data);
+        }
         let mut scanner = std::mem::take(&mut self.scanner);
         if let Some(saved) = self
             .clients

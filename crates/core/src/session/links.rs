@@ -9,6 +9,8 @@
 use crate::error::ClientError;
 use crate::protocol::encode::Proto;
 use crate::protocol::errand::greeting;
+use crate::protocol::memcached::line;
+use crate::protocol::memcached::reply::TextReplyScanner;
 use crate::session::backend::{
     lane_parts, Health, HealthEvent, InFlight, Link, LinkState, Waiter, NONE,
 };
@@ -69,7 +71,11 @@ impl Engine {
     }
 
     fn open(&mut self, shard: usize, lane: Option<usize>) -> u32 {
-        let (link, _) = self.links.insert(Link::new(shard, lane, self.now_ms));
+        let mut fresh = Link::new(shard, lane, self.now_ms);
+        if self.speaks_text(self.backends[shard].keyspace) {
+            fresh.text_scanner = Some(TextReplyScanner::default());
+        }
+        let (link, _) = self.links.insert(fresh);
         if let Some(lane) = lane {
             self.backends[shard].links[lane] = link;
         }
@@ -128,6 +134,11 @@ impl Engine {
         let is_main = link.lane == Some(0);
         link.progress_ms = now_ms;
         link.greeted_ms = now_ms;
+        if link.text_scanner.is_some() {
+            link.out.push(line::VERSION);
+            link.state = LinkState::Greeting(1);
+            return self.touch_link(id);
+        }
         let credentials = self
             .topology
             .shards()
@@ -156,6 +167,7 @@ impl Engine {
         if answer
             .first()
             .is_some_and(|first| matches!(first, b'-' | b'!'))
+            || (link.text_scanner.is_some() && !answer.starts_with(line::VERSION_ANSWER))
         {
             let reason = format!("greeting refused: {}", self.harmless(shard, &answer));
             self.link_lost(id, &reason);
@@ -192,7 +204,9 @@ impl Engine {
     }
 
     fn main_is_up(&mut self, shard: usize, info: &[u8]) {
-        if let Some(version) = field(info, b"redis_version:") {
+        if let Some(version) =
+            field(info, b"redis_version:").or_else(|| field(info, line::VERSION_ANSWER))
+        {
             self.backends[shard].version = version;
         }
         self.move_health(shard, HealthEvent::Ready);
@@ -293,28 +307,31 @@ impl Engine {
         };
         self.stats()
             .shard(link.shard, PerShard::Failed, link.queue.len() as i64);
+        let mut bytes = [Vec::new(), Vec::new()];
+        let keyspace = self.backends[link.shard].keyspace;
+        self.write_error(keyspace, &lost, &mut bytes[0]);
+        self.write_error(keyspace, &unsent, &mut bytes[1]);
         for entry in &link.queue {
             // Of a split request the other parts may have been executed, whatever became of this one.
-            let is_unsent = !link.was_ready() && entry.waiter == Waiter::Client;
-            self.fail_entry(entry, if is_unsent { &unsent } else { &lost });
+            let is_unsent =
+                !link.was_ready() && matches!(entry.waiter, Waiter::Client | Waiter::Quiet);
+            self.fail_entry(entry, &bytes[usize::from(is_unsent)]);
         }
     }
 
     /// The error in place of a reply that will not come.
-    fn fail_entry(&mut self, entry: &InFlight, error: &ClientError) {
+    fn fail_entry(&mut self, entry: &InFlight, error: &[u8]) {
         let Some(client) = self.clients.get_same(entry.client, entry.generation) else {
             return;
         };
-        let mut bytes = Vec::new();
-        error.write(&mut bytes);
         match entry.waiter {
             Waiter::Probe | Waiter::Prelude => {}
             Waiter::Part if client.replies.gather(entry.number).is_some() => {
-                self.fail_part(entry.client, entry.number, entry.part, &bytes);
+                self.fail_part(entry.client, entry.number, entry.part, error);
             }
             // A part that is gathered no more is a script's reply that had begun to pass through.
-            Waiter::Client | Waiter::Part => {
-                if client.replies.replace(entry.number, bytes) {
+            Waiter::Client | Waiter::Quiet | Waiter::Part => {
+                if client.replies.replace(entry.number, error.to_vec()) {
                     self.touch_client(entry.client);
                     self.settle_client(entry.client);
                 } else {

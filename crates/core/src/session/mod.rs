@@ -13,6 +13,7 @@ pub mod info;
 pub mod intake;
 pub mod links;
 pub mod local;
+pub mod memcached;
 pub mod named;
 pub mod output;
 pub mod pressure;

@@ -10,6 +10,7 @@ use crate::limits::{
     PROBE_TIMEOUT_MS, REQUEST_IDLE_MS_MAX,
 };
 use crate::protocol::errand;
+use crate::protocol::memcached::line;
 use crate::session::backend::{Health, InFlight, LinkState, Waiter};
 use crate::session::client::Intake;
 use crate::session::engine::Engine;
@@ -118,7 +119,11 @@ impl Engine {
         if link.queue.is_empty() && now_ms.saturating_sub(link.progress_ms) >= PROBE_MS as u64 {
             link.out.shrink();
             let used_ms = link.used_ms;
-            link.out.push(errand::PROBE);
+            link.out.push(if link.text_scanner.is_some() {
+                line::VERSION
+            } else {
+                errand::PROBE
+            });
             let probe = InFlight {
                 client: u32::MAX,
                 generation: 0,

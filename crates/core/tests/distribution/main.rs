@@ -67,7 +67,7 @@ fn kinds(shards: usize) -> Vec<(&'static str, Distribution)> {
     };
     let parts: Vec<PartGiven> = (0..shards).map(part_of).collect();
     let fallback = Some(Distribution::Jump(shards as u16));
-    let ranges = Ranges::new(&[table("user:", true, parts)], fallback, shards).unwrap();
+    let ranges = Ranges::new(&[table("user:", true, parts)], fallback, shards).expect("good");
     let mut kinds = vec![
         ("slots", Distribution::Slots(Slots::even(shards))),
         ("codis", Distribution::Codis(CodisSlots::even(shards))),
@@ -432,7 +432,7 @@ fn guide() -> Ranges {
         vec![part(None, Some("m"), 0), part(None, None, 2)],
     );
     let vips = table("user:vip:", true, vec![part(None, None, 2)]);
-    Ranges::new(&[users, names, vips], None, 3).unwrap()
+    Ranges::new(&[users, names, vips], None, 3).expect("good")
 }
 
 #[test]
@@ -474,7 +474,7 @@ fn ranges_are_inclusive_and_compared_as_what_they_are() {
         fallback,
         3,
     );
-    let with = with.unwrap();
+    let with = with.expect("good");
     for (key, shard) in [("user:5", 2), ("user:6", 0), ("user:x", 0), ("other", 0)] {
         assert_eq!(with.shard(key.as_bytes(), b""), Some(shard), "{key}");
     }
@@ -548,7 +548,7 @@ fn bad_ranges_are_named() {
         true,
         vec![part(None, Some("99"), 0), part(Some("101"), None, 0)],
     );
-    let ranges = Ranges::new(&[gap], Some(Distribution::Jump(1)), 1).unwrap();
+    let ranges = Ranges::new(&[gap], Some(Distribution::Jump(1)), 1).expect("good");
     assert_eq!(ranges.shard(b"u:100", b"u:100"), Some(0));
 }
 
