@@ -30,7 +30,19 @@ class Memcached:
         self.log = folder / f"memcached-{self.port.number}.log"
         user = ["-u", "nobody"] if os.getuid() == 0 else []
         program = need("memcached", "memcached")
-        self._argv = [program, "-l", self.host, "-p", str(self.port.number), "-U", "0", "-t", "1", *user, *options]
+        self._argv: list[str | Path] = [
+            program,
+            "-l",
+            self.host,
+            "-p",
+            str(self.port.number),
+            "-U",
+            "0",
+            "-t",
+            "1",
+            *user,
+            *options,
+        ]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
