@@ -71,13 +71,14 @@ def random_keys(seed: str, *, redis: bool = True, shared: bool = False) -> tuple
     Where pools share a space of keys, theirs are long enough never to meet.
     """
     chance = random.Random(seed)
-    alphabet = bytes(range(256)) if redis else MEMCACHED_BYTES
+    alphabets = [bytes(range(256)) if redis else MEMCACHED_BYTES, b"abcdefghijklmnopqrstuvwxyz0123456789:-_"]
+    # Bytes are drawn at once and translated: drawing letters one by one took half of the test's time.
+    tables = [bytes(alphabet[i % len(alphabet)] for i in range(256)) for alphabet in alphabets]
     shortest = 12 if shared else 1
     keys: dict[bytes, None] = {}
     while len(keys) < KEYS:
         # Most real keys are plain text; half of them are here.
-        some = alphabet if chance.random() < 0.5 else b"abcdefghijklmnopqrstuvwxyz0123456789:-_"
-        key = bytes(chance.choices(some, k=chance.randint(shortest, KEY_BYTES_MAX)))
+        key = chance.randbytes(chance.randint(shortest, KEY_BYTES_MAX)).translate(tables[chance.random() < 0.5])
         if chance.random() < 0.2:
             key = chance.choice(TAGS) % key
         keys[key] = None
