@@ -1,7 +1,7 @@
-"""Real memcached servers: `Memcached` is one process, `MemcachedFleet` several.
+"""Real memcached servers: `Memcached` is one process, which keeps its port over kill and restart; a fleet is several.
 
-Flow: `start` does not wait, `ready` does: it is up when its own statistics show the pid that we started, so a stranger
-at the address is never taken for it. A server listens on a port of its own, or (with `socket`) on a unix socket only.
+Flow: `start` starts it, `ready` waits until `stats` on its port shows the pid that we started.
+Must stay true: nothing here touches a process that it has not started.
 """
 
 import os
@@ -19,89 +19,93 @@ from harness.nutcracker import connect
 from harness.ports import Port
 from harness.wait import wait_until
 
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
-# Enough for every test, little enough that several fit on a small machine.
-MEMORY_MIB = 128
 
 
 class Memcached:
-    """One memcached process. `also` are further `host:port` at which it listens."""
+    """One memcached process; `with` starts and ends it.
 
-    def __init__(self, folder: Path, *, socket: bool = False, also: Sequence[str] = ()) -> None:
+    It listens on a port of its own, or (with `socket`) on a unix socket only; `also` are further `host:port`.
+    """
+
+    def __init__(self, folder: Path, *options: str, socket: bool = False, also: Sequence[str] = ()) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.log = folder / "memcached.log"
-        self.port: Port | None = None if socket else Port.take()
+        self.host = "127.0.0.1"
+        self.port = Port.take()
+        self.log = folder / f"memcached-{self.port.number}.log"
         # Not in `folder`: the path of a unix socket has at most 107 bytes, those of tests are longer.
-        self._folder = tempfile.TemporaryDirectory(prefix="shoal-mc-")
-        self.address = str(self.port) if self.port else f"{self._folder.name}/socket"
-        self._also = tuple(also)
+        self._sockets = tempfile.TemporaryDirectory(prefix="shoal-mc-")
+        self.address = f"{self._sockets.name}/socket" if socket else str(self.port)
+        where = ["-s", self.address] if socket else ["-l", ",".join((self.address, *also))]
+        # Started by root it wants a name, and another user could not write the socket's folder.
+        user = ["-u", pwd.getpwuid(os.getuid()).pw_name]
+        program = need("memcached", "memcached")
+        self._argv: list[str | Path] = [program, *where, "-U", "0", "-t", "1", *user, *options]
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the server has not been started"
+        return self._process.pid
+
     def start(self) -> None:
-        where = ["-l", ",".join((self.address, *self._also))] if self.port else ["-s", self.address]
-        # Started by root it wants a name, and another user could not write the socket's folder.
-        user = pwd.getpwuid(os.getuid()).pw_name
-        argv: list[str | Path] = [
-            need("memcached", "memcached"),
-            "-u",
-            user,
-            "-m",
-            str(MEMORY_MIB),
-            "-t",
-            "1",
-            "-U",
-            "0",
-            *where,
-        ]
-        self._process = process.start(argv, stdout=self.log)
+        assert not self.running, f"memcached on {self.port} runs already"
+        self._process = process.start(self._argv, stdout=self.log)
 
     def ready(self) -> None:
-        """Waits until the process that we started answers."""
-        wait_until(self._answers, START_TIMEOUT_S, f"memcached on {self.address} is up; its log: {self.log}")
+        wait_until(self._answers, START_TIMEOUT_S, f"memcached on {self.port} is up; its log: {self.log}")
 
     def _answers(self) -> bool:
-        assert self._process is not None
-        if self._process.poll() is not None:
-            text = self.log.read_text(errors="replace")[-2000:]
-            raise RuntimeError(f"memcached on {self.address} ended while starting:\n{text}")
-        return self.ask("stats", b"END\r\n").startswith(f"STAT pid {self._process.pid}\r\n".encode())
+        assert self.running, f"memcached ended while starting: {self.log.read_text(errors='replace')[-2000:]}"
+        return self.statistics().get("pid") == str(self.pid)
 
-    def ask(self, command: str, end: bytes, timeout: float = 10.0) -> bytes:
-        """One command to the server itself; everything up to and with `end`."""
-        received = bytearray()
-        with connect(self.address, timeout) as link:
-            link.sendall(command.encode() + b"\r\n")
-            while not received.endswith(end):
-                data = link.recv(1 << 16)
-                if not data:
-                    raise ConnectionError(f"memcached on {self.address} closed the connection")
-                received += data
-        return bytes(received)
+    def statistics(self) -> dict[str, str]:
+        """What `stats` says of the server itself."""
+        with connect(self.address, 10.0) as wire:
+            wire.sendall(b"stats\r\nquit\r\n")
+            text = b"".join(iter(lambda: wire.recv(65536), b"")).decode()
+        return {line.split(" ")[1]: line.split(" ")[2] for line in text.split("\r\n") if line.startswith("STAT ")}
 
     def items(self) -> int:
         """How many keys it holds."""
-        lines = self.ask("stats", b"END\r\n").split(b"\r\n")
-        return next(int(line.split()[2]) for line in lines if line.startswith(b"STAT curr_items "))
+        return int(self.statistics()["curr_items"])
 
-    def end(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Ends the process; its address stays its own."""
+    def pause(self) -> None:
+        """It keeps its connections and answers nothing, until `resume`."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
         if self._process is not None:
-            process.end(self._process, number, STOP_TIMEOUT_S)
+            process.end(self._process, signal.SIGKILL, STOP_TIMEOUT_S)
+            self._process = None
 
-    def release(self) -> None:
-        """Gives the address back."""
-        if self.port:
-            self.port.release()
-        self._folder.cleanup()
+    def __enter__(self) -> Self:
+        self.start()
+        self.ready()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self.port.release()
+        self._sockets.cleanup()
 
 
 class MemcachedFleet:
-    """Several servers; a context manager."""
+    """Several servers, up when it has been made; a context manager."""
 
     def __init__(self, folder: Path, count: int, *, socket: bool = False, also: Sequence[str] = ()) -> None:
         """Server i listens at `also[i]` too, when there are so many."""
-        self.servers = [Memcached(folder / f"memcached-{i}", socket=socket, also=also[i : i + 1]) for i in range(count)]
+        self.servers = [
+            Memcached(folder / f"memcached-{i}", "-m", "128", socket=socket, also=also[i : i + 1]) for i in range(count)
+        ]
         try:
             for server in self.servers:
                 server.start()
@@ -123,5 +127,4 @@ class MemcachedFleet:
 
     def end(self) -> None:
         for server in self.servers:
-            server.end()
-            server.release()
+            server.__exit__()
