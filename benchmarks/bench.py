@@ -1,6 +1,7 @@
 """The run: which cell comes when.
 
-    shards up and filled -> subjects up and checked -> cells sized on the baseline
+    for each scene: shards up and filled -> subjects up and checked
+        -> cells sized on the baseline
         -> rounds: for each workload, each subject once, in an order that rotates
         -> syscalls, in runs of their own
         -> two workers against one, when shoal is among the subjects
@@ -20,17 +21,17 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import accounting, reckon
-from benchmarks.load import LoadResult, check_answers, run_load
+from benchmarks.load import LoadResult, run_load
 from benchmarks.processes import BenchError, Running, Stage, move_to
 from benchmarks.reckon import Sample, SyscallCount, WorkerSample
-from benchmarks.shards import Witness, fill, start_shards, witness
+from benchmarks.scenes import SCENES
+from benchmarks.shards import Witness
 from benchmarks.subjects import BASELINE, SHOAL, Setting, Subject
 from benchmarks.syscalls import count_syscalls
 from benchmarks.workloads import (
     CAPACITY_CLIENTS,
     CAPACITY_WORKLOADS,
-    LARGE_KEYS,
-    SMALL_KEYS,
+    SLOTS,
     SYSCALL_REACH,
     Workload,
     by_name,
@@ -71,9 +72,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Actor:
-    """A subject that is up: where it listens and which processes it consists of."""
+    """A subject that is up in one scene: where it listens and which processes it consists of."""
 
     name: str
+    scene: str
     port: int
     pids: tuple[int, ...]
 
@@ -89,18 +91,16 @@ class Bench:
         self.outcome = Outcome()
         self._stage = stage
         self._say = say
-        self._shards: list[Running] = []
+        # By name of the set of servers.
+        self._servers: dict[str, list[Running]] = {}
         self._actors: list[Actor] = []
 
     def run(self) -> Outcome:
         """The whole run; BenchError when it makes no sense to go on."""
         others = set(self.plan.cores) - {self.plan.core}
         os.sched_setaffinity(0, others or {self.plan.core})
-        self._say("starting and filling the shards")
-        self._shards = start_shards(self._stage, {self.plan.core})
-        fill(self._shards, (SMALL_KEYS, LARGE_KEYS))
-        for subject in self.plan.subjects:
-            self._attempt(subject.name, partial(self._admit, subject))
+        for scene in dict.fromkeys(workload.scene for workload in self.plan.workloads):
+            self._open(scene)
         if not self._actors:
             raise BenchError("nothing to measure:\n" + "\n".join(self.outcome.failures))
         self._size_cells()
@@ -108,46 +108,71 @@ class Bench:
         if self.plan.syscalls:
             self._count_syscalls()
         if self.plan.capacity:
-            self._attempt("two workers", self._reckon_workers)
+            self._attempt("two workers", SLOTS, self._reckon_workers)
         return self.outcome
 
-    def _attempt(self, name: str, step: Callable[[], None]) -> bool:
-        """Do a step; when it fails, drop that subject. Without the baseline there is no going on."""
+    def _open(self, name: str) -> None:
+        """Start the servers of a scene, unless another scene has, and every subject that knows it."""
+        scene = SCENES[name]
+        if scene.servers not in self._servers:
+            self._say(f"starting and filling {scene.servers} servers")
+            try:
+                servers = scene.start(self._stage, {self.plan.core})
+                scene.fill(servers, scene.ranges)
+            except BenchError as error:
+                # The other scenes can still be measured.
+                self._say(f"{name} left out: {error}")
+                self.outcome.failures.append(f"{name}: {error}")
+                return
+            self._servers[scene.servers] = servers
+        for subject in self.plan.subjects:
+            if name in subject.scenes:
+                self._attempt(subject.name, name, partial(self._admit, subject, name))
+
+    def _servers_of(self, scene: str) -> list[Running]:
+        return self._servers[SCENES[scene].servers]
+
+    def _attempt(self, name: str, scene: str, step: Callable[[], None]) -> bool:
+        """Do a step; when it fails, drop that subject in that scene. Without the baseline there is no going on."""
         try:
             step()
         except BenchError as error:
             if name == BASELINE:
                 raise BenchError(f"{name}, the baseline, failed: {error}") from error
-            self._say(f"{name} left out: {error}")
-            self.outcome.failures.append(f"{name}: {error}")
-            self._actors = [actor for actor in self._actors if actor.name != name]
+            self._say(f"{labelled(name, scene)} left out: {error}")
+            self.outcome.failures.append(f"{labelled(name, scene)}: {error}")
+            self._actors = [actor for actor in self._actors if (actor.name, actor.scene) != (name, scene)]
             return False
         return True
 
-    def _start(self, subject: Subject, name: str, cores: Sequence[int], workers: int = 1) -> Actor:
+    def _start(self, subject: Subject, name: str, scene: str, cores: Sequence[int], workers: int = 1) -> Actor:
         """Start a subject under a name of this run, check its answers, and say where it is."""
         if subject.command is None:
-            shard = self._shards[0]
-            return Actor(name, shard.port, (shard.process.pid,))
-        directory = self._stage.directory / name
+            shard = self._servers_of(scene)[0]
+            return Actor(name, scene, shard.port, (shard.process.pid,))
+        place = labelled(name, scene).replace(" ", "-")
+        directory = self._stage.directory / place
         directory.mkdir()
         port, second_port = self._stage.free_port(), self._stage.free_port()
-        endpoints = tuple(shard.endpoint for shard in self._shards)
-        setting = Setting(port, second_port, endpoints, directory, workers)
-        running = self._stage.start(name, port, subject.command(setting), cores)
-        check_answers(port, name)
-        return Actor(name, port, tuple(accounting.with_descendants(running.process.pid)))
+        endpoints = tuple(shard.endpoint for shard in self._servers_of(scene))
+        setting = Setting(port, second_port, endpoints, directory, workers, scene)
+        running = self._stage.start(place, port, subject.command(setting), cores)
+        SCENES[scene].check_answers(port, place)
+        return Actor(name, scene, port, tuple(accounting.with_descendants(running.process.pid)))
 
-    def _admit(self, subject: Subject) -> None:
-        actor = self._start(subject, subject.name, (self.plan.core,))
+    def _admit(self, subject: Subject, scene: str) -> None:
+        actor = self._start(subject, subject.name, scene, (self.plan.core,))
         self._actors.append(actor)
-        self.outcome.resident_start_kib[actor.name] = accounting.resident_kib(actor.pids)
-        self._say(f"{subject.title} is up and answers")
+        label = labelled(actor.name, scene)
+        self.outcome.resident_start_kib[label] = accounting.resident_kib(actor.pids)
+        self._say(f"{labelled(subject.title, scene)} is up and answers")
 
     def _size_cells(self) -> None:
-        """Find out how many requests fill a cell, on the first subject: the baseline unless it was not asked for."""
-        actor = self._actors[0]
+        """Find out how many requests fill a cell, on a scene's first subject: the baseline if it was asked for."""
         for workload in self.plan.workloads:
+            actor = next((actor for actor in self._actors if actor.scene == workload.scene), None)
+            if actor is None:
+                continue
             turn = (workload.clients, workload.pipeline)
             trial = reckon.requests_for(workload.guess_per_s, SIZING_SECONDS, *turn)
             per_s = self._load(actor.port, workload, trial, (self.plan.core,)).requests_per_s
@@ -156,9 +181,10 @@ class Bench:
 
     def _load(self, port: int, workload: Workload, requests: int, cores: Sequence[int]) -> LoadResult:
         """One load, with the shards as witnesses that it arrived, hit its keys and was not answered with errors."""
-        before = witness(self._shards)
+        witness, servers = SCENES[workload.scene].witness, self._servers_of(workload.scene)
+        before = witness(servers)
         result = run_load(port, workload, requests, cores)
-        problem = objection(witness(self._shards).since(before), workload, requests)
+        problem = objection(witness(servers).since(before), workload, requests)
         if problem:
             raise BenchError(f"{workload.name}: {problem}")
         return result
@@ -167,9 +193,9 @@ class Bench:
         for number in range(self.plan.rounds):
             self._say(f"round {number + 1} of {self.plan.rounds}")
             for place, workload in enumerate(self.plan.workloads):
-                actors = {actor.name: actor for actor in self._actors}
+                actors = {actor.name: actor for actor in self._actors if actor.scene == workload.scene}
                 for name in reckon.rotated(list(actors), number + place):
-                    self._attempt(name, partial(self._cell, number, workload, actors[name]))
+                    self._attempt(name, workload.scene, partial(self._cell, number, workload, actors[name]))
 
     def _cell(self, number: int, workload: Workload, actor: Actor) -> None:
         requests = self.outcome.requests[workload.name]
@@ -198,7 +224,7 @@ class Bench:
                 continue
             workload = by_name(name)
             requests = max(self.outcome.requests[name], SYSCALL_REQUESTS_MIN[workload.pipeline])
-            for actor in self._actors:
+            for actor in (actor for actor in self._actors if actor.scene == workload.scene):
                 self._say(f"syscalls of {actor.name}, {name}")
                 try:
                     counted = count_syscalls(
@@ -221,12 +247,12 @@ class Bench:
         wanted = [by_name(name) for name in CAPACITY_WORKLOADS if name in self.outcome.requests]
         if shoal is None or not shoal.takes_workers or not wanted:
             return
-        actors = {n: self._start(shoal, f"{SHOAL}-{n}-workers", (self.plan.core,), n) for n in (1, 2)}
+        actors = {n: self._start(shoal, f"{SHOAL}-{n}-workers", SLOTS, (self.plan.core,), n) for n in (1, 2)}
         placements: dict[str, tuple[int, ...]] = {ONE_CORE: (self.plan.core,)}
         if len(self.plan.cores) > 1:
             placements[ALL_CORES] = self.plan.cores
         for placement, cores in placements.items():
-            move_to((shard.process.pid for shard in self._shards), cores)
+            move_to((shard.process.pid for shard in self._servers_of(SLOTS)), cores)
             move_to((pid for actor in actors.values() for pid in actor.pids), cores)
             for number in range(self.plan.rounds):
                 self._say(f"two workers, {placement}, round {number + 1} of {self.plan.rounds}")
@@ -247,6 +273,11 @@ class Bench:
         after = accounting.thread_cpu_ns(actor.pids)
         spent = tuple(nanoseconds - before.get(thread, 0) for thread, nanoseconds in after.items())
         self.outcome.workers.append(WorkerSample(number, workload.name, placement, workers, requests, spent))
+
+
+def labelled(name: str, scene: str) -> str:
+    """A subject's name in a scene; the first scene goes without saying."""
+    return name if scene == SLOTS else f"{name} ({scene})"
 
 
 def objection(seen: Witness, workload: Workload, requests: int) -> str | None:

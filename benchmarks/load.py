@@ -9,8 +9,9 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from benchmarks import memload
 from benchmarks.processes import LOOPBACK, BenchError, pinned
-from benchmarks.workloads import LARGE_KEYS, MULTI_KEYS, SMALL_KEYS, Workload
+from benchmarks.workloads import LARGE_KEYS, MEMCACHED, MULTI_KEYS, SMALL_KEYS, Workload
 
 RUN_SECONDS_MAX = 40.0
 ANSWER_SECONDS_MAX = 10.0
@@ -27,7 +28,9 @@ class LoadResult:
 
 
 def load_command(port: int, workload: Workload, requests: int) -> list[str]:
-    """The redis-benchmark command line of a cell."""
+    """The command line of a cell: redis-benchmark's, or that of the load generator for memcached."""
+    if workload.scene == MEMCACHED:
+        return memload.load_command(port, workload, requests)
     return [
         "redis-benchmark",
         *("-h", LOOPBACK),
@@ -45,10 +48,10 @@ def parse_load(text: str) -> LoadResult:
     """The result row of `redis-benchmark --csv`; BenchError when there is none or when a reply was an error."""
     for line in text.splitlines():
         if line.startswith(ERROR_MARKS):
-            raise BenchError(f"redis-benchmark: {line.strip()}")
+            raise BenchError(f"the load: {line.strip()}")
     rows = list(csv.reader(line for line in text.splitlines() if line.startswith('"')))
     if len(rows) != 2 or rows[0][:2] != ["test", "rps"]:
-        raise BenchError(f"redis-benchmark printed no result: {text.strip()[:300]!r}")
+        raise BenchError(f"the load printed no result: {text.strip()[:300]!r}")
     row = dict(zip(rows[0], rows[1], strict=True))
     return LoadResult(float(row["rps"]), float(row["p50_latency_ms"]), float(row["p99_latency_ms"]))
 

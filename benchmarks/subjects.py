@@ -13,7 +13,8 @@ From the environment come:
     SHOAL_BENCH_CMD_<NAME>="cmd"  any other proxy, under that name in lower case
 
 In a command, {port}, {shards} (host:port,host:port,...), {shard_args} (--shard host:port --shard ...), {workers},
-{dir} and {second_port} (free, for statistics or administration) are filled in. {workers} is asked for only in the
+{dir}, {second_port} (free, for statistics or administration) and {nutcracker} (a file that nutcracker would take,
+written for the scene: who uses it takes part in all scenes) are filled in. {workers} is asked for only in the
 two-worker reckoning; a command without it takes no part there.
 """
 
@@ -24,13 +25,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.processes import LOOPBACK
+from benchmarks.workloads import KETAMA, MEMCACHED, SLOTS
 
 BASELINE = "nutcracker"
 DIRECT = "direct"
+ALL_SCENES = (SLOTS, KETAMA, MEMCACHED)
 SHOAL = "shoal"
 
 COMMAND_PREFIX = "SHOAL_BENCH_CMD_"
 SHOAL_ARGUMENTS = "serve --listen 127.0.0.1:{port} {shard_args} --workers {workers}"
+SHOAL_NUTCRACKER_ARGUMENTS = "serve --nutcracker {nutcracker} --workers {workers}"
 
 
 @dataclass(frozen=True)
@@ -42,17 +46,20 @@ class Setting:
     shards: tuple[str, ...]
     directory: Path
     workers: int = 1
+    scene: str = SLOTS
 
 
 @dataclass(frozen=True)
 class Subject:
-    """`command` is None for direct Redis: the first shard itself is asked and accounted."""
+    """`command` is None for a server itself: the first of the scene is asked and accounted. `scenes`: where it takes
+    part."""
 
     name: str
     title: str
     command: Callable[[Setting], list[str]] | None
     version: tuple[str, ...] = ()
     takes_workers: bool = False
+    scenes: tuple[str, ...] = (SLOTS,)
 
 
 def fill_in(template: str, setting: Setting) -> list[str]:
@@ -68,6 +75,8 @@ def fill_in(template: str, setting: Setting) -> list[str]:
         "{workers}": str(setting.workers),
         "{dir}": str(setting.directory),
     }
+    if "{nutcracker}" in template:
+        plain["{nutcracker}"] = _written(setting, "nutcracker.yml", nutcracker_configuration(setting))
     for word in shlex.split(template):
         if word == "{shard_args}":
             words.extend(part for shard in setting.shards for part in ("--shard", shard))
@@ -84,7 +93,7 @@ def nutcracker_configuration(setting: Setting) -> str:
         f"  listen: {LOOPBACK}:{setting.port}",
         "  hash: fnv1a_64",
         "  distribution: ketama",
-        "  redis: true",
+        f"  redis: {'false' if setting.scene == MEMCACHED else 'true'}",
         "  preconnect: true",
         "  auto_eject_hosts: false",
         "  backlog: 1024",
@@ -163,7 +172,7 @@ def _nutcracker(binary: str) -> Subject:
             *("-s", str(setting.second_port)),
         ]
 
-    return Subject(BASELINE, "Twemproxy (nutcracker -v 4)", command, (binary, "--version"))
+    return Subject(BASELINE, "Twemproxy (nutcracker -v 4)", command, (binary, "--version"), scenes=ALL_SCENES)
 
 
 def _haproxy(binary: str) -> Subject:
@@ -182,7 +191,8 @@ def _predixy(binary: str) -> Subject:
 
 def from_template(name: str, title: str, template: str, version: tuple[str, ...] = ()) -> Subject:
     """A subject whose command line somebody else wrote."""
-    return Subject(name, title, lambda setting: fill_in(template, setting), version, "{workers}" in template)
+    scenes = ALL_SCENES if "{nutcracker}" in template else (SLOTS,)
+    return Subject(name, title, lambda setting: fill_in(template, setting), version, "{workers}" in template, scenes)
 
 
 def _shoal(environ: Mapping[str, str], scripts: Path) -> Subject | None:
@@ -191,8 +201,13 @@ def _shoal(environ: Mapping[str, str], scripts: Path) -> Subject | None:
     binary = scripts / "shoal"
     if not binary.exists():
         return None
-    template = f"{shlex.quote(str(binary))} {SHOAL_ARGUMENTS}"
-    return from_template(SHOAL, "shoal", template, (str(binary), "--version"))
+    quoted = shlex.quote(str(binary))
+
+    def command(setting: Setting) -> list[str]:
+        arguments = SHOAL_ARGUMENTS if setting.scene == SLOTS else SHOAL_NUTCRACKER_ARGUMENTS
+        return fill_in(f"{quoted} {arguments}", setting)
+
+    return Subject(SHOAL, "shoal", command, (str(binary), "--version"), True, ALL_SCENES)
 
 
 def find_subjects(environ: Mapping[str, str], scripts: Path) -> tuple[list[Subject], list[str]]:
@@ -214,7 +229,7 @@ def find_subjects(environ: Mapping[str, str], scripts: Path) -> tuple[list[Subje
         found.append(_haproxy(binary))
     else:
         absent.append("haproxy: install the Debian package haproxy")
-    found.append(Subject(DIRECT, "Redis itself, one shard", None))
+    found.append(Subject(DIRECT, "Redis or memcached itself, one shard", None, scenes=(SLOTS, MEMCACHED)))
     if binary := environ.get("SHOAL_BENCH_PREDIXY"):
         found.append(_predixy(binary))
     for variable in sorted(environ):

@@ -1,18 +1,24 @@
 """What is asked of every subject, and the bars.
 
-Each workload is one redis-benchmark command line. The commands are spelled out instead of using `-t get`, because
-then the key names, the value sizes and the number of keys per request are ours: every key exists on every shard
-beforehand (shards.py), so a read always hits, whatever the subject's idea of which shard owns the key.
+Each workload is one command line of a load generator: redis-benchmark, or memload.c for memcached. The commands of
+redis-benchmark are spelled out instead of using `-t get`, because then the key names, the value sizes and the number of
+keys per request are ours: every key exists on every shard beforehand (shards.py), so a read always hits, whatever the
+subject's idea of which shard owns the key.
 
 `reach` is the bar: CPU time per request as a ratio to nutcracker in the same round. The bars are goals of this
 project; a figure that misses one is marked in the table and never hidden.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 SMALL_BYTES = 64
 LARGE_BYTES = 10 * 1024
 MULTI_KEYS = 10
+
+# The scenes (scenes.py): which servers, and which configuration of the subjects.
+SLOTS = "slots"
+KETAMA = "ketama"
+MEMCACHED = "memcached"
 
 # redis-benchmark replaces this by twelve digits, anew for each request.
 RANDOM = "__rand_int__"
@@ -59,6 +65,7 @@ class Workload:
     reach: float | None = None
     guess_per_s: int = 20_000
     weight: float = 1.0
+    scene: str = SLOTS
 
 
 def _get(keys: KeyRange) -> tuple[str, ...]:
@@ -107,7 +114,7 @@ def _pair(
     return read, write
 
 
-WORKLOADS: tuple[Workload, ...] = (
+_SLOTS_WORKLOADS: tuple[Workload, ...] = (
     *_pair("p1", "64 B, 50 clients", reach=0.78),
     *_pair("p16", "64 B, 50 clients, pipeline 16", pipeline=16, reach=0.35, guess_per_s=100_000),
     *_pair("c500", "64 B, 500 clients", clients=500, reach=0.78, weight=1.5),
@@ -134,6 +141,28 @@ WORKLOADS: tuple[Workload, ...] = (
     ),
     *_pair("c1", "64 B, 1 client", clients=1, reach=0.82, guess_per_s=8_000),
 )
+
+# The distribution is no reason to cost more: the same questions, the same bars.
+_KETAMA_WORKLOADS = tuple(
+    replace(workload, name=f"ketama-{workload.name}", title=f"ketama: {workload.title}", scene=KETAMA)
+    for workload in _SLOTS_WORKLOADS
+    if workload.name in ("get-p1", "set-p1", "get-p16", "set-p16", "mget", "mset")
+)
+
+# Their commands are memload's words.
+_MEMCACHED_WORKLOADS = tuple(
+    replace(
+        workload,
+        name=f"mc-{workload.name}",
+        title=f"memcached: {workload.title.replace('MGET', 'get').replace('GET', 'get').replace('SET', 'set')}",
+        command=("get" if workload.reads else "set",),
+        scene=MEMCACHED,
+    )
+    for workload in _SLOTS_WORKLOADS
+    if workload.name in ("get-p1", "set-p1", "get-p16", "set-p16", "mget")
+)
+
+WORKLOADS: tuple[Workload, ...] = (*_SLOTS_WORKLOADS, *_KETAMA_WORKLOADS, *_MEMCACHED_WORKLOADS)
 
 # Syscalls per request are counted for these, with these bars (absolute, for shoal).
 SYSCALL_REACH: dict[str, float] = {"get-p1": 2.7, "get-p16": 0.22}

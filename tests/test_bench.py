@@ -1,19 +1,24 @@
 """The arithmetic and the parsers of benchmarks/: a wrong ratio or a misread figure would be believed.
 
-No process is started here. The texts are what the programs print, shortened.
+No proxy or server is started here. The texts are what the programs print, shortened.
 """
 
 import json
+import re
+import socket
+import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from benchmarks import accounting, machine, reckon, report, shards, syscalls
+from benchmarks import accounting, machine, memload, reckon, report, shards, syscalls
 from benchmarks.bench import ALL_CORES, ONE_CORE, Outcome, Plan, objection
 from benchmarks.load import load_command, parse_load
 from benchmarks.processes import BenchError, pinned
 from benchmarks.reckon import Sample, SyscallCount, WorkerSample
+from benchmarks.scenes import SCENES
 from benchmarks.shards import Witness
 from benchmarks.subjects import (
     BASELINE,
@@ -24,11 +29,12 @@ from benchmarks.subjects import (
     chosen,
     fill_in,
     find_subjects,
+    from_template,
     haproxy_configuration,
     nutcracker_configuration,
     predixy_configuration,
 )
-from benchmarks.workloads import WORKLOADS, Workload, by_name
+from benchmarks.workloads import KETAMA, MEMCACHED, SLOTS, WORKLOADS, KeyRange, Workload, by_name
 
 GET = by_name("get-p1")
 MGET = by_name("mget")
@@ -155,7 +161,7 @@ def test_load_result_is_read_by_column_name() -> None:
     ],
 )
 def test_a_load_with_errors_or_without_result_is_no_result(text: str) -> None:
-    with pytest.raises(BenchError, match="redis-benchmark"):
+    with pytest.raises(BenchError, match="the load"):
         parse_load(text)
 
 
@@ -246,6 +252,39 @@ def test_the_shards_object_to_a_cell(seen: Witness, workload: Workload, complain
     assert found is None if complaint is None else complaint in (found or "")
 
 
+def test_statistics_of_memcached() -> None:
+    lines = ["STAT get_hits 12", "STAT version 1.6.18 x", "END"]
+    assert memload.parse_stats(lines) == {"get_hits": "12", "version": "1.6.18 x"}
+
+
+def test_memload_asks_and_checks(tmp_path: Path) -> None:
+    # A server that answers every get of two keys with two values of ten bytes, then one with too few.
+    workload = replace(by_name("mc-mget"), clients=1, pipeline=2, keys_per_request=2, keys=KeyRange("k", 5, 10))
+    asked: list[bytes] = []
+    value = b"VALUE k000000000001 0 10\r\n0123\r\n6789\r\n"
+
+    def serve(replies: bytes) -> subprocess.CompletedProcess[str]:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            command = memload.load_command(server.getsockname()[1], workload, 2)
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            link, _ = server.accept()
+            with link:
+                while b"".join(asked).count(b"\n") % 2 or not asked:
+                    asked.append(link.recv(4096))
+                link.sendall(replies)
+                out, _ = process.communicate(timeout=10)
+        return subprocess.CompletedProcess(command, process.returncode, out)
+
+    done = serve((value * 2 + b"END\r\n") * 2)
+    assert re.fullmatch(rb"(get k0{11}[0-4] k0{11}[0-4]\r\n){2}", b"".join(asked))
+    assert parse_load(done.stdout).requests_per_s > 0
+    asked.clear()
+    done = serve((value + b"END\r\n") * 2)
+    assert done.returncode == 1
+    with pytest.raises(BenchError, match="a key was not found"):
+        parse_load(done.stdout)
+
+
 def test_witness_is_a_difference() -> None:
     assert Witness(5, 4, 3, 20).since(Witness(1, 1, 1, 8)) == Witness(4, 3, 2, 12)
 
@@ -269,6 +308,34 @@ def test_templates_are_filled_in() -> None:
         *("x", "-s", "127.0.0.1:22011,127.0.0.1:22012"),
         *("-a", "22002", "-d", "where"),
     ]
+
+
+def test_shoal_is_started_from_the_file_of_nutcracker(tmp_path: Path) -> None:
+    (tmp_path / "shoal").touch()
+    found, _ = find_subjects({}, tmp_path)
+    command = next(subject for subject in found if subject.name == SHOAL).command
+    assert command is not None
+    slots, ketama, memcached = (
+        command(replace(SETTING, scene=scene, directory=tmp_path)) for scene in (SLOTS, KETAMA, MEMCACHED)
+    )
+    assert "--shard" in slots
+    assert ketama == [
+        str(tmp_path / "shoal"),
+        "serve",
+        "--nutcracker",
+        str(tmp_path / "nutcracker.yml"),
+        "--workers",
+        "2",
+    ]
+    assert memcached == ketama
+    assert "redis: false" in (tmp_path / "nutcracker.yml").read_text()
+    assert "redis: true" in nutcracker_configuration(replace(SETTING, scene=KETAMA))
+
+
+def test_who_can_be_started_from_such_a_file_takes_part_in_every_scene() -> None:
+    assert from_template("x", "x", "x {port}").scenes == (SLOTS,)
+    assert from_template("x", "x", "x {nutcracker}").scenes == (SLOTS, KETAMA, MEMCACHED)
+    assert set(SCENES) == {workload.scene for workload in WORKLOADS}
 
 
 def test_configurations_name_listener_and_shards() -> None:
@@ -388,7 +455,7 @@ def test_the_record_is_named_by_date_and_host(tmp_path: Path) -> None:
 
 
 def test_every_workload_has_a_bar_and_a_name_of_its_own() -> None:
-    assert len({workload.name for workload in WORKLOADS}) == len(WORKLOADS) == 12
+    assert len({workload.name for workload in WORKLOADS}) == len(WORKLOADS)
     assert all(workload.reach is not None for workload in WORKLOADS)
     with pytest.raises(KeyError, match="no workload 'x'"):
         by_name("x")

@@ -1,18 +1,21 @@
-"""A real memcached for tests: one process, which keeps its port over kill and restart.
+"""Real memcached servers: `Memcached` is one process, which keeps its port over kill and restart; a fleet is several.
 
 Flow: `start` starts it, `ready` waits until `stats` on its port shows the pid that we started.
 Must stay true: nothing here touches a process that it has not started.
 """
 
 import os
+import pwd
 import signal
-import socket
 import subprocess
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 from harness import process
 from harness.needs import need
+from harness.nutcracker import connect
 from harness.ports import Port
 from harness.wait import wait_until
 
@@ -21,28 +24,24 @@ STOP_TIMEOUT_S = 10.0
 
 
 class Memcached:
-    """One memcached process; `with` starts and ends it."""
+    """One memcached process; `with` starts and ends it.
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    It listens on a port of its own, or (with `socket`) on a unix socket only; `also` are further `host:port`.
+    """
+
+    def __init__(self, folder: Path, *options: str, socket: bool = False, also: Sequence[str] = ()) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.host = "127.0.0.1"
         self.port = Port.take()
         self.log = folder / f"memcached-{self.port.number}.log"
-        user = ["-u", "nobody"] if os.getuid() == 0 else []
+        # Not in `folder`: the path of a unix socket has at most 107 bytes, those of tests are longer.
+        self._sockets = tempfile.TemporaryDirectory(prefix="shoal-mc-")
+        self.address = f"{self._sockets.name}/socket" if socket else str(self.port)
+        where = ["-s", self.address] if socket else ["-l", ",".join((self.address, *also))]
+        # Started by root it wants a name, and another user could not write the socket's folder.
+        user = ["-u", pwd.getpwuid(os.getuid()).pw_name]
         program = need("memcached", "memcached")
-        self._argv: list[str | Path] = [
-            program,
-            "-l",
-            self.host,
-            "-p",
-            str(self.port.number),
-            "-U",
-            "0",
-            "-t",
-            "1",
-            *user,
-            *options,
-        ]
+        self._argv: list[str | Path] = [program, *where, "-U", "0", "-t", "1", *user, *options]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -62,10 +61,19 @@ class Memcached:
         wait_until(self._answers, START_TIMEOUT_S, f"memcached on {self.port} is up; its log: {self.log}")
 
     def _answers(self) -> bool:
-        with socket.create_connection((self.host, self.port.number), 1.0) as wire:
+        assert self.running, f"memcached ended while starting: {self.log.read_text(errors='replace')[-2000:]}"
+        return self.statistics().get("pid") == str(self.pid)
+
+    def statistics(self) -> dict[str, str]:
+        """What `stats` says of the server itself."""
+        with connect(self.address, 10.0) as wire:
             wire.sendall(b"stats\r\nquit\r\n")
-            text = b"".join(iter(lambda: wire.recv(65536), b""))
-        return f"STAT pid {self.pid}\r\n".encode() in text
+            text = b"".join(iter(lambda: wire.recv(65536), b"")).decode()
+        return {line.split(" ")[1]: line.split(" ")[2] for line in text.split("\r\n") if line.startswith("STAT ")}
+
+    def items(self) -> int:
+        """How many keys it holds."""
+        return int(self.statistics()["curr_items"])
 
     def pause(self) -> None:
         """It keeps its connections and answers nothing, until `resume`."""
@@ -87,3 +95,36 @@ class Memcached:
     def __exit__(self, *_: object) -> None:
         self.kill()
         self.port.release()
+        self._sockets.cleanup()
+
+
+class MemcachedFleet:
+    """Several servers, up when it has been made; a context manager."""
+
+    def __init__(self, folder: Path, count: int, *, socket: bool = False, also: Sequence[str] = ()) -> None:
+        """Server i listens at `also[i]` too, when there are so many."""
+        self.servers = [
+            Memcached(folder / f"memcached-{i}", "-m", "128", socket=socket, also=also[i : i + 1]) for i in range(count)
+        ]
+        try:
+            for server in self.servers:
+                server.start()
+            for server in self.servers:
+                server.ready()
+        except BaseException:
+            self.end()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    @property
+    def addresses(self) -> list[str]:
+        return [server.address for server in self.servers]
+
+    def end(self) -> None:
+        for server in self.servers:
+            server.__exit__()
