@@ -95,6 +95,9 @@ limits! {
     CLIENTS_DEFAULT = 10_000, "clients", "Clients of one keyspace unless its max_clients says otherwise: Redis' default.";
     WORKERS_MAX = 64, "threads", "Workers of one process.";
     BACKLOG = 1_024, "connections", "Connections that wait to be accepted; the kernel lowers it to its own bound.";
+    KEEPALIVE_IDLE_S = 300, "seconds", "With tcp_keepalive, a peer that was silent for so long is asked whether it is there: Redis' tcp-keepalive.";
+    KEEPALIVE_INTERVAL_S = 100, "seconds", "It is asked again so often: a third of that, as Redis does.";
+    KEEPALIVE_PROBES = 3, "questions", "So many without an answer, and the kernel gives the connection up.";
     ACCEPTS_PER_TURN = 64, "connections", "Accepted at one go, so that a storm of connections does not stop requests.";
     LEAVING_MS = 1_000, "milliseconds", "A client that we have finished with may go on sending for so long before its connection is closed.";
     LEAVING_MAX = 1_024, "clients", "Such clients of one worker; further ones are closed at once.";

@@ -6,7 +6,7 @@
 //! Must stay true: a worker that panics is reported and takes down neither the process nor the other workers unheard.
 
 use crate::limits::{EVENTS_KEPT_MAX, WORKERS_MAX};
-use crate::net::listen::listen;
+use crate::net::listen::Listener;
 use crate::net::poll::Sockets;
 use crate::net::resolve::Resolver;
 use crate::net::worker::{Letter, Parts, Postbox, Report, Reporter, Worker};
@@ -14,7 +14,6 @@ use crate::routing::topology::Topology;
 use crate::session::backend::Health;
 use crate::session::engine::{Engine, Event, Identity, Level};
 use crate::session::stats::{PerShard, Stats};
-use mio::net::TcpListener;
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,7 +27,7 @@ use std::time::{Duration, Instant};
 pub enum StartError {
     /// A listener could not be bound.
     Listen {
-        /// `host:port`.
+        /// `host:port` or path.
         address: String,
         /// Why.
         error: io::Error,
@@ -111,9 +110,10 @@ impl Proxy {
             };
             // A copy each: the rules of a topology have scratch memory that threads would have to take turns with.
             let own = Arc::new(Topology::clone(&topology));
-            let engine = Engine::new(identity, own, Arc::clone(&stats), 0);
+            let engine = Engine::new(identity, Arc::clone(&own), Arc::clone(&stats), 0);
             let mut worker = Worker::new(Parts {
                 engine,
+                topology: own,
                 sockets,
                 received,
                 postboxes: postboxes.clone(),
@@ -138,7 +138,7 @@ impl Proxy {
         })
     }
 
-    /// (keyspace, `host:port`) as bound.
+    /// (keyspace, `host:port` or path) as bound.
     pub fn addresses(&self) -> &[(String, String)] {
         &self.addresses
     }
@@ -223,7 +223,7 @@ impl Proxy {
     }
 }
 
-type Bound = (Vec<TcpListener>, Vec<(String, String)>, Vec<u16>);
+type Bound = (Vec<Listener>, Vec<(String, String)>, Vec<u16>);
 
 fn bind_all(topology: &Topology) -> Result<Bound, StartError> {
     let mut bound = (Vec::new(), Vec::new(), Vec::new());
@@ -232,11 +232,11 @@ fn bind_all(topology: &Topology) -> Result<Bound, StartError> {
             address: keyspace.listen.clone(),
             error,
         };
-        let listener = listen(&keyspace.listen).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        let listener = Listener::bind(keyspace).map_err(failed)?;
+        let (address, port) = listener.address().map_err(failed)?;
         bound.0.push(listener);
-        bound.1.push((keyspace.name.clone(), address.to_string()));
-        bound.2.push(address.port());
+        bound.1.push((keyspace.name.clone(), address));
+        bound.2.push(port);
     }
     Ok(bound)
 }
