@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{channel, sync_channel, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Why it did not start. Nothing runs then.
 #[derive(Debug)]
@@ -86,6 +86,9 @@ impl Proxy {
         };
         let resolver = Resolver::start().map_err(StartError::Io)?;
         let start = Instant::now();
+        let unix_ms = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as u64);
         let seed = seed();
         let run_id = run_id(seed);
         let mut postboxes = Vec::with_capacity(workers);
@@ -110,7 +113,8 @@ impl Proxy {
             };
             // A copy each: the rules of a topology have scratch memory that threads would have to take turns with.
             let own = Arc::new(Topology::clone(&topology));
-            let engine = Engine::new(identity, Arc::clone(&own), Arc::clone(&stats), 0);
+            let mut engine = Engine::new(identity, Arc::clone(&own), Arc::clone(&stats), 0);
+            engine.started_at(unix_ms);
             let mut worker = Worker::new(Parts {
                 engine,
                 topology: own,
@@ -167,10 +171,19 @@ impl Proxy {
                 .iter()
                 .map(|stats| stats.of_shard(number, PerShard::Losses))
                 .sum();
+            let is_ejected =
+                (self.stats.iter()).any(|stats| stats.of_shard(number, PerShard::Ejected) > 0);
+            let reason = self.reason(number);
             let (state, reason) = match (up == self.stats.len(), losses) {
+                _ if is_ejected => ("ejected", reason),
                 (true, _) => (Health::Up.text(), String::new()),
+                // Workers that had no request for it yet are not connected, and nothing is wrong with that.
+                (false, _) if !keyspace.preconnect && reason.is_empty() => {
+                    let state = if up > 0 { Health::Up } else { Health::Idle };
+                    (state.text(), reason)
+                }
                 (false, 0) => (Health::Opening.text(), String::new()),
-                (false, _) => ("down", self.reason(number)),
+                (false, _) => ("down", reason),
             };
             statuses.push(ShardStatus {
                 keyspace: keyspace.name.clone(),

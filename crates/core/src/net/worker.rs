@@ -311,9 +311,7 @@ impl Worker {
             }
             (Peer::Client(slot), Ok(Got::End)) => self.engine.client_ended(slot),
             (Peer::Client(slot), Err(_)) => self.engine.client_lost(slot),
-            (Peer::Link(link), Ok(Got::End)) => {
-                self.engine.link_lost(link, "it closed the connection")
-            }
+            (Peer::Link(link), Ok(Got::End)) => self.engine.link_ended(link),
             (Peer::Link(link), Err(error)) => self.engine.link_lost(link, &error.to_string()),
         }
         0
