@@ -45,9 +45,11 @@ class Proxy:
         options: Sequence[str] = (),
         config: str | None = None,
         env: Mapping[str, str] | None = None,
+        wrapper: Sequence[str | Path] = (),
     ) -> None:
         """`shards` are endpoints. With `config` (the text of a file) the command line is `serve FILE` and options only;
-        `{listen}`, `{admin}` and `{shard0}`, `{shard1}`, ... in the text stand for ports and endpoints."""
+        `{listen}`, `{admin}` and `{shard0}`, `{shard1}`, ... in the text stand for ports and endpoints. `wrapper` is a
+        command that becomes the one after it, as `nice` does, so that the process is shoal's all the same."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.listen = Port.take()
@@ -55,7 +57,7 @@ class Proxy:
         self.host = "127.0.0.1"
         self.stdout = folder / "stdout.log"
         self.stderr = folder / "stderr.log"
-        self.argv: list[str | Path] = [program(), "serve", "--json"]
+        self.argv: list[str | Path] = [*wrapper, program(), "serve", "--json"]
         if config is None:
             self.argv += ["--listen", str(self.listen), "--admin", str(self.admin)]
             for endpoint in shards:
@@ -138,7 +140,8 @@ class Proxy:
         return "\n".join(self.log()[-LOG_LINES_SHOWN:])
 
     def client(self, **options: Any) -> redis.Redis:
-        """A redis-py client with its defaults (and these options); closed with the proxy."""
+        """A redis-py client with its defaults (and these options: `unix_socket_path` goes before host and port);
+        closed with the proxy."""
         client = redis.Redis(host=self.host, port=self.port, **options)
         self._clients.append(client)
         return client
