@@ -78,12 +78,13 @@ DIFFERENCES: dict[str, tuple[str, str]] = {
     ),
     "one address under two names": (
         pool("", servers=" servers:\n - 127.0.0.1:1:1 x\n - 127.0.0.1:1:2 y\n"),
-        'n.yml:5: alpha.servers: server "y" is at 127.0.0.1:1, as server "x" is: shoal serves each address of a pool once',
+        'n.yml:5: alpha.servers: server "y" is at 127.0.0.1:1, as server "x" is: '
+        "shoal serves each address of a pool once",
     ),
     "a database, and servers of both kinds": (
         pool(" redis: true\n redis_db: 3\n", servers=" servers:\n - 127.0.0.1:1:1\n - /tmp/b.sock:1\n"),
-        "n.yml:4: alpha.redis_db: is 3, but Twemproxy uses database 0 on servers behind sockets (/tmp/b.sock): the pool's "
-        "keys are in two databases, which shoal does not serve together; move them to one",
+        "n.yml:4: alpha.redis_db: is 3, but Twemproxy uses database 0 on servers behind sockets (/tmp/b.sock): the "
+        "pool's keys are in two databases, which shoal does not serve together; move them to one",
     ),
     "a database that shoal does not have": (
         pool(" redis: true\n redis_db: 16\n"),
@@ -105,7 +106,7 @@ def test_the_verdict_is_the_real_nutcrackers(name: str, tmp_path: Path) -> None:
     done = nutcrackers_verdict(text, tmp_path)
     assert (done.returncode == 0) == good, f"the table is wrong: {done.stderr}"
     if good:
-        topology_of(parse_pools(text, "n.yml"), "n.yml")
+        topology_of(parse_pools(text, "n.yml"))
         return
     with pytest.raises(ConfigError) as caught:
         parse_pools(text, "n.yml")
@@ -133,14 +134,14 @@ def test_all_problems_are_named_with_their_lines() -> None:
 
 
 def test_defaults_are_twemproxys() -> None:
-    (made,) = topology_of(parse_pools(pool(""), "n.yml"), "n.yml").keyspaces
+    (made,) = topology_of(parse_pools(pool(""), "n.yml")).keyspaces
     assert (made.protocol, made.role, made.hash_tag, made.timeout_ms) == ("memcached", "store", "none", 0)
     assert (made.distribution.kind, made.distribution.hash) == ("ketama", "fnv1a_64")
     assert (made.backlog, made.connections, made.preconnect, made.tcp_keepalive) == (512, 1, False, False)
 
 
 def test_everything_is_carried_over() -> None:
-    (made,) = topology_of(parse_pools(FILES["everything"][0], "n.yml"), "n.yml").keyspaces
+    (made,) = topology_of(parse_pools(FILES["everything"][0], "n.yml")).keyspaces
     assert made.ejection is not None
     assert (made.ejection.after, made.ejection.retry_after_ms) == (3, 2000)
     assert (made.database, made.connections, made.reuse_port, made.tcp_keepalive) == (3, 2, False, True)
@@ -151,7 +152,7 @@ def test_everything_is_carried_over() -> None:
 
 def test_names_on_the_ring_are_twemproxys() -> None:
     text = "a:\n listen: 127.0.0.1:1\n servers:\n - h:11211:1\n - h:11212:2\n - /s:3\n - i:11211:4 name\n"
-    (made,) = topology_of(parse_pools(text, "n.yml"), "n.yml").keyspaces
+    (made,) = topology_of(parse_pools(text, "n.yml")).keyspaces
     assert [shard.ring_name for shard in made.shards] == ["h", "h:11212", "/s:", "name"]
     assert [shard.name for shard in made.shards] == ["s0", "s1", "s2", "name"]
     assert [shard.weight for shard in made.shards] == [1, 2, 3, 4]
@@ -183,7 +184,7 @@ def test_the_converted_file_says_what_was_odd() -> None:
 
 def test_reuseport_is_taken_though_not_every_build_of_twemproxy_knows_it() -> None:
     """Twemproxy 0.5.0 has it in its source; Debian's build refuses it. A file that has it ran somewhere."""
-    (made,) = topology_of(parse_pools(pool(" reuseport: true\n"), "n.yml"), "n.yml").keyspaces
+    (made,) = topology_of(parse_pools(pool(" reuseport: true\n"), "n.yml")).keyspaces
     assert made.reuse_port
 
 

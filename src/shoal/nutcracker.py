@@ -5,9 +5,9 @@
 Nodes and not values, because Twemproxy takes the text as it stands: `true` is a truth value and `yes` is not, and a key
 that is given twice is an error. All problems are reported together, with their lines.
 
-What must stay true: a pool that is taken maps every key as Twemproxy maps it, databases included: Twemproxy 0.5.0 selects
-`redis_db` on servers that it reaches over TCP, and on sockets never. What Twemproxy does to its cost (no probe before a
-server is let back in) is done better; that, and what is refused here though Twemproxy takes it, stands in
+What must stay true: a pool that is taken maps every key as Twemproxy maps it, databases included: Twemproxy 0.5.0
+selects `redis_db` on servers that it reaches over TCP, and on sockets never. What Twemproxy does to its cost (no probe
+before a server is let back in) is done better; that, and what is refused here though Twemproxy takes it, stands in
 `docs/guides/twemproxy.md`.
 Rejected: libyaml's events, as Twemproxy uses them. The nodes have the same marks and need no state machine.
 """
@@ -384,8 +384,8 @@ def _ejection(pool: Pool) -> Ejection | None:
     )
 
 
-def topology_of(pools: tuple[Pool, ...], file: str) -> Topology:
-    """All pools together. Raises ConfigError when shoal cannot serve them."""
+def topology_of(pools: tuple[Pool, ...]) -> Topology:
+    """All pools together. Raises TopologyError when shoal cannot serve them."""
     return Topology(tuple(keyspace_of(pool) for pool in pools))
 
 

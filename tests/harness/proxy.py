@@ -44,10 +44,12 @@ class Proxy:
         *,
         options: Sequence[str] = (),
         config: str | None = None,
+        nutcracker: str | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        """`shards` are endpoints. With `config` (the text of a file) the command line is `serve FILE` and options only;
-        `{listen}`, `{admin}` and `{shard0}`, `{shard1}`, ... in the text stand for ports and endpoints."""
+        """`shards` are endpoints. With `config` (the text of a file) the command line is `serve FILE` and options only,
+        with `nutcracker` (the text of Twemproxy's) `serve --nutcracker FILE`; `{listen}`, `{admin}` and `{shard0}`,
+        `{shard1}`, ... in the text stand for ports and endpoints."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.listen = Port.take()
@@ -56,14 +58,19 @@ class Proxy:
         self.stdout = folder / "stdout.log"
         self.stderr = folder / "stderr.log"
         self.argv: list[str | Path] = [program(), "serve", "--json"]
-        if config is None:
+        names = {"listen": str(self.listen), "admin": str(self.admin)}
+        names |= {f"shard{i}": endpoint for i, endpoint in enumerate(shards)}
+        if nutcracker is not None:
+            path = folder / "nutcracker.yml"
+            path.write_text(_fill(nutcracker, names))
+            self.argv += ["--nutcracker", path]
+        elif config is None:
             self.argv += ["--listen", str(self.listen), "--admin", str(self.admin)]
             for endpoint in shards:
                 self.argv += ["--shard", endpoint]
         else:
-            names = {f"shard{i}": endpoint for i, endpoint in enumerate(shards)}
             path = folder / "shoal.toml"
-            path.write_text(_fill(config, {"listen": str(self.listen), "admin": str(self.admin), **names}))
+            path.write_text(_fill(config, names))
             self.argv.append(path)
         self.argv += options
         self._env = env

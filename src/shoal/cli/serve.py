@@ -118,7 +118,7 @@ def _from_nutcracker(file: Path) -> tuple[Config, dict[str, str]]:
     from shoal.nutcracker import database_warnings, keyspace_name, load_pools, topology_of
 
     pools = load_pools(file)
-    topology = topology_of(pools, str(file))
+    topology = topology_of(pools)
     warnings = database_warnings(pools)
     for keyspace in topology.keyspaces:
         warnings += exposure_warnings(keyspace) + placement_warnings(keyspace)
