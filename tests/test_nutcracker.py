@@ -96,7 +96,7 @@ DIFFERENCES: dict[str, tuple[str, str]] = {
 def nutcrackers_verdict(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
     file = folder / "nutcracker.yml"
     file.write_text(text)
-    argv = [need("nutcracker", "nutcracker"), "-t", "-c", file]
+    argv: list[str | Path] = [need("nutcracker", "nutcracker"), "-t", "-c", file]
     return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
 
 

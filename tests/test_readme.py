@@ -21,14 +21,14 @@ README = PAGE.text
 @pytest.fixture
 def stage(tmp_path: Path, fleet: Fleet) -> Iterator[Stage]:
     """Free ports, and real servers."""
-    listen, admin = Port.take(), Port.take()
+    taken = {number: Port.take() for number in ("6380", "6381", "22121", "22222")}
     first, second = (str(server.port.number) for server in fleet.servers[:2])
-    ports = {"6380": str(int(listen)), "6381": str(int(admin)), "7001": first, "7002": second}
+    ports = {**{number: str(port.number) for number, port in taken.items()}, "7001": first, "7002": second}
     stage = Stage(PAGE.name, tmp_path, ports)
     yield stage
     stage.stop_background()
-    listen.release()
-    admin.release()
+    for port in taken.values():
+        port.release()
 
 
 @pytest.mark.timeout(180)  # everything that the README shows, in one go
@@ -48,7 +48,7 @@ def test_make_test_is_shown_and_runs_both_suites_here_and_in_ci() -> None:
 
 
 def test_all_blocks_are_of_a_kind_that_is_tested() -> None:
-    assert PAGE.languages() == {"console", "toml"}
+    assert PAGE.languages() == {"console", "toml", "yaml"}
 
 
 def test_links_lead_somewhere() -> None:
