@@ -8,7 +8,7 @@ from harness.needs import need
 
 from shoal.config import parse_config
 from shoal.errors import ConfigError
-from shoal.nutcracker import keyspace_of, parse_pools, topology_of
+from shoal.nutcracker import database_warnings, keyspace_of, parse_pools, topology_of
 from shoal.nutcracker_toml import toml_of
 from shoal.ring import Ring
 
@@ -35,6 +35,10 @@ FILES: dict[str, tuple[str, bool]] = {
     "sockets": ("a:\n listen: /tmp/a.sock 0666\n servers:\n - /tmp/b.sock:1 one\n - /tmp/c.sock:2\n", True),
     "names and weights": (pool("", servers=" servers:\n - 127.0.0.1:1:5 x\n - 127.0.0.1:2:1 y\n"), True),
     "random": (pool(" distribution: random\n"), True),
+    "random with weights": (
+        pool(" distribution: random\n", servers=" servers:\n - 127.0.0.1:1:5\n - 127.0.0.1:2:1\n"),
+        True,
+    ),
     "empty": ("", False),
     "a list": ("- a\n- b\n", False),
     "unknown key": (pool(" colour: red\n"), False),
@@ -59,23 +63,64 @@ FILES: dict[str, tuple[str, bool]] = {
     "bad port": (pool("", servers=" servers:\n - 127.0.0.1:99999:1\n"), False),
     "nested too deep": ("a:\n listen:\n  b: c\n" + SERVERS, False),
     "not YAML": ("a: [", False),
+    "a database for memcached": (pool(" redis_db: 99\n"), True),
+    "a database behind sockets": (
+        "a:\n listen: /tmp/a.sock\n redis: true\n redis_db: 2\n servers:\n - /tmp/b.sock:1\n",
+        True,
+    ),
 }
+
+# What the real nutcracker takes and shoal refuses, each with what shoal says. docs/guides/twemproxy.md lists them.
+DIFFERENCES: dict[str, tuple[str, str]] = {
+    "a mode that is no octal number": (
+        "a:\n listen: /tmp/a.sock rwx\n" + SERVERS,
+        'n.yml:2: a.listen: not permissions in octal: "rwx"',
+    ),
+    "one address under two names": (
+        pool("", servers=" servers:\n - 127.0.0.1:1:1 x\n - 127.0.0.1:1:2 y\n"),
+        'n.yml:5: alpha.servers: server "y" is at 127.0.0.1:1, as server "x" is: '
+        "shoal serves each address of a pool once",
+    ),
+    "a database, and servers of both kinds": (
+        pool(" redis: true\n redis_db: 3\n", servers=" servers:\n - 127.0.0.1:1:1\n - /tmp/b.sock:1\n"),
+        "n.yml:4: alpha.redis_db: is 3, but Twemproxy uses database 0 on servers behind sockets (/tmp/b.sock): the "
+        "pool's keys are in two databases, which shoal does not serve together; move them to one",
+    ),
+    "a database that shoal does not have": (
+        pool(" redis: true\n redis_db: 16\n"),
+        "n.yml:4: alpha.redis_db: is 16: shoal serves databases 0 to 15",
+    ),
+}
+
+
+def nutcrackers_verdict(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    file = folder / "nutcracker.yml"
+    file.write_text(text)
+    argv: list[str | Path] = [need("nutcracker", "nutcracker"), "-t", "-c", file]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_verdict_is_the_real_nutcrackers(name: str, tmp_path: Path) -> None:
-    program = need("nutcracker", "nutcracker")
     text, good = FILES[name]
-    file = tmp_path / "nutcracker.yml"
-    file.write_text(text)
-    done = subprocess.run([program, "-t", "-c", file], capture_output=True, text=True, timeout=20, check=False)
+    done = nutcrackers_verdict(text, tmp_path)
     assert (done.returncode == 0) == good, f"the table is wrong: {done.stderr}"
     if good:
-        topology_of(parse_pools(text, str(file)), str(file))
+        topology_of(parse_pools(text, "n.yml"))
         return
     with pytest.raises(ConfigError) as caught:
         parse_pools(text, "n.yml")
     assert all(line.startswith("n.yml") for line in caught.value.lines())
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_what_only_shoal_refuses_it_refuses_with_the_reason(name: str, tmp_path: Path) -> None:
+    text, complaint = DIFFERENCES[name]
+    done = nutcrackers_verdict(text, tmp_path)
+    assert done.returncode == 0, f"no difference any more: {done.stderr}"
+    with pytest.raises(ConfigError) as caught:
+        parse_pools(text, "n.yml")
+    assert caught.value.lines() == [complaint]
 
 
 def test_all_problems_are_named_with_their_lines() -> None:
@@ -89,14 +134,14 @@ def test_all_problems_are_named_with_their_lines() -> None:
 
 
 def test_defaults_are_twemproxys() -> None:
-    (made,) = topology_of(parse_pools(pool(""), "n.yml"), "n.yml").keyspaces
+    (made,) = topology_of(parse_pools(pool(""), "n.yml")).keyspaces
     assert (made.protocol, made.role, made.hash_tag, made.timeout_ms) == ("memcached", "store", "none", 0)
     assert (made.distribution.kind, made.distribution.hash) == ("ketama", "fnv1a_64")
     assert (made.backlog, made.connections, made.preconnect, made.tcp_keepalive) == (512, 1, False, False)
 
 
 def test_everything_is_carried_over() -> None:
-    (made,) = topology_of(parse_pools(FILES["everything"][0], "n.yml"), "n.yml").keyspaces
+    (made,) = topology_of(parse_pools(FILES["everything"][0], "n.yml")).keyspaces
     assert made.ejection is not None
     assert (made.ejection.after, made.ejection.retry_after_ms) == (3, 2000)
     assert (made.database, made.connections, made.reuse_port, made.tcp_keepalive) == (3, 2, False, True)
@@ -107,7 +152,7 @@ def test_everything_is_carried_over() -> None:
 
 def test_names_on_the_ring_are_twemproxys() -> None:
     text = "a:\n listen: 127.0.0.1:1\n servers:\n - h:11211:1\n - h:11212:2\n - /s:3\n - i:11211:4 name\n"
-    (made,) = topology_of(parse_pools(text, "n.yml"), "n.yml").keyspaces
+    (made,) = topology_of(parse_pools(text, "n.yml")).keyspaces
     assert [shard.ring_name for shard in made.shards] == ["h", "h:11212", "/s:", "name"]
     assert [shard.name for shard in made.shards] == ["s0", "s1", "s2", "name"]
     assert [shard.weight for shard in made.shards] == [1, 2, 3, 4]
@@ -131,17 +176,29 @@ def test_the_converted_file_says_what_was_odd() -> None:
     assert "client_connections: 7 does nothing" in text
     assert "56 consecutive ids" in text
     assert "has to answer first" in text
+    random = toml_of(parse_pools(FILES["random with weights"][0], "n.yml"), "n.yml")
+    assert "weights do nothing in Twemproxy" in random
     strange = toml_of(parse_pools(pool("", name="my pool/ü"), "n.yml"), "n.yml")
     assert "cannot have that name" in strange
 
 
 def test_reuseport_is_taken_though_not_every_build_of_twemproxy_knows_it() -> None:
     """Twemproxy 0.5.0 has it in its source; Debian's build refuses it. A file that has it ran somewhere."""
-    (made,) = topology_of(parse_pools(pool(" reuseport: true\n"), "n.yml"), "n.yml").keyspaces
+    (made,) = topology_of(parse_pools(pool(" reuseport: true\n"), "n.yml")).keyspaces
     assert made.reuse_port
 
 
-def test_a_database_that_shoal_does_not_serve_is_refused() -> None:
-    pools = parse_pools(pool(" redis: true\n redis_db: 16\n"), "n.yml")
-    with pytest.raises(ConfigError, match="databases 0 to 15"):
-        topology_of(pools, "n.yml")
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("a database behind sockets", "Twemproxy uses database 0 on servers behind sockets"),
+        ("a database for memcached", "memcached has no databases"),
+    ],
+)
+def test_a_database_that_twemproxy_does_not_select_is_not_selected(name: str, reason: str) -> None:
+    pools = parse_pools(FILES[name][0], "n.yml")
+    assert keyspace_of(pools[0]).database == 0
+    (warning,) = database_warnings(pools)
+    assert warning == f"{pools[0].name}.redis_db: is {pools[0].redis_db}, but {reason}; database 0 is used here too"
+    assert f"# redis_db: {pools[0].redis_db} does nothing: {reason}." in toml_of(pools, "n.yml")
+    assert database_warnings(parse_pools(FILES["everything"][0], "n.yml")) == []

@@ -3,7 +3,7 @@
 import io
 import resource
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -70,3 +70,32 @@ def test_clients_cannot_take_the_last_descriptors(monkeypatch: pytest.MonkeyPatc
     fitted = serve.fit_file_limit(PLAN, 1, Log("logfmt", "info", written))
     assert fitted.keyspaces[0].max_clients == lowered
     assert ("max_clients lowered" in written.getvalue()) == (lowered < PLAN.keyspaces[0].max_clients)
+
+
+def listening(*max_clients: int) -> Topology:
+    """A keyspace for each, with one shard."""
+    (made,) = PLAN.keyspaces
+    return Topology(tuple(replace(made, name=f"k{n}", max_clients=clients) for n, clients in enumerate(max_clients)))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "limit", "given", "level"),
+    [
+        ([10_000] * 35, 20_000, [562] * 35, "info"),  # (20000 - 200 - 35 * 3) / 35
+        ([10_000] * 2, 20_000, [9_897] * 2, "info"),
+        ([10_000] * 35, 4096, [108] * 35, "warning"),
+        ([50_000, 10_000], 30_000, [19_794, 10_000], "warning"),
+        ([100, 100, 10_000], 5_000, [100, 100, 4_591], "warning"),
+        ([10_000] * 35, 400_000, [10_000] * 35, ""),
+    ],
+)
+def test_keyspaces_share_what_the_process_may_open(
+    monkeypatch: pytest.MonkeyPatch, wanted: list[int], limit: int, given: list[int], level: str
+) -> None:
+    """With many pools of Twemproxy's nobody asked for 10,000 clients each: that they share is no warning."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    written = io.StringIO()
+    fitted = serve.fit_file_limit(listening(*wanted), 1, Log("logfmt", "info", written))
+    assert [keyspace.max_clients for keyspace in fitted.keyspaces] == given
+    assert (f"level={level} event=file-limit" in written.getvalue()) == bool(level), written.getvalue()
+    assert sum(given) + 200 + 3 * len(given) <= limit

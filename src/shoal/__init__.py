@@ -2,7 +2,8 @@
 
 The data plane (`shoal._core`, Rust) moves the bytes; this package decides: it reads the configuration
 (`config`), says which shard holds which slot (`topology`), runs the proxy (`serve`), the embedded servers
-(`fleet`) and the admin port (`admin`), and offers all of it on the command line (`cli`).
+(`fleet`) and the admin port (`admin`), and offers all of it on the command line (`cli`). `Ring` tells programs where
+keys go.
 
 The public names are those of `__all__`. Nothing heavy is imported here, so that `shoal --help` is quick.
 """
@@ -15,10 +16,12 @@ from shoal.errors import (
     DataDirectoryError,
     FleetError,
     ListenError,
+    NoShardError,
     ShoalError,
     TopologyError,
     UsageError,
 )
+from shoal.ring import Ring
 from shoal.topology import Keyspace, Shard, Topology, User, deal_slots
 
 __all__ = [
@@ -30,6 +33,8 @@ __all__ = [
     "FleetError",
     "Keyspace",
     "ListenError",
+    "NoShardError",
+    "Ring",
     "Shard",
     "ShoalError",
     "SlotRange",

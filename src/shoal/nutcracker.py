@@ -5,8 +5,10 @@
 Nodes and not values, because Twemproxy takes the text as it stands: `true` is a truth value and `yes` is not, and a key
 that is given twice is an error. All problems are reported together, with their lines.
 
-What must stay true: a pool that is taken maps every key as Twemproxy maps it. What Twemproxy does to its cost (no
-probe before a server is let back in) is done better and stands in `docs/guides/twemproxy.md`.
+What must stay true: a pool that is taken maps every key as Twemproxy maps it, databases included: Twemproxy 0.5.0
+selects `redis_db` on servers that it reaches over TCP, and on sockets never. What Twemproxy does to its cost (no probe
+before a server is let back in) is done better; that, and what is refused here though Twemproxy takes it, stands in
+`docs/guides/twemproxy.md`.
 Rejected: libyaml's events, as Twemproxy uses them. The nodes have the same marks and need no state machine.
 """
 
@@ -30,6 +32,11 @@ from shoal.topology import DEFAULT_USER, NAME_RULE, Ejection, Keyspace, Shard, T
 
 FILE_BYTES_MAX = 4 * 1024 * 1024
 DISTRIBUTIONS = ("ketama", "modula", "random")
+# Why redis_db does nothing in a pool, by its `redis`.
+WHY_DATABASE_0 = {
+    True: "Twemproxy uses database 0 on servers behind sockets",
+    False: "memcached has no databases",
+}
 # Every key of a pool.
 KEYS = (
     "listen client_connections hash hash_tag distribution timeout backlog preconnect redis tcpkeepalive reuseport "
@@ -170,7 +177,12 @@ class _Reader:
         if len(self.problems) > before:
             return None
         values["listen"], values["listen_mode"] = values["listen"]
-        return Pool(name=name, **values)
+        pool = Pool(name=name, **values)
+        problem = _database_problem(pool)
+        if problem is not None:
+            self.wrong(dict(self.pairs(node, name, "setting"))["redis_db"], f"{name}.redis_db", problem)
+            return None
+        return pool
 
     def servers(self, path: str, node: yaml.Node) -> tuple[PoolServer, ...]:
         if not isinstance(node, yaml.SequenceNode) or not node.value:
@@ -185,9 +197,15 @@ class _Reader:
             except ValueError as error:
                 self.wrong(entry, path, str(error))
                 continue
-            known = [twemproxy_name(other) for other in servers]
+            known = {twemproxy_name(other) for other in servers}
+            same = next((other for other in servers if other.endpoint.canonical == server.endpoint.canonical), None)
             if twemproxy_name(server) in known:
                 self.wrong(entry, path, f'server "{twemproxy_name(server)}" is given twice')
+            elif same is not None:
+                text = (
+                    f'server "{twemproxy_name(server)}" is at {server.endpoint}, as server "{twemproxy_name(same)}" is'
+                )
+                self.wrong(entry, path, f"{text}: shoal serves each address of a pool once")
             servers.append(server)
         return tuple(servers)
 
@@ -296,9 +314,9 @@ def keyspace_of(pool: Pool) -> Keyspace:
         name = server.name if server.name is not None and is_name(server.name) else f"s{index}"
         endpoint = server.endpoint
         hashed = twemproxy_name(server)
-        shards.append(
-            Shard(name, endpoint.host, endpoint.port, None, pool.redis_auth, weight=server.weight, ring_name=hashed)
-        )
+        # Twemproxy reads weights there too, and draws without them.
+        weight = 1 if pool.distribution == "random" else server.weight
+        shards.append(Shard(name, endpoint.host, endpoint.port, None, pool.redis_auth, weight=weight, ring_name=hashed))
     return Keyspace(
         name=keyspace_name(pool.name),
         listen_host=pool.listen.host,
@@ -316,7 +334,7 @@ def keyspace_of(pool: Pool) -> Keyspace:
         connections=min(pool.server_connections, limit("CONNECTIONS_MAX")),
         preconnect=pool.preconnect,
         tcp_keepalive=pool.tcpkeepalive,
-        database=pool.redis_db,
+        database=effective_database(pool),
     )
 
 
@@ -325,6 +343,34 @@ def keyspace_name(pool: str) -> str:
     if is_name(pool):
         return pool
     return re.sub(r"[^A-Za-z0-9_.-]", "_", f"pool_{pool}")[:63]
+
+
+def effective_database(pool: Pool) -> int:
+    """Where Twemproxy's data is: it sends SELECT to servers of Redis that it reaches over TCP, and to no others."""
+    return 0 if not pool.redis or any(server.endpoint.is_socket for server in pool.servers) else pool.redis_db
+
+
+def _database_problem(pool: Pool) -> str | None:
+    if not pool.redis or pool.redis_db == 0:
+        return None
+    if pool.redis_db >= limit("DATABASES"):
+        return f"is {pool.redis_db}: shoal serves databases 0 to {limit('DATABASES') - 1}"
+    sockets = [str(server.endpoint) for server in pool.servers if server.endpoint.is_socket]
+    if not sockets or len(sockets) == len(pool.servers):
+        return None
+    return (
+        f"is {pool.redis_db}, but Twemproxy uses database 0 on servers behind sockets ({sockets[0]}): the pool's keys "
+        "are in two databases, which shoal does not serve together; move them to one"
+    )
+
+
+def database_warnings(pools: tuple[Pool, ...]) -> list[str]:
+    """A redis_db that has no effect, for each pool that has one."""
+    return [
+        f"{pool.name}.redis_db: is {pool.redis_db}, but {WHY_DATABASE_0[pool.redis]}; database 0 is used here too"
+        for pool in pools
+        if pool.redis_db != effective_database(pool)
+    ]
 
 
 def _ejection(pool: Pool) -> Ejection | None:
@@ -338,16 +384,19 @@ def _ejection(pool: Pool) -> Ejection | None:
     )
 
 
-def topology_of(pools: tuple[Pool, ...], file: str) -> Topology:
-    """All pools together. Raises ConfigError when shoal cannot serve them."""
-    problems = [
-        Problem(f"redis_db is {pool.redis_db}: shoal serves databases 0 to {limit('DATABASES') - 1}", pool.name, file)
-        for pool in pools
-        if pool.redis_db >= limit("DATABASES")
-    ]
-    if problems:
-        raise ConfigError(problems)
+def topology_of(pools: tuple[Pool, ...]) -> Topology:
+    """All pools together. Raises TopologyError when shoal cannot serve them."""
     return Topology(tuple(keyspace_of(pool) for pool in pools))
 
 
-__all__ = ["KEYS", "NAME_RULE", "Pool", "PoolServer", "keyspace_of", "load_pools", "parse_pools", "topology_of"]
+__all__ = [
+    "KEYS",
+    "NAME_RULE",
+    "Pool",
+    "PoolServer",
+    "database_warnings",
+    "keyspace_of",
+    "load_pools",
+    "parse_pools",
+    "topology_of",
+]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 
 from shoal.config_placement import trap
-from shoal.nutcracker import Pool, keyspace_of
+from shoal.nutcracker import WHY_DATABASE_0, Pool, keyspace_of
 from shoal.topology import Ejection, Keyspace
 
 HEAD = """\
@@ -33,21 +33,23 @@ def _pool(pool: Pool) -> str:
         lines.append(f'listen_mode = "{keyspace.listen_mode:04o}"')
     lines += [
         f'protocol = "{keyspace.protocol}"',
-        *_placement(keyspace),
+        *_placement(pool, keyspace),
         *_role(pool, keyspace),
         *_other(pool, keyspace),
     ]
     for shard in keyspace.shards:
         lines += ["", f"[[keyspace.{_key(keyspace.name)}.shard]]", f"name = {_text(shard.name)}"]
         lines += [f"address = {_text(str(shard.endpoint))}", f"ring_name = {_text(shard.ring_name)}"]
-        if shard.weight != 1 and keyspace.distribution.kind != "random":
+        if shard.weight != 1:
             lines.append(f"weight = {shard.weight}")
     return "\n".join(lines) + "\n"
 
 
-def _placement(keyspace: Keyspace) -> list[str]:
+def _placement(pool: Pool, keyspace: Keyspace) -> list[str]:
     distribution = keyspace.distribution
     lines = [f'distribution = "{distribution.kind}"']
+    if distribution.kind == "random" and any(server.weight != 1 for server in pool.servers):
+        lines.append("# The servers' weights do nothing in Twemproxy, and are left out.")
     if distribution.kind != "random":
         complaint = trap(keyspace)
         if complaint is not None:
@@ -92,6 +94,8 @@ def _other(pool: Pool, keyspace: Keyspace) -> list[str]:
         lines.append(f"connections = {keyspace.connections}")
     if keyspace.database:
         lines.append(f"database = {keyspace.database}")
+    if pool.redis_db != keyspace.database:
+        lines.append(f"# redis_db: {pool.redis_db} does nothing: {WHY_DATABASE_0[pool.redis]}.")
     if pool.client_connections is not None:
         lines.append(f"# client_connections: {pool.client_connections} does nothing in Twemproxy; here it can be had:")
         lines.append(f"# max_clients = {max(1, pool.client_connections)}")

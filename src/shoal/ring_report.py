@@ -45,7 +45,9 @@ class Spread:
         """What nobody would want, as measured."""
         found = []
         shards = len(self.counts)
-        if shards > 1 and self.run_mean > max(RUN_MEAN_MAX, 2 * shards / (shards - 1)):
+        # Where nothing is hashed, neighbours are together on purpose, and consecutive ids from 0 on say nothing.
+        by_range = self.shares is None
+        if not by_range and shards > 1 and self.run_mean > max(RUN_MEAN_MAX, 2 * shards / (shards - 1)):
             found.append(
                 f"{self.run_mean:.0f} consecutive ids ({self.ids}0, {self.ids}1, ...) are on one shard on average: "
                 "a stretch of ids that is much used is one hot shard"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from typing import Self
 
 from shoal.errors import ShoalError
 from shoal.topology import Keyspace, Shard
@@ -32,7 +33,7 @@ def scan(keyspace: Keyspace, keys_max: int, progress: Callable[[int, Shard], Non
         try:
             with _Connection(shard) as connection:
                 connection.prepare(shard, keyspace.database)
-                for batch in connection.keys():
+                for batch in connection.batches():
                     own += batch
                     progress(len(found) + len(own), shard)
                     if len(own) >= each:
@@ -57,7 +58,7 @@ class _Connection:
             self._socket = socket.create_connection((shard.host, shard.port), TIMEOUT_SECONDS)
         self._stream = self._socket.makefile("rb")
 
-    def __enter__(self) -> _Connection:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -70,7 +71,7 @@ class _Connection:
         if database:
             self.ask("SELECT", str(database))
 
-    def keys(self) -> Iterator[list[bytes]]:
+    def batches(self) -> Iterator[list[bytes]]:
         cursor = b"0"
         while True:
             reply = self.ask("SCAN", cursor.decode(), "COUNT", str(COUNT))

@@ -24,6 +24,7 @@ from shoal.core import core_version, start_proxy
 from shoal.errors import EXIT_FAILURE, EXIT_OK, UsageError
 from shoal.listening import check_free, listen_error
 from shoal.signals import Signals, StopRequested
+from shoal.topology import MAX_CLIENTS_DEFAULT
 
 if TYPE_CHECKING:
     from shoal._core import Proxy, ShardStatus
@@ -285,9 +286,12 @@ class EventPump:
 
 
 def fit_file_limit(plan: Topology, workers: int, log: Log) -> Topology:
-    """Raises the soft limit of open files to the hard one; lowers max_clients when that is still too low for it.
+    """Raises the soft limit of open files to the hard one; where that is too low for all clients, shares it out.
 
     Clients must not be able to take the last descriptors: connections to shards and the admin port would get none.
+    Keyspaces share evenly, and what one does not want is for the others. That is an ordinary thing where many of them
+    leave max_clients alone, and worth a warning where somebody asked for more, or where all of them together have not
+    even what one alone has by default.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
@@ -300,10 +304,24 @@ def fit_file_limit(plan: Topology, workers: int, log: Log) -> Topology:
         return plan
     links = sum(workers * len(keyspace.shards) * LINKS_PER_SHARD * keyspace.connections for keyspace in plan.keyspaces)
     reserved = min(FILES_RESERVED, soft // 4) + links
-    wanted = sum(keyspace.max_clients for keyspace in plan.keyspaces)
-    if reserved + wanted <= soft:
+    wanted = [keyspace.max_clients for keyspace in plan.keyspaces]
+    if reserved + sum(wanted) <= soft:
         return plan
-    each = max(1, (soft - reserved) // len(plan.keyspaces))
-    log.write("warning", "file-limit", limit=soft, wanted=reserved + wanted, reason=f"max_clients lowered to {each}")
-    lowered = (replace(keyspace, max_clients=min(keyspace.max_clients, each)) for keyspace in plan.keyspaces)
-    return replace(plan, keyspaces=tuple(lowered))
+    each = even_share(wanted, soft - reserved)
+    lowered = tuple(replace(keyspace, max_clients=min(keyspace.max_clients, each)) for keyspace in plan.keyspaces)
+    is_ordinary = sum(keyspace.max_clients for keyspace in lowered) >= MAX_CLIENTS_DEFAULT
+    is_ordinary &= all(clients <= max(each, MAX_CLIENTS_DEFAULT) for clients in wanted)
+    level = "info" if is_ordinary else "warning"
+    log.write(level, "file-limit", limit=soft, wanted=reserved + sum(wanted), reason=f"max_clients lowered to {each}")
+    return replace(plan, keyspaces=lowered)
+
+
+def even_share(wanted: Sequence[int], available: int) -> int:
+    """The largest bound for each with which all of them fit into what is available; at least 1."""
+    left = max(0, available)
+    for index, want in enumerate(ordered := sorted(wanted)):
+        share = left // (len(ordered) - index)
+        if want > share:
+            return max(1, share)
+        left -= want
+    return max(1, *wanted)

@@ -2,7 +2,8 @@
 
 Owns nothing itself; one noun, one file: `wait` (the only place that sleeps), `ports`, `process` (nothing outlives the
 run), `needs` (what is not on the machine), `fleet` (real servers), `proxy` (shoal as a process), `wire` (raw sockets),
-`fault` (a relay that misbehaves). conftest.py turns them into fixtures.
+`fault` (a relay that misbehaves), `memcached` and `nutcracker` (real ones), `shown` (what documents show). conftest.py
+turns them into fixtures.
 
 Must stay true: nothing here imports shoal. The tests speak to it as its users do, over sockets and command lines.
 """

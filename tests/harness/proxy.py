@@ -44,12 +44,14 @@ class Proxy:
         *,
         options: Sequence[str] = (),
         config: str | None = None,
+        nutcracker: str | None = None,
         env: Mapping[str, str] | None = None,
         wrapper: Sequence[str | Path] = (),
     ) -> None:
-        """`shards` are endpoints. With `config` (the text of a file) the command line is `serve FILE` and options only;
-        `{listen}`, `{admin}` and `{shard0}`, `{shard1}`, ... in the text stand for ports and endpoints. `wrapper` is a
-        command that becomes the one after it, as `nice` does, so that the process is shoal's all the same."""
+        """`shards` are endpoints. With `config` (the text of a file) the command line is `serve FILE` and options only,
+        with `nutcracker` (the text of Twemproxy's) `serve --nutcracker FILE`; `{listen}`, `{admin}` and `{shard0}`,
+        `{shard1}`, ... in the text stand for ports and endpoints. `wrapper` is a command that becomes the one after it,
+        as `nice` does, so that the process is shoal's all the same."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.listen = Port.take()
@@ -58,14 +60,19 @@ class Proxy:
         self.stdout = folder / "stdout.log"
         self.stderr = folder / "stderr.log"
         self.argv: list[str | Path] = [*wrapper, program(), "serve", "--json"]
-        if config is None:
+        names = {"listen": str(self.listen), "admin": str(self.admin)}
+        names |= {f"shard{i}": endpoint for i, endpoint in enumerate(shards)}
+        if nutcracker is not None:
+            path = folder / "nutcracker.yml"
+            path.write_text(_fill(nutcracker, names))
+            self.argv += ["--nutcracker", path]
+        elif config is None:
             self.argv += ["--listen", str(self.listen), "--admin", str(self.admin)]
             for endpoint in shards:
                 self.argv += ["--shard", endpoint]
         else:
-            names = {f"shard{i}": endpoint for i, endpoint in enumerate(shards)}
             path = folder / "shoal.toml"
-            path.write_text(_fill(config, {"listen": str(self.listen), "admin": str(self.admin), **names}))
+            path.write_text(_fill(config, names))
             self.argv.append(path)
         self.argv += options
         self._env = env

@@ -30,7 +30,7 @@ def import_nutcracker(file: Path, as_json: bool) -> int:
     from shoal.nutcracker_toml import toml_of
 
     pools = load_pools(file)
-    topology = topology_of(pools, str(file))
+    topology = topology_of(pools)
     if as_json:
         print_json(meaning(Config(topology)))
     else:

@@ -73,7 +73,7 @@ def keyspace_of_file(file: Path, name: str | None) -> Keyspace:
     if file.suffix in (".yml", ".yaml"):
         from shoal.nutcracker import load_pools, topology_of
 
-        keyspaces = topology_of(load_pools(file), str(file)).keyspaces
+        keyspaces = topology_of(load_pools(file)).keyspaces
     else:
         keyspaces = load_config(file).topology.keyspaces
     names = ", ".join(keyspace.name for keyspace in keyspaces)

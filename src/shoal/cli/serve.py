@@ -115,11 +115,11 @@ def serve(
 def _from_nutcracker(file: Path) -> tuple[Config, dict[str, str]]:
     """The configuration, and what Twemproxy calls each keyspace."""
     from shoal.config import Config, exposure_warnings, placement_warnings
-    from shoal.nutcracker import keyspace_name, load_pools, topology_of
+    from shoal.nutcracker import database_warnings, keyspace_name, load_pools, topology_of
 
     pools = load_pools(file)
-    topology = topology_of(pools, str(file))
-    warnings: list[str] = []
+    topology = topology_of(pools)
+    warnings = database_warnings(pools)
     for keyspace in topology.keyspaces:
         warnings += exposure_warnings(keyspace) + placement_warnings(keyspace)
     return Config(topology, warnings=tuple(warnings)), {keyspace_name(pool.name): pool.name for pool in pools}
