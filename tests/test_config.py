@@ -128,7 +128,7 @@ BODIES = [
     ('shards = ["a:1"]\nlisten_mode = "0666"', "listen_mode: permissions are for sockets"),
     ('shards = ["a:1"]\nlisten = "/tmp/s"\nlisten_mode = "rw"', "listen_mode: must be permissions in octal"),
     ('shards = ["a:1"]\nconnections = 65', "keyspace.main.connections: must be at most 64"),
-    ('shards = ["a:1"]\ndatabase = 16', "keyspace.main.database: must be at most 15"),
+    ('shards = ["a:1"]\ndatabase = 256', "keyspace.main.database: must be at most 255"),
     ('shards = ["a:1"]\nprotocol = "memcached"\npassword = "x"', "memcached has no AUTH in its text protocol"),
     ('shards = ["a:1"]\nprotocol = "memcached"\ndatabase = 1', "memcached has no databases"),
     ('shards = ["/s", "/s"]', "shards s0 and s1 have the same address /s"),

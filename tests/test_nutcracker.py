@@ -87,8 +87,8 @@ DIFFERENCES: dict[str, tuple[str, str]] = {
         "pool's keys are in two databases, which shoal does not serve together; move them to one",
     ),
     "a database that shoal does not have": (
-        pool(" redis: true\n redis_db: 16\n"),
-        "n.yml:4: alpha.redis_db: is 16: shoal serves databases 0 to 15",
+        pool(" redis: true\n redis_db: 256\n"),
+        "n.yml:4: alpha.redis_db: is 256: shoal serves databases 0 to 255",
     ),
 }
 

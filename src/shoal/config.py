@@ -170,10 +170,9 @@ class _Reader:
         users = self.users(path, table)
         shards = self.shards(path, table)
         mode = self.listen_mode(path, table, listen)
-        for key, bound in (("connections", "CONNECTIONS_MAX"), ("database", "DATABASES")):
-            largest = limit(bound) - (key == "database")
-            if getattr(table, key) > largest:
-                self.wrong((*path, key), f"must be at most {largest}")
+        for key, bound in (("connections", "CONNECTIONS_MAX"), ("database", "DATABASE_MAX")):
+            if getattr(table, key) > limit(bound):
+                self.wrong((*path, key), f"must be at most {limit(bound)}")
         if listen is None or shards is None:
             return None
         distribution = read_distribution(self, path, table, [shard.name for shard in shards])

@@ -353,8 +353,8 @@ def effective_database(pool: Pool) -> int:
 def _database_problem(pool: Pool) -> str | None:
     if not pool.redis or pool.redis_db == 0:
         return None
-    if pool.redis_db >= limit("DATABASES"):
-        return f"is {pool.redis_db}: shoal serves databases 0 to {limit('DATABASES') - 1}"
+    if pool.redis_db > limit("DATABASE_MAX"):
+        return f"is {pool.redis_db}: shoal serves databases 0 to {limit('DATABASE_MAX')}"
     sockets = [str(server.endpoint) for server in pool.servers if server.endpoint.is_socket]
     if not sockets or len(sockets) == len(pool.servers):
         return None

@@ -8,6 +8,7 @@ All pools of a protocol are in one file. Pools of Redis have a database each, so
 That the test can fail is tested as well: with another hash most keys are elsewhere, and the servers show it.
 """
 
+import os
 import signal
 import tempfile
 from collections import Counter
@@ -211,7 +212,9 @@ def test_redis_keys_are_found_both_ways(folder: Path, pools: Pools, redis_server
 
 
 def test_memcached_keys_are_found_both_ways(folder: Path) -> None:
-    hosts = [f"127.77.0.{number}:{PORT_WITHOUT_NAME}" for number in range(1, SERVERS + 1)]
+    # The port is given, so the addresses are this process's own: two runs at once must not meet.
+    net = f"127.{64 + os.getpid() % 128}.{os.getpid() // 128 % 256}"
+    hosts = [f"{net}.{number}:{PORT_WITHOUT_NAME}" for number in range(1, SERVERS + 1)]
     with ExitStack() as stack:
         fleet = stack.enter_context(MemcachedFleet(folder / "tcp", SERVERS, also=hosts))
         unix = stack.enter_context(MemcachedFleet(folder / "unix", SERVERS, socket=True))

@@ -68,6 +68,7 @@ limits! {
     SHARDS_MAX = 4096, "shards", "Shards of one keyspace; a SCAN cursor keeps 12 bits for them.";
     KEYSPACES_MAX = 256, "keyspaces", "Listeners of one process.";
     DATABASES = 16, "databases", "Databases that SELECT accepts: the servers' default.";
+    DATABASE_MAX = 255, "number", "The database in which the clients of a keyspace may begin; those past DATABASES cannot be selected.";
     LINK_OUT_HIGH = 4 * 1024 * 1024, "bytes", "With so much waiting for a shard, clients that add to it are not read until half of it has been written.";
     LINK_QUEUE_HIGH = 65_536, "requests", "With so many requests unanswered on one connection, clients that add to it are not read.";
     CONNECTIONS_MAX = 64, "connections", "Connections of one worker to each shard, for each database and protocol, that a keyspace may ask for.";

@@ -300,21 +300,24 @@ impl Backend {
     }
 }
 
-/// Lanes of one of a client's connections: one for each database and protocol.
-pub const LANES: usize = DATABASES * 2;
+/// Lanes of one of a client's connections: one for each database that can be selected, and one more for the keyspace's
+/// own where that lies beyond them, for each protocol.
+pub const LANES: usize = (DATABASES + 1) * 2;
 
 /// The place of the link for a connection, a database and a protocol. 0 is the main link, by which the shard's health is
 /// judged.
 #[inline]
 pub fn lane(connection: u16, database: u8, proto: Proto) -> usize {
-    usize::from(connection) * LANES + database as usize * 2 + usize::from(proto == Proto::Resp3)
+    let database = usize::from(database).min(DATABASES);
+    usize::from(connection) * LANES + database * 2 + usize::from(proto == Proto::Resp3)
 }
 
-/// Database and protocol of a lane.
-pub fn lane_parts(lane: usize) -> (u8, Proto) {
+/// Database and protocol of a lane; `own` is the keyspace's own database.
+pub fn lane_parts(lane: usize, own: u8) -> (u8, Proto) {
     let lane = lane % LANES;
+    let is_own = lane / 2 == DATABASES;
     (
-        (lane / 2) as u8,
+        if is_own { own } else { (lane / 2) as u8 },
         if lane % 2 == 1 {
             Proto::Resp3
         } else {
@@ -367,11 +370,11 @@ mod tests {
     fn each_connection_database_and_protocol_has_a_lane_of_its_own() {
         let mut seen = std::collections::HashSet::new();
         for connection in 0..3 {
-            for database in 0..DATABASES as u8 {
+            for database in (0..DATABASES as u8).chain([200]) {
                 for proto in [Proto::Resp2, Proto::Resp3] {
                     assert!(seen.insert(lane(connection, database, proto)));
                     assert_eq!(
-                        lane_parts(lane(connection, database, proto)),
+                        lane_parts(lane(connection, database, proto), 200),
                         (database, proto)
                     );
                 }

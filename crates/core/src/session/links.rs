@@ -130,7 +130,8 @@ impl Engine {
             return;
         };
         let shard = link.shard;
-        let (database, proto) = lane_parts(link.lane.unwrap_or(link.exclusive_lane));
+        let own = self.topology.keyspaces[self.backends[shard].keyspace].database;
+        let (database, proto) = lane_parts(link.lane.unwrap_or(link.exclusive_lane), own);
         let is_main = link.lane == Some(0);
         link.progress_ms = now_ms;
         link.greeted_ms = now_ms;
