@@ -93,7 +93,21 @@ def test_ready_when_every_shard_is_up(running: Running) -> None:
     assert json.loads(body) == {"ready": True, "shards_up": 2, "shards": 2}
 
 
-@pytest.mark.parametrize("state", ["down", "connecting", "idle"])
+def test_a_shard_that_nobody_needed_yet_is_in_nobodys_way(running: Running) -> None:
+    running.view.statuses[1] = Status("s1", "idle")
+    assert running.get("/readyz")[0] == 200
+
+
+def test_an_ejected_shard_is_in_nobodys_way_while_another_is_up(running: Running) -> None:
+    running.view.statuses[1] = Status("s1", "ejected", "connection refused")
+    status, _, body = running.get("/readyz")
+    assert status == 200
+    assert json.loads(body) == {"ready": True, "shards_up": 1, "shards": 2}
+    running.view.statuses[0] = Status("s0", "down", "connection refused")
+    assert running.get("/readyz")[0] == 503
+
+
+@pytest.mark.parametrize("state", ["down", "connecting"])
 def test_not_ready_says_which_shard_and_why(running: Running, state: str) -> None:
     running.view.statuses[1] = Status("s1", state, "connection refused")
     status, _, body = running.get("/readyz")

@@ -169,7 +169,7 @@ class ShardStatus:
     @property
     def endpoint(self) -> str: ...
     @property
-    def state(self) -> str: ...  # "idle" | "connecting" | "up" | "down" (worst of all workers)
+    def state(self) -> str: ...  # "idle" | "connecting" | "up" | "down" | "ejected" (worst of all workers)
     @property
     def reason(self) -> str: ...  # why it is down, "" otherwise
 

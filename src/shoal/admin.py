@@ -2,7 +2,7 @@
 
     GET /metrics   every counter, as Prometheus text
     GET /healthz   200 while the process lives
-    GET /readyz    200 when every shard of every keyspace is up, else 503 with what is down and why
+    GET /readyz    200 when every shard of every keyspace is up or ejected, else 503 with what is down and why
 
 A starlette application over a `View`, the three questions it asks of the running proxy, served by uvicorn in a thread
 of its own. The socket is bound before anything starts, so that a taken port is one clear line and leaves nothing
@@ -39,7 +39,7 @@ BACKLOG = 64
 PATHS: dict[str, str] = {
     "/metrics": "every counter, as Prometheus text (format 0.0.4)",
     "/healthz": "200 while the process lives",
-    "/readyz": "200 when every shard of every keyspace is up, else 503; JSON that says which is down and why",
+    "/readyz": "200 when every shard is up, or ejected from a cache that has others; else 503; JSON says what is down",
 }
 
 
@@ -80,7 +80,12 @@ class Readiness:
 
 
 def readiness(shards: Sequence[ShardState], *, stopping: bool) -> Readiness:
-    """Ready when every shard is up and we are not stopping; otherwise what is in the way."""
+    """Ready when every shard is up and we are not stopping; otherwise what is in the way.
+
+    A shard that is only connected when it is needed counts as up until it fails. An ejected shard is in nobody's way
+    while others of its cache are up: its keys are theirs.
+    """
+    served = {shard.keyspace for shard in shards if shard.state in ("up", "idle")}
     waiting = [
         {
             "keyspace": shard.keyspace,
@@ -90,10 +95,11 @@ def readiness(shards: Sequence[ShardState], *, stopping: bool) -> Readiness:
             "reason": shard.reason,
         }
         for shard in shards
-        if shard.state != "up"
+        if shard.state not in ("up", "idle") and not (shard.state == "ejected" and shard.keyspace in served)
     ]
     ready = not waiting and not stopping
-    body: dict[str, object] = {"ready": ready, "shards_up": len(shards) - len(waiting), "shards": len(shards)}
+    up = sum(shard.state in ("up", "idle") for shard in shards)
+    body: dict[str, object] = {"ready": ready, "shards_up": up, "shards": len(shards)}
     if stopping:
         body["reason"] = "stopping"
     if waiting:

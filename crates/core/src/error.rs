@@ -94,6 +94,11 @@ pub enum ClientError {
         /// What happened to the last connection.
         reason: String,
     },
+    /// A write for every shard of a cache, one of which is ejected; nothing was sent.
+    ShardEjected {
+        /// The shard's name.
+        shard: String,
+    },
     /// The connection was lost after the request had been sent.
     ShardLost {
         /// The shard's name.
@@ -149,6 +154,9 @@ impl ClientError {
             Self::ShardDown { shard, endpoint, reason } => {
                 format!("ERR shard '{shard}' at {endpoint} is down ({reason}); the request was not sent")
             }
+            Self::ShardEjected { shard } => format!(
+                "ERR shard '{shard}' is ejected and would come back with what it has now; nothing was sent, try again when it is back"
+            ),
             Self::ShardLost { shard, endpoint, reason } => format!(
                 "ERR connection to shard '{shard}' at {endpoint} was lost ({reason}); whether the request was executed is unknown"
             ),
@@ -224,6 +232,8 @@ pub const ERRORS: &[(&str, &str)] = &[
     ),
     ("ERR Protocol error: <what>", "The client's bytes are not RESP, or announce more than the limits allow. The connection is closed after it."),
     ("ERR unknown command '<name>', with args beginning with: <args>", "The command is in no server's table; `unknown_commands = \"first-key\"` routes it by its first argument."),
+    ("ERR no range of this keyspace holds '<key>'; add a range for it, or a fallback, to the configuration", "The keyspace is distributed by ranges, and none of them holds the key."),
+    ("ERR shard '<name>' is ejected and would come back with what it has now; nothing was sent, try again when it is back", "FLUSHALL and other writes to every shard of a cache, while one is ejected."),
     ("ERR unknown subcommand '<name>'. Try <COMMAND> HELP.", "The container has no such subcommand."),
     ("ERR wrong number of arguments for '<command>' command", "Too few or too many arguments."),
     ("ERR syntax error", "Arguments that do not fit together."),

@@ -77,7 +77,9 @@ limits! {
     RECONNECT_MS_MAX = 2_000, "milliseconds", "The longest wait before a shard is tried again; each wait is shortened by up to half, at random.";
     GREETING_BYTES_MAX = 64 * 1024, "bytes", "A shard's answer to what a new connection is told first.";
     GREETING_MS_MAX = 5_000, "milliseconds", "A shard that has not answered that for so long is down, whatever it sends.";
-    PROBE_MS = 1_000, "milliseconds", "An idle connection to a shard is sent a PING so often.";
+    RETRY_AFTER_MS_MAX = 3_600_000, "milliseconds", "A shard that fails while its keys come back stays out twice as long each time, up to this.";
+    READMIT_STEPS = 16, "steps", "The keys of a readmitted shard come back in so many steps.";
+    PROBE_MS = 1_000, "milliseconds", "An idle connection to a shard is sent a PING so often, unless probe_interval_ms says otherwise.";
     PROBE_TIMEOUT_MS = 5_000, "milliseconds", "A shard that does not answer a PING for so long is down.";
     LINK_IDLE_MS_MAX = 60_000, "milliseconds", "A connection for another database or protocol that nobody used for so long is closed.";
     // Scripts, rules, names.
@@ -93,6 +95,9 @@ limits! {
     CLIENTS_DEFAULT = 10_000, "clients", "Clients of one keyspace unless its max_clients says otherwise: Redis' default.";
     WORKERS_MAX = 64, "threads", "Workers of one process.";
     BACKLOG = 1_024, "connections", "Connections that wait to be accepted; the kernel lowers it to its own bound.";
+    KEEPALIVE_IDLE_S = 300, "seconds", "With tcp_keepalive, a peer that was silent for so long is asked whether it is there: Redis' tcp-keepalive.";
+    KEEPALIVE_INTERVAL_S = 100, "seconds", "It is asked again so often: a third of that, as Redis does.";
+    KEEPALIVE_PROBES = 3, "questions", "So many without an answer, and the kernel gives the connection up.";
     ACCEPTS_PER_TURN = 64, "connections", "Accepted at one go, so that a storm of connections does not stop requests.";
     LEAVING_MS = 1_000, "milliseconds", "A client that we have finished with may go on sending for so long before its connection is closed.";
     LEAVING_MAX = 1_024, "clients", "Such clients of one worker; further ones are closed at once.";
@@ -122,5 +127,6 @@ const _: () = {
     assert!(INLINE_MAX <= READ_BYTES);
     assert!(TEXT_LINE_MAX + TEXT_VALUE_MAX < REQUEST_BYTES_MAX);
     assert!(TICK_MS <= OUTPUT_STALL_MS && TICK_MS <= CONNECT_MS_MAX);
+    assert!(READMIT_STEPS == crate::routing::admission::SHARE_WHOLE as usize);
     assert!(DATABASES <= 256, "a database number is 8 bits");
 };

@@ -4,4 +4,5 @@ pub mod listen;
 pub mod poll;
 pub mod proxy;
 pub mod resolve;
+pub mod stream;
 pub mod worker;

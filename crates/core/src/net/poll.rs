@@ -11,10 +11,11 @@
 //! Rejected: level-triggered readiness with interest switched on and off, which costs Twemproxy 2.4 calls per request.
 
 use crate::limits::LEAVING_MAX;
-use mio::net::{TcpListener, TcpStream};
+use crate::net::listen::Listener;
+use crate::net::stream::Stream;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 /// A connection, by the engine's number.
@@ -46,7 +47,7 @@ pub enum Ready {
 
 #[derive(Debug)]
 struct Socket {
-    stream: TcpStream,
+    stream: Stream,
     /// The kernel may have bytes (or an end, or an error) for us.
     readable: bool,
     /// The kernel may take bytes.
@@ -73,11 +74,11 @@ pub enum Got {
 pub struct Sockets {
     poll: Poll,
     events: Events,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     clients: Vec<Option<Socket>>,
     links: Vec<Option<Socket>>,
     /// Clients whose side we have shut, until when they may take their time.
-    leaving: Vec<(TcpStream, Instant)>,
+    leaving: Vec<(Stream, Instant)>,
 }
 
 const KIND_SHIFT: u32 = 32;
@@ -109,7 +110,7 @@ impl Sockets {
     }
 
     /// Connections to this listener are reported for the next keyspace in turn.
-    pub fn listen(&mut self, mut listener: TcpListener) -> io::Result<()> {
+    pub fn listen(&mut self, mut listener: Listener) -> io::Result<()> {
         let number = self.listeners.len() as u32;
         self.poll.registry().register(
             &mut listener,
@@ -128,8 +129,8 @@ impl Sockets {
         }
     }
 
-    /// The next connection that waits at a keyspace's listener.
-    pub fn accept(&self, keyspace: u16) -> io::Result<(TcpStream, SocketAddr)> {
+    /// The next connection that waits at a keyspace's listener, and the text that names its far end.
+    pub fn accept(&self, keyspace: u16) -> io::Result<(Stream, String)> {
         match self.listeners.get(keyspace as usize) {
             Some(listener) => listener.accept(),
             None => Err(io::ErrorKind::WouldBlock.into()),
@@ -189,7 +190,7 @@ impl Sockets {
     }
 
     /// Takes a connection in; `connecting` when it is only begun.
-    pub fn add(&mut self, peer: Peer, mut stream: TcpStream, connecting: bool) -> io::Result<()> {
+    pub fn add(&mut self, peer: Peer, mut stream: Stream, connecting: bool) -> io::Result<()> {
         let (_, number, kind) = self.table(peer);
         self.poll.registry().register(
             &mut stream,
@@ -267,10 +268,10 @@ impl Sockets {
         if let Ok(Some(error)) | Err(error) = socket.stream.take_error() {
             return Some(Err(error));
         }
-        match socket.stream.peer_addr() {
-            Ok(_) => {
+        match socket.stream.check_peer() {
+            Ok(()) => {
                 socket.connecting = false;
-                Some(socket.stream.set_nodelay(true))
+                Some(socket.stream.set_nodelay())
             }
             Err(error) if error.kind() == io::ErrorKind::NotConnected => None,
             Err(error) => Some(Err(error)),

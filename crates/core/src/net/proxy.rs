@@ -6,7 +6,7 @@
 //! Must stay true: a worker that panics is reported and takes down neither the process nor the other workers unheard.
 
 use crate::limits::{EVENTS_KEPT_MAX, WORKERS_MAX};
-use crate::net::listen::listen;
+use crate::net::listen::Listener;
 use crate::net::poll::Sockets;
 use crate::net::resolve::Resolver;
 use crate::net::worker::{Letter, Parts, Postbox, Report, Reporter, Worker};
@@ -14,21 +14,20 @@ use crate::routing::topology::Topology;
 use crate::session::backend::Health;
 use crate::session::engine::{Engine, Event, Identity, Level};
 use crate::session::stats::{PerShard, Stats};
-use mio::net::TcpListener;
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{channel, sync_channel, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Why it did not start. Nothing runs then.
 #[derive(Debug)]
 pub enum StartError {
     /// A listener could not be bound.
     Listen {
-        /// `host:port`.
+        /// `host:port` or path.
         address: String,
         /// Why.
         error: io::Error,
@@ -87,6 +86,9 @@ impl Proxy {
         };
         let resolver = Resolver::start().map_err(StartError::Io)?;
         let start = Instant::now();
+        let unix_ms = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as u64);
         let seed = seed();
         let run_id = run_id(seed);
         let mut postboxes = Vec::with_capacity(workers);
@@ -111,9 +113,11 @@ impl Proxy {
             };
             // A copy each: the rules of a topology have scratch memory that threads would have to take turns with.
             let own = Arc::new(Topology::clone(&topology));
-            let engine = Engine::new(identity, own, Arc::clone(&stats), 0);
+            let mut engine = Engine::new(identity, Arc::clone(&own), Arc::clone(&stats), 0);
+            engine.started_at(unix_ms);
             let mut worker = Worker::new(Parts {
                 engine,
+                topology: own,
                 sockets,
                 received,
                 postboxes: postboxes.clone(),
@@ -138,7 +142,7 @@ impl Proxy {
         })
     }
 
-    /// (keyspace, `host:port`) as bound.
+    /// (keyspace, `host:port` or path) as bound.
     pub fn addresses(&self) -> &[(String, String)] {
         &self.addresses
     }
@@ -167,10 +171,19 @@ impl Proxy {
                 .iter()
                 .map(|stats| stats.of_shard(number, PerShard::Losses))
                 .sum();
+            let is_ejected =
+                (self.stats.iter()).any(|stats| stats.of_shard(number, PerShard::Ejected) > 0);
+            let reason = self.reason(number);
             let (state, reason) = match (up == self.stats.len(), losses) {
+                _ if is_ejected => ("ejected", reason),
                 (true, _) => (Health::Up.text(), String::new()),
+                // Workers that had no request for it yet are not connected, and nothing is wrong with that.
+                (false, _) if !keyspace.preconnect && reason.is_empty() => {
+                    let state = if up > 0 { Health::Up } else { Health::Idle };
+                    (state.text(), reason)
+                }
                 (false, 0) => (Health::Opening.text(), String::new()),
-                (false, _) => ("down", self.reason(number)),
+                (false, _) => ("down", reason),
             };
             statuses.push(ShardStatus {
                 keyspace: keyspace.name.clone(),
@@ -223,7 +236,7 @@ impl Proxy {
     }
 }
 
-type Bound = (Vec<TcpListener>, Vec<(String, String)>, Vec<u16>);
+type Bound = (Vec<Listener>, Vec<(String, String)>, Vec<u16>);
 
 fn bind_all(topology: &Topology) -> Result<Bound, StartError> {
     let mut bound = (Vec::new(), Vec::new(), Vec::new());
@@ -232,11 +245,11 @@ fn bind_all(topology: &Topology) -> Result<Bound, StartError> {
             address: keyspace.listen.clone(),
             error,
         };
-        let listener = listen(&keyspace.listen).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        let listener = Listener::bind(keyspace).map_err(failed)?;
+        let (address, port) = listener.address().map_err(failed)?;
         bound.0.push(listener);
-        bound.1.push((keyspace.name.clone(), address.to_string()));
-        bound.2.push(address.port());
+        bound.1.push((keyspace.name.clone(), address));
+        bound.2.push(port);
     }
     Ok(bound)
 }

@@ -11,13 +11,15 @@ use crate::limits::{
     ACCEPTS_PER_TURN, ACCEPT_REPORT_MS, ACCEPT_RETRY_MS, LEAVING_MS, LINK_READS_PER_TURN,
     READ_BYTES, TICK_MS,
 };
+use crate::net::listen::Listener;
 use crate::net::poll::{Got, Peer, Ready, Sockets};
 use crate::net::resolve::Resolver;
+use crate::net::stream::{is_path, Stream};
+use crate::routing::topology::Topology;
 use crate::session::client_admin::Mail;
 use crate::session::engine::{Action, Engine, Event, Level};
-use mio::net::{TcpListener, TcpStream};
 use mio::Waker;
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,12 +30,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// What a thread leaves for a worker.
 #[derive(Debug)]
 pub enum Letter {
-    /// A client that was accepted for it.
-    Client(u16, TcpStream, SocketAddr),
+    /// A client that was accepted for it, with the text that names its far end.
+    Client(u16, Stream, String),
     /// From another worker's engine.
     Mail(Mail),
-    /// A shard's address, for a link of that generation.
-    Address(u32, u32, Result<SocketAddr, String>),
+    /// The address of a shard's endpoint, for a link of that generation.
+    Address(u32, u32, String, Result<SocketAddr, String>),
     /// Finish what is in flight, but not longer than this.
     Stop(Duration),
 }
@@ -105,6 +107,11 @@ pub struct Worker {
     pub reporter: Reporter,
     /// When the process's clock began.
     pub start: Instant,
+    topology: Arc<Topology>,
+    /// Endpoints to which TCP keep-alive is wanted: by any keyspace, it harms no other.
+    kept_alive: HashSet<String>,
+    /// Links to an address of a name that are not connected yet: the name's endpoint and the address.
+    dialled: HashMap<u32, (String, SocketAddr)>,
     buffer: Vec<u8>,
     /// Sockets that have more to read than one turn allows.
     again: VecDeque<Peer>,
@@ -130,6 +137,8 @@ impl std::fmt::Debug for Worker {
 pub struct Parts {
     /// See `Worker`.
     pub engine: Engine,
+    /// The same that the engine routes by.
+    pub topology: Arc<Topology>,
     /// See `Worker`.
     pub sockets: Sockets,
     /// See `Worker`.
@@ -150,7 +159,16 @@ impl Worker {
     /// A worker that has not begun yet.
     pub fn new(parts: Parts) -> Self {
         let now = Instant::now();
+        let kept_alive = parts
+            .topology
+            .shards()
+            .filter(|(keyspace, _)| keyspace.tcp_keepalive)
+            .map(|(_, shard)| shard.endpoint.clone())
+            .collect();
         Self {
+            topology: parts.topology,
+            kept_alive,
+            dialled: HashMap::new(),
             engine: parts.engine,
             sockets: parts.sockets,
             received: parts.received,
@@ -171,7 +189,7 @@ impl Worker {
     }
 
     /// Listens for all keyspaces; only the first worker does, and deals the clients out.
-    pub fn listen(&mut self, listeners: Vec<TcpListener>) -> io::Result<()> {
+    pub fn listen(&mut self, listeners: Vec<Listener>) -> io::Result<()> {
         listeners
             .into_iter()
             .try_for_each(|listener| self.sockets.listen(listener))
@@ -240,7 +258,10 @@ impl Worker {
     fn writable(&mut self, peer: Peer) {
         if let Peer::Link(link) = peer {
             match self.sockets.connected(peer) {
-                Some(Ok(())) => self.engine.link_connected(link),
+                Some(Ok(())) => {
+                    self.dialled.remove(&link);
+                    self.engine.link_connected(link);
+                }
                 Some(Err(error)) => self.engine.link_lost(link, &error.to_string()),
                 None => {}
             }
@@ -290,9 +311,7 @@ impl Worker {
             }
             (Peer::Client(slot), Ok(Got::End)) => self.engine.client_ended(slot),
             (Peer::Client(slot), Err(_)) => self.engine.client_lost(slot),
-            (Peer::Link(link), Ok(Got::End)) => {
-                self.engine.link_lost(link, "it closed the connection")
-            }
+            (Peer::Link(link), Ok(Got::End)) => self.engine.link_ended(link),
             (Peer::Link(link), Err(error)) => self.engine.link_lost(link, &error.to_string()),
         }
         0
@@ -304,7 +323,7 @@ impl Worker {
             for action in std::mem::take(&mut self.engine.actions) {
                 match action {
                     Action::Open(link) => self.connect(link),
-                    Action::CloseLink(link) => self.sockets.remove(Peer::Link(link)),
+                    Action::CloseLink(link) => self.close_link(link),
                     Action::CloseClient(slot) => self.sockets.remove(Peer::Client(slot)),
                     Action::LetClientGo(slot) => {
                         let until = Instant::now() + Duration::from_millis(LEAVING_MS as u64);
@@ -333,35 +352,61 @@ impl Worker {
         let Some(endpoint) = self.engine.link_endpoint(link) else {
             return;
         };
+        if is_path(&endpoint) {
+            return self.begin(link, Stream::to_path(&endpoint));
+        }
         if let Ok(address) = endpoint.parse() {
-            return self.connect_to(link, address);
+            return self.connect_to(link, &endpoint, address);
         }
         let generation = self.engine.link_generation(link);
         let Some(postbox) = self.postboxes.get(self.number).cloned() else {
             return;
         };
-        let done =
-            Box::new(move |address| postbox.leave(Letter::Address(link, generation, address)));
+        let asked = endpoint.clone();
+        let done = Box::new(move |address| {
+            postbox.leave(Letter::Address(link, generation, asked, address))
+        });
         self.resolver.ask(&endpoint, done);
     }
 
-    fn connect_to(&mut self, link: u32, address: SocketAddr) {
-        let begun = TcpStream::connect(address)
-            .and_then(|stream| self.sockets.add(Peer::Link(link), stream, true));
-        if let Err(error) = begun {
+    fn connect_to_name(&mut self, link: u32, endpoint: String, address: SocketAddr) {
+        // Before it is begun: what fails at once has to be told to the resolver too.
+        self.dialled.insert(link, (endpoint.clone(), address));
+        self.connect_to(link, &endpoint, address);
+    }
+
+    fn connect_to(&mut self, link: u32, endpoint: &str, address: SocketAddr) {
+        let begun = Stream::to_address(address);
+        if let (Ok(stream), true) = (&begun, self.kept_alive.contains(endpoint)) {
+            // A socket without this option works; what is gone is then found by our own probes alone.
+            let _ = stream.keep_alive();
+        }
+        self.begin(link, begun);
+    }
+
+    fn begin(&mut self, link: u32, begun: io::Result<Stream>) {
+        let added = begun.and_then(|stream| self.sockets.add(Peer::Link(link), stream, true));
+        if let Err(error) = added {
             self.engine.link_lost(link, &error.to_string());
+        }
+    }
+
+    fn close_link(&mut self, link: u32) {
+        self.sockets.remove(Peer::Link(link));
+        if let Some((endpoint, address)) = self.dialled.remove(&link) {
+            self.resolver.failed(endpoint, address);
         }
     }
 
     fn open_letters(&mut self) {
         while let Ok(letter) = self.received.try_recv() {
             match letter {
-                Letter::Client(keyspace, stream, address) => self.admit(keyspace, stream, address),
+                Letter::Client(keyspace, stream, peer) => self.admit(keyspace, stream, peer),
                 Letter::Mail(mail) => self.engine.mail(mail),
-                Letter::Address(link, generation, address) => {
+                Letter::Address(link, generation, endpoint, address) => {
                     if self.engine.link_generation(link) == generation {
                         match address {
-                            Ok(address) => self.connect_to(link, address),
+                            Ok(address) => self.connect_to_name(link, endpoint, address),
                             Err(reason) => self.engine.link_lost(link, &reason),
                         }
                     }
@@ -382,7 +427,7 @@ impl Worker {
             let mut is_crowded = true;
             for _ in 0..ACCEPTS_PER_TURN {
                 match self.sockets.accept(keyspace) {
-                    Ok((stream, address)) => self.deal(keyspace, stream, address),
+                    Ok((stream, peer)) => self.deal(keyspace, stream, peer),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         is_crowded = false;
                         break;
@@ -420,25 +465,25 @@ impl Worker {
     }
 
     /// Clients are dealt round: few long-lived ones are spread as evenly as many.
-    fn deal(&mut self, keyspace: u16, stream: TcpStream, address: SocketAddr) {
+    fn deal(&mut self, keyspace: u16, stream: Stream, peer: String) {
         let worker = self.next_worker % self.postboxes.len();
         self.next_worker = self.next_worker.wrapping_add(1);
         if worker == self.number {
-            self.admit(keyspace, stream, address);
+            self.admit(keyspace, stream, peer);
         } else {
-            self.postboxes[worker].leave(Letter::Client(keyspace, stream, address));
+            self.postboxes[worker].leave(Letter::Client(keyspace, stream, peer));
         }
     }
 
-    fn admit(&mut self, keyspace: u16, stream: TcpStream, address: SocketAddr) {
+    fn admit(&mut self, keyspace: u16, stream: Stream, peer: String) {
         // A socket without this option works, only more slowly.
-        let _ = stream.set_nodelay(true);
-        let local = stream
-            .local_addr()
-            .map_or_else(|_| String::new(), |local| local.to_string());
-        let slot = self
-            .engine
-            .client_connected(keyspace, address.to_string(), local);
+        let _ = stream.set_nodelay();
+        if self.topology.keyspaces[keyspace as usize].tcp_keepalive {
+            // As above.
+            let _ = stream.keep_alive();
+        }
+        let local = stream.local_end();
+        let slot = self.engine.client_connected(keyspace, peer, local);
         if self.sockets.add(Peer::Client(slot), stream, false).is_err() {
             self.engine.client_lost(slot);
         }

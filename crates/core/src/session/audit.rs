@@ -6,6 +6,7 @@
 //! Rejected: debug assertions all over the engine. They would see one place at a time; a client that waits for something
 //! that nobody will bring is seen only by looking at both.
 
+use crate::routing::topology::Role;
 use crate::session::backend::LinkState;
 use crate::session::client::Intake;
 use crate::session::engine::Engine;
@@ -68,6 +69,7 @@ impl Engine {
             }
         }
         self.audit_links()?;
+        self.audit_ejection()?;
         Ok(Totals {
             clients: self.clients.len(),
             links: self.links.len(),
@@ -98,6 +100,34 @@ impl Engine {
         };
         if !is_sound {
             return Err("nobody will let it go on");
+        }
+        Ok(())
+    }
+
+    /// A store does without no shard, a cache without no more than it may.
+    fn audit_ejection(&self) -> Result<(), String> {
+        let failing = self
+            .backends
+            .iter()
+            .filter(|backend| backend.failures > 0)
+            .count();
+        if failing != self.failing {
+            return Err(format!(
+                "{failing} shards have failed, {} are counted",
+                self.failing
+            ));
+        }
+        for (space, admission) in self.topology.keyspaces.iter().zip(&self.admissions) {
+            let out = (0..admission.shards())
+                .filter(|&shard| admission.share(shard) == 0)
+                .count();
+            let most = match space.role {
+                Role::Store => 0,
+                Role::Cache(rules) => rules.shards_max as usize,
+            };
+            if out > most || (most == 0 && !admission.is_whole()) {
+                return Err(format!("{out} shards are ejected, {most} may be"));
+            }
         }
         Ok(())
     }

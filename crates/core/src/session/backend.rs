@@ -269,8 +269,14 @@ pub struct Backend {
     pub health: Health,
     /// Why it is down, for people.
     pub reason: String,
-    /// One link for each database and protocol in use; `lane` numbers them.
-    pub links: [u32; DATABASES * 2],
+    /// One link for each connection, database and protocol in use; `lane` numbers them.
+    pub links: Box<[u32]>,
+    /// Failures in a row, where they are counted (a cache).
+    pub failures: u32,
+    /// When the last of them was (ms).
+    pub failed_ms: u64,
+    /// When a probe was last answered as by a server that is well (ms).
+    pub well_ms: u64,
     /// What the server says it is (`redis_version`), empty before the first connection.
     pub version: String,
     /// Scripts it is known to have.
@@ -279,26 +285,34 @@ pub struct Backend {
 
 impl Backend {
     /// Nothing tried yet.
-    pub fn new(keyspace: usize) -> Self {
+    pub fn new(keyspace: usize, connections: u16) -> Self {
         Self {
+            failures: 0,
+            failed_ms: 0,
+            well_ms: 0,
             keyspace,
             health: Health::Idle,
             reason: String::new(),
-            links: [NONE; DATABASES * 2],
+            links: vec![NONE; usize::from(connections.max(1)) * LANES].into(),
             version: String::new(),
             scripts: HashSet::new(),
         }
     }
 }
 
-/// The place of the link for a database and a protocol. 0 is the main link, by which the shard's health is judged.
+/// Lanes of one of a client's connections: one for each database and protocol.
+pub const LANES: usize = DATABASES * 2;
+
+/// The place of the link for a connection, a database and a protocol. 0 is the main link, by which the shard's health is
+/// judged.
 #[inline]
-pub fn lane(database: u8, proto: Proto) -> usize {
-    database as usize * 2 + usize::from(proto == Proto::Resp3)
+pub fn lane(connection: u16, database: u8, proto: Proto) -> usize {
+    usize::from(connection) * LANES + database as usize * 2 + usize::from(proto == Proto::Resp3)
 }
 
 /// Database and protocol of a lane.
 pub fn lane_parts(lane: usize) -> (u8, Proto) {
+    let lane = lane % LANES;
     (
         (lane / 2) as u8,
         if lane % 2 == 1 {
@@ -350,14 +364,20 @@ mod tests {
     }
 
     #[test]
-    fn each_database_and_protocol_has_a_lane_of_its_own() {
+    fn each_connection_database_and_protocol_has_a_lane_of_its_own() {
         let mut seen = std::collections::HashSet::new();
-        for database in 0..DATABASES as u8 {
-            for proto in [Proto::Resp2, Proto::Resp3] {
-                assert!(seen.insert(lane(database, proto)));
-                assert_eq!(lane_parts(lane(database, proto)), (database, proto));
+        for connection in 0..3 {
+            for database in 0..DATABASES as u8 {
+                for proto in [Proto::Resp2, Proto::Resp3] {
+                    assert!(seen.insert(lane(connection, database, proto)));
+                    assert_eq!(
+                        lane_parts(lane(connection, database, proto)),
+                        (database, proto)
+                    );
+                }
             }
         }
-        assert_eq!(lane(0, Proto::Resp2), 0);
+        assert_eq!(lane(0, 0, Proto::Resp2), 0);
+        assert_eq!(Backend::new(0, 3).links.len(), seen.len());
     }
 }

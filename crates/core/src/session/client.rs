@@ -7,6 +7,7 @@
 
 use crate::protocol::encode::Proto;
 use crate::protocol::request::RequestScanner;
+use crate::session::backend::lane;
 use crate::session::replies::Replies;
 use crate::session::stats::CloseReason;
 
@@ -60,6 +61,8 @@ pub struct Client {
     pub id: u64,
     /// Index of its keyspace.
     pub keyspace: u16,
+    /// Which of the connections to each shard it uses.
+    pub connection: u16,
     /// SELECT.
     pub database: u8,
     /// HELLO.
@@ -113,6 +116,12 @@ pub struct Client {
 }
 
 impl Client {
+    /// The lane of its requests, on every shard.
+    #[inline]
+    pub fn lane(&self) -> usize {
+        lane(self.connection, self.database, self.proto)
+    }
+
     /// What few clients set, made on first use.
     pub fn particulars(&mut self) -> &mut Particulars {
         self.particulars.get_or_insert_with(Box::default)
@@ -132,8 +141,8 @@ impl Client {
     }
 
     /// As after connecting (RESET), apart from its identity.
-    pub fn reset(&mut self, trusted: bool) {
-        self.database = 0;
+    pub fn reset(&mut self, trusted: bool, database: u8) {
+        self.database = database;
         self.proto = Proto::Resp2;
         self.reply_mode = ReplyMode::On;
         self.user = None;

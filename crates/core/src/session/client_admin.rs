@@ -46,6 +46,10 @@ pub enum Mail {
     List(Ticket, Filter),
     /// CLIENT KILL: how many clients were closed.
     Kill(Ticket, Filter),
+    /// To worker 0: a shard of a cache (numbered through the topology) has failed as often as it may.
+    ShardFailed(usize),
+    /// From worker 0: such a shard takes so many sixteenths of its keys from now on.
+    Share(usize, u8),
     /// The answer of a worker (its number) to a question.
     Answer(Ticket, u16, Vec<u8>),
 }
@@ -273,6 +277,8 @@ impl Engine {
                 }
                 self.reply_to(ticket, count);
             }
+            Mail::ShardFailed(shard) => self.shard_failed(shard),
+            Mail::Share(shard, share) => self.take_share(shard, share),
             Mail::Answer(ticket, worker, bytes) => {
                 self.part_arrived(
                     ticket.client,

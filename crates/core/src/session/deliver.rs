@@ -153,11 +153,20 @@ impl Engine {
         if is_first && is_error {
             self.stats().shard(shard, PerShard::Errors, 1);
         }
+        if self.failing > 0 || (is_first && is_error) {
+            self.note_reply(shard, bytes, is_first);
+        }
         match entry.waiter {
             Waiter::Client => self.pass_on(id, entry, bytes, done),
             Waiter::Quiet => self.pass_on_quiet(id, entry, bytes, done),
             Waiter::Part => self.collect(id, entry, bytes, is_first, done),
-            Waiter::Probe | Waiter::Prelude => {}
+            Waiter::Probe => {
+                // PONG, or a memcached's version: a server that is loading its data answers too, but not so.
+                if bytes.first() == Some(&b'+') || bytes.starts_with(line::VERSION_ANSWER) {
+                    self.backends[shard].well_ms = self.now_ms;
+                }
+            }
+            Waiter::Prelude => {}
         }
     }
 
@@ -244,7 +253,7 @@ impl Engine {
         if gather.is_too_large() {
             self.write_error(keyspace, &ClientError::GatherTooLarge, &mut out);
         } else {
-            let lane = crate::session::backend::lane(client.database, proto);
+            let lane = client.lane();
             let asker = Asker {
                 slot,
                 generation,

@@ -12,7 +12,7 @@ use crate::error::ClientError;
 use crate::limits::{LINK_OUT_HIGH, LINK_QUEUE_HIGH, OUTPUT_HIGH};
 use crate::protocol::command::{flags, Arg, CommandSpec, Local, Merge, Policy};
 use crate::routing::route::{decide, specification, Request, Route};
-use crate::session::backend::{lane, InFlight, Waiter, NONE};
+use crate::session::backend::{InFlight, Waiter, NONE};
 use crate::session::client::{Client, Intake};
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
@@ -75,7 +75,7 @@ impl Engine {
             return self.perform(slot, spec, route, request);
         };
         let shard = space.first_shard + shard as usize;
-        let lane = lane(client.database, client.proto);
+        let lane = client.lane();
         let link = self.link_for(shard, lane);
         if let Some(full) = link.as_ref().ok().filter(|link| self.is_full(**link)) {
             return self.hold_back(slot, *full);
@@ -158,7 +158,7 @@ impl Engine {
         let Route::Shard(shard) = route else {
             return Some(buffer);
         };
-        let lane = lane(client.database, client.proto);
+        let lane = client.lane();
         if self.full_link(keyspace, lane, &route).is_some() {
             return Some(buffer);
         }
@@ -196,10 +196,7 @@ impl Engine {
             client.intake = Intake::Barrier;
             return Taken::NotYet;
         }
-        let (keyspace, lane) = (
-            client.keyspace as usize,
-            lane(client.database, client.proto),
-        );
+        let (keyspace, lane) = (client.keyspace as usize, client.lane());
         if let Some(full) = self.full_link(keyspace, lane, &route) {
             return self.hold_back(slot, full);
         }
@@ -209,6 +206,14 @@ impl Engine {
         let asker = &admitted(client, slot, generation, spec, now_ms);
         self.stats()
             .keyspace(asker.keyspace, PerKeyspace::Requests, 1);
+        let is_write = spec.is_some_and(|spec| spec.flags & flags::WRITE != 0);
+        if let (Route::AllShards(_), true, Some(out)) =
+            (&route, is_write, self.ejected_shard(keyspace))
+        {
+            let shard = self.shard_name(out);
+            self.answer_error(asker, &ClientError::ShardEjected { shard });
+            return Taken::Yes;
+        }
         self.carry_out(asker, route, request);
         Taken::Yes
     }
@@ -401,7 +406,7 @@ fn admitted(
         slot,
         generation,
         keyspace: client.keyspace as usize,
-        lane: lane(client.database, client.proto),
+        lane: client.lane(),
         mute: client.is_muted(),
     }
 }

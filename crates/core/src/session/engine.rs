@@ -18,17 +18,18 @@ use crate::protocol::encode::Proto;
 use crate::protocol::memcached::line;
 use crate::protocol::memcached::request::TextScanner;
 use crate::protocol::request::RequestScanner;
-use crate::routing::admission::Admission;
+use crate::routing::admission::{Admission, SHARE_WHOLE};
 use crate::routing::route::Scratch;
 use crate::routing::topology::{Protocol, Topology};
 use crate::session::backend::{Backend, Link};
 use crate::session::client::{Client, Intake, ReplyMode};
 use crate::session::client_admin::Mail;
+use crate::session::ejection::Membership;
 use crate::session::output::Output;
 use crate::session::replies::Replies;
 use crate::session::scripts::Scripts;
 use crate::session::slab::Slab;
-use crate::session::stats::{CloseReason, PerKeyspace, Stats};
+use crate::session::stats::{CloseReason, PerKeyspace, PerShard, Stats};
 use std::sync::Arc;
 
 /// What the engine wants done outside of it.
@@ -100,6 +101,12 @@ pub struct Engine {
     pub(crate) topology: Arc<Topology>,
     /// Which shards take their keys, for each keyspace.
     pub(crate) admissions: Vec<Admission>,
+    /// Where each shard of a cache is; kept by worker 0, which decides.
+    pub(crate) memberships: Vec<Membership>,
+    /// Backends with failures in a row.
+    pub(crate) failing: usize,
+    /// Milliseconds since 1970 when the engine's clock was 0.
+    pub(crate) unix_start_ms: u64,
     pub(crate) clients: Slab<Client>,
     pub(crate) links: Slab<Link>,
     pub(crate) backends: Vec<Backend>,
@@ -135,7 +142,16 @@ pub struct Engine {
     pub dirty_links: Vec<u32>,
 }
 
+fn backends_of(topology: &Topology) -> usize {
+    topology.shards().count()
+}
+
 impl Engine {
+    /// Says what the time of day was when the engine's clock was 0 (ms since 1970). Only what people are shown needs it.
+    pub fn started_at(&mut self, unix_ms: u64) {
+        self.unix_start_ms = unix_ms;
+    }
+
     /// An engine without clients. The caller should then do its actions: it wants its shards connected.
     pub fn new(
         identity: Identity,
@@ -147,18 +163,28 @@ impl Engine {
             .keyspaces
             .iter()
             .enumerate()
-            .flat_map(|(index, keyspace)| keyspace.shards.iter().map(move |_| Backend::new(index)))
+            .flat_map(|(index, keyspace)| {
+                keyspace
+                    .shards
+                    .iter()
+                    .map(move |_| (index, keyspace.connections))
+            })
+            .map(|(index, connections)| Backend::new(index, connections))
             .collect();
         let admissions = topology
             .keyspaces
             .iter()
             .map(|keyspace| Admission::whole(keyspace.shards.len()))
             .collect();
+        let memberships = vec![Membership::In; backends_of(&topology)];
         let chance = identity.seed | 1;
         let mut engine = Self {
             identity,
             topology,
             admissions,
+            memberships,
+            failing: 0,
+            unix_start_ms: 0,
             clients: Slab::default(),
             links: Slab::default(),
             backends,
@@ -188,7 +214,14 @@ impl Engine {
             dirty_links: Vec::new(),
         };
         for shard in 0..engine.backends.len() {
-            engine.open_main(shard);
+            if engine.identity.worker == 0 {
+                engine
+                    .stats()
+                    .set_shard(shard, PerShard::Share, SHARE_WHOLE.into());
+            }
+            if engine.topology.keyspaces[engine.backends[shard].keyspace].preconnect {
+                engine.open_main(shard);
+            }
         }
         engine
     }
@@ -238,13 +271,15 @@ impl Engine {
             .sum();
         let too_many = connected >= space.max_clients;
         let trusted = space.users.is_empty();
+        let (connections, database) = (space.connections, space.database);
         self.next_id += 1;
         let id =
             (self.next_id - 1) * self.identity.workers as u64 + self.identity.worker as u64 + 1;
         let (slot, _) = self.clients.insert(Client {
             id,
             keyspace,
-            database: 0,
+            connection: (id % u64::from(connections.max(1))) as u16,
+            database,
             proto: Proto::Resp2,
             intake: Intake::Open,
             reply_mode: ReplyMode::On,
@@ -351,6 +386,14 @@ impl Engine {
             return;
         };
         self.stats().closed(reason);
+        let cell = match reason {
+            CloseReason::ClientClosed => Some(PerKeyspace::Ended),
+            CloseReason::ClientError => Some(PerKeyspace::Broken),
+            _ => None,
+        };
+        if let Some(cell) = cell {
+            self.stats().keyspace(client.keyspace as usize, cell, 1);
+        }
         let level = if reason.is_ordinary() {
             Level::Debug
         } else {

@@ -216,7 +216,7 @@ impl Engine {
         self.event(Level::Info, "shard-up", fields);
     }
 
-    fn shard_fields(&self, shard: usize) -> Vec<(&'static str, String)> {
+    pub(crate) fn shard_fields(&self, shard: usize) -> Vec<(&'static str, String)> {
         let keyspace = self.backends[shard].keyspace;
         vec![
             ("keyspace", self.topology.keyspaces[keyspace].name.clone()),
@@ -224,6 +224,22 @@ impl Engine {
             ("endpoint", self.endpoint(shard).to_string()),
             ("worker", self.identity.worker.to_string()),
         ]
+    }
+
+    /// A shard closed a link's connection.
+    pub fn link_ended(&mut self, id: u32) {
+        if let Some(link) = self.links.get(id) {
+            self.stats().shard(link.shard, PerShard::Eofs, 1);
+        }
+        self.link_lost(id, "it closed the connection");
+    }
+
+    /// An answer did not come in time.
+    pub(crate) fn link_overdue(&mut self, id: u32, reason: &str) {
+        if let Some(link) = self.links.get(id) {
+            self.stats().shard(link.shard, PerShard::Timeouts, 1);
+        }
+        self.link_lost(id, reason);
     }
 
     /// A link's connection is gone or could not be made.
@@ -256,6 +272,9 @@ impl Engine {
         }
         self.fail_waiting(&link, reason);
         self.let_go(id, &link.blocked);
+        if link.lane.is_some() {
+            self.note_failure(shard);
+        }
     }
 
     /// Clients that waited for a link which is gone. Those that wait for something else by now go on waiting.

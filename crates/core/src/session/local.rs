@@ -94,9 +94,9 @@ impl Engine {
     }
 
     fn reset(&mut self, asker: &Asker) {
-        let trusted = self.topology.keyspaces[asker.keyspace].users.is_empty();
+        let space = &self.topology.keyspaces[asker.keyspace];
         if let Some(client) = self.clients.get_mut(asker.slot) {
-            client.reset(trusted);
+            client.reset(space.users.is_empty(), space.database);
         }
         self.answer(
             &Asker {

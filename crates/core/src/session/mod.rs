@@ -6,6 +6,7 @@ pub mod client;
 pub mod client_admin;
 pub mod deliver;
 pub mod dispatch;
+pub mod ejection;
 pub mod engine;
 pub mod explain;
 pub mod gather;

@@ -30,9 +30,16 @@ impl Engine {
     /// SCAN: to the shard that the cursor names.
     pub(crate) fn scan(&mut self, asker: &Asker, request: &Request<'_>) {
         let shards = self.topology.keyspaces[asker.keyspace].shards.len() as u16;
-        let Some((shard, theirs)) = scan::decode(request.arg(1), shards) else {
+        let Some((mut shard, mut theirs)) = scan::decode(request.arg(1), shards) else {
             return self.answer_error(asker, &ClientError::InvalidCursor);
         };
+        while self.admissions[asker.keyspace].share(shard) == 0 {
+            // Nobody is sent to an ejected shard: on to the next one, from its beginning.
+            (shard, theirs) = (shard + 1, 0);
+            if shard == shards {
+                return self.answer(asker, |out| out.extend_from_slice(scan::END));
+            }
+        }
         let number = self.shard_number(asker, shard);
         match self.link_for(number, asker.lane) {
             Ok(link) => {

@@ -13,6 +13,9 @@ use crate::protocol::encode;
 /// Bits of a cursor that hold the shard; `limits::SHARDS_MAX` fits.
 const SHARD_BITS: u32 = 12;
 
+/// The reply when nothing is left.
+pub const END: &[u8] = b"*2\r\n$1\r\n0\r\n*0\r\n";
+
 /// A client's cursor: the shard, and that shard's own cursor.
 pub fn decode(cursor: &[u8], shards: u16) -> Option<(u16, u64)> {
     if cursor.is_empty() || cursor.len() > 20 || !cursor.iter().all(u8::is_ascii_digit) {

@@ -115,6 +115,8 @@ impl Engine {
         } else {
             Vec::new()
         };
+        self.stats()
+            .keyspace(asker.keyspace, PerKeyspace::Fragments, links.len() as i64);
         let gather = Gather::new(GatherKind::Merge { merge, order: kept }, links.len());
         let number = self.reserve_gather(asker, gather);
         for (part, &link) in links.iter().enumerate() {
@@ -122,13 +124,13 @@ impl Engine {
         }
     }
 
-    /// The same bytes to every shard of the keyspace.
+    /// The same bytes to every shard of the keyspace that takes keys.
     pub(crate) fn send_all(&mut self, asker: &Asker, kind: GatherKind, data: &[u8]) {
-        let shards = self.topology.keyspaces[asker.keyspace].shards.len();
+        let shards = self.shards_in(asker.keyspace);
         let may_lack = matches!(kind, GatherKind::Info { .. });
-        let mut links = Vec::with_capacity(shards);
-        for shard in 0..shards {
-            let number = self.shard_number(asker, shard as u16);
+        let mut links = Vec::with_capacity(shards.len());
+        for &shard in &shards {
+            let number = self.shard_number(asker, shard);
             match self.link_for(number, asker.lane) {
                 Ok(link) => links.push(Ok(link)),
                 Err(error) if may_lack => links.push(Err(error)),
@@ -138,7 +140,7 @@ impl Engine {
                 }
             }
         }
-        let number = self.reserve_gather(asker, Gather::new(kind, shards));
+        let number = self.reserve_gather(asker, Gather::new(kind, shards.len()));
         for (part, link) in links.into_iter().enumerate() {
             match link {
                 Ok(link) => {

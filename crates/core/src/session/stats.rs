@@ -86,6 +86,10 @@ metrics! {
         Local Counter "shoal_local_total" "Requests answered by shoal itself.";
         BytesIn Counter "shoal_client_received_bytes_total" "Bytes read from clients.";
         BytesOut Counter "shoal_client_sent_bytes_total" "Bytes written to clients.";
+        Fragments Counter "shoal_fragments_total" "Fragments that split requests were sent as.";
+        Ended Counter "shoal_clients_ended_total" "Clients that closed their connection.";
+        Broken Counter "shoal_clients_broken_total" "Clients whose connection broke.";
+        EjectionsRefused Counter "shoal_ejections_refused_total" "Times that a shard failed and stayed in, since ejected_max shards were out.";
         ScriptsMended Counter "shoal_scripts_mended_total" "Times a script was loaded into a shard that had not seen it.";
     }
     PerShard(Shard) {
@@ -97,6 +101,13 @@ metrics! {
         Connections Gauge "shoal_shard_connections" "Connections to the shard.";
         Connects Counter "shoal_shard_connects_total" "Connections to the shard that were begun.";
         Losses Counter "shoal_shard_losses_total" "Connections to the shard that were lost or could not be made.";
+        Timeouts Counter "shoal_shard_timeouts_total" "Connections to the shard that were given up because an answer did not come in time.";
+        Eofs Counter "shoal_shard_eofs_total" "Connections that the shard closed.";
+        Ejections Counter "shoal_shard_ejections_total" "Times that the shard was ejected.";
+        Readmissions Counter "shoal_shard_readmissions_total" "Times that the shard had all of its keys back.";
+        Ejected Gauge "shoal_shard_ejected" "1 while the shard is ejected.";
+        Share Gauge "shoal_shard_share_sixteenths" "How many sixteenths of its keys the shard takes: 16 unless it is ejected or coming back.";
+        EjectedAt Gauge "shoal_shard_ejected_at_ms" "When the shard was last ejected, in milliseconds since 1970; 0: never.";
         InFlight Gauge "shoal_shard_in_flight" "Requests sent to the shard that have no reply yet.";
         Up Gauge "shoal_shard_up" "Workers that have the shard up.";
     }

@@ -6,7 +6,7 @@
 
 use crate::error::ClientError;
 use crate::limits::{
-    CONNECT_MS_MAX, GREETING_MS_MAX, LINK_IDLE_MS_MAX, LINK_OUT_HIGH, LINK_QUEUE_HIGH, PROBE_MS,
+    CONNECT_MS_MAX, GREETING_MS_MAX, LINK_IDLE_MS_MAX, LINK_OUT_HIGH, LINK_QUEUE_HIGH,
     PROBE_TIMEOUT_MS, REQUEST_IDLE_MS_MAX,
 };
 use crate::protocol::errand;
@@ -26,6 +26,7 @@ impl Engine {
         self.look_at_stalls();
         self.look_at_heavy();
         self.look_at_requests();
+        self.look_at_ejected();
     }
 
     fn retry_shards(&mut self) {
@@ -47,8 +48,12 @@ impl Engine {
             if let Some(link) = self.links.get(id) {
                 in_flight[link.shard] += link.queue.len() as u64;
             }
-            if let Some(reason) = self.overdue(id) {
-                self.link_lost(id, &reason);
+            if let Some((is_late, reason)) = self.overdue(id) {
+                if is_late {
+                    self.link_overdue(id, &reason);
+                } else {
+                    self.link_lost(id, &reason);
+                }
             } else {
                 self.probe_or_rest(id);
             }
@@ -58,16 +63,30 @@ impl Engine {
         }
     }
 
-    /// Why a link has to be given up, if it has.
-    fn overdue(&self, id: u32) -> Option<String> {
+    /// Why a link has to be given up, if it has, and whether that is for want of an answer.
+    fn overdue(&self, id: u32) -> Option<(bool, String)> {
         let link = self.links.get(id)?;
         let idle = self.now_ms.saturating_sub(link.progress_ms);
+        let timeout = self.topology.keyspaces[self.backends[link.shard].keyspace].timeout_ms;
+        // A time-out of the keyspace's bounds everything that is waited for; without one our own bounds hold.
+        let within = |bound: usize| {
+            if timeout == 0 {
+                bound as u64
+            } else {
+                timeout.min(bound as u64)
+            }
+        };
         match link.state {
-            LinkState::Connecting => (idle > CONNECT_MS_MAX as u64)
-                .then(|| format!("no connection within {CONNECT_MS_MAX} ms")),
-            LinkState::Greeting(_) => (self.now_ms.saturating_sub(link.greeted_ms)
-                > GREETING_MS_MAX as u64)
-                .then(|| format!("no answer to the greeting within {GREETING_MS_MAX} ms")),
+            LinkState::Connecting => {
+                let limit = within(CONNECT_MS_MAX);
+                (idle > limit).then(|| (true, format!("no connection within {limit} ms")))
+            }
+            LinkState::Greeting(_) => {
+                let limit = within(GREETING_MS_MAX);
+                let waited = self.now_ms.saturating_sub(link.greeted_ms);
+                (waited > limit)
+                    .then(|| (true, format!("no answer to the greeting within {limit} ms")))
+            }
             LinkState::Up | LinkState::Retired => {
                 let head = link.queue.front()?;
                 if link.stalled {
@@ -76,16 +95,14 @@ impl Engine {
                 if link.lane.is_none() {
                     // Made for a request that waits, for ever if it must: but not for a client that has left.
                     return (self.has_left(head) && idle > PROBE_TIMEOUT_MS as u64)
-                        .then(|| "its client has left".to_string());
+                        .then(|| (false, "its client has left".to_string()));
                 }
-                let timeout =
-                    self.topology.keyspaces[self.backends[link.shard].keyspace].timeout_ms;
                 let limit = if head.waiter == Waiter::Probe {
-                    PROBE_TIMEOUT_MS as u64
+                    within(PROBE_TIMEOUT_MS)
                 } else {
                     timeout
                 };
-                (limit > 0 && idle > limit).then(|| format!("no answer within {limit} ms"))
+                (limit > 0 && idle > limit).then(|| (true, format!("no answer within {limit} ms")))
             }
         }
     }
@@ -116,7 +133,9 @@ impl Engine {
             self.close_link(id);
             return;
         }
-        if link.queue.is_empty() && now_ms.saturating_sub(link.progress_ms) >= PROBE_MS as u64 {
+        let interval =
+            self.topology.keyspaces[self.backends[link.shard].keyspace].probe_interval_ms;
+        if link.queue.is_empty() && now_ms.saturating_sub(link.progress_ms) >= interval {
             link.out.shrink();
             let used_ms = link.used_ms;
             link.out.push(if link.text_scanner.is_some() {

@@ -15,7 +15,7 @@ use crate::protocol::memcached::line;
 use crate::protocol::memcached::request::{bytes, Word};
 use crate::routing::memcached::{decide, TextRoute};
 use crate::routing::placement::Map;
-use crate::session::backend::{lane, Waiter};
+use crate::session::backend::Waiter;
 use crate::session::client::Intake;
 use crate::session::dispatch::{client_number, Asker, Taken};
 use crate::session::engine::Engine;
@@ -64,7 +64,7 @@ impl Engine {
             slot,
             generation,
             keyspace: client.keyspace as usize,
-            lane: lane(client.database, client.proto),
+            lane: client.lane(),
             mute,
         })
     }
@@ -76,7 +76,7 @@ impl Engine {
             return Taken::Yes;
         };
         let keyspace = client.keyspace as usize;
-        let lane = lane(client.database, client.proto);
+        let lane = client.lane();
         let map = Map {
             keyspace: &self.topology.keyspaces[keyspace],
             admission: &self.admissions[keyspace],
@@ -196,10 +196,7 @@ impl Engine {
         words: &[Word],
     ) -> Option<Vec<u8>> {
         let client = self.clients.get_mut(slot)?;
-        let (keyspace, lane) = (
-            client.keyspace as usize,
-            lane(client.database, client.proto),
-        );
+        let (keyspace, lane) = (client.keyspace as usize, client.lane());
         let map = Map {
             keyspace: &self.topology.keyspaces[keyspace],
             admission: &self.admissions[keyspace],
@@ -250,6 +247,8 @@ impl Engine {
         let Some(links) = self.text_links(asker, shards.into_iter()) else {
             return;
         };
+        self.stats()
+            .keyspace(asker.keyspace, PerKeyspace::Fragments, links.len() as i64);
         let keys = &request.words[first..];
         for (part, &link) in links.iter().enumerate() {
             let Some(link) = self.links.get_mut(link) else {
@@ -286,8 +285,14 @@ impl Engine {
             (Shape::Stats, Some(b"settings")) => TextMerge::Settings,
             _ => TextMerge::Same,
         };
-        let shards = self.topology.keyspaces[asker.keyspace].shards.len() as u16;
-        let Some(links) = self.text_links(asker, 0..shards) else {
+        if request.command.shape == Shape::Flush {
+            if let Some(out) = self.ejected_shard(asker.keyspace) {
+                let shard = self.shard_name(out);
+                return self.answer_error(asker, &ClientError::ShardEjected { shard });
+            }
+        }
+        let shards = self.shards_in(asker.keyspace);
+        let Some(links) = self.text_links(asker, shards.into_iter()) else {
             return;
         };
         for &link in &links {
