@@ -11,7 +11,7 @@ import pytest
 from harness import Fleet, Port, Proxy, wait_until
 from harness.nutcracker import Nutcracker
 
-from shoal import _core
+from shoal import _core, stats_port
 from shoal.endpoint import Endpoint, parse_endpoint
 from shoal.errors import ListenError
 from shoal.metrics import Declaration, Sample
@@ -176,3 +176,19 @@ def test_serve_answers_at_its_stats_port(fleet: Fleet, new_proxy: Callable[..., 
     for server, shard in (("one", fleet.servers[0]), ("two", fleet.servers[1])):
         assert pool[server]["server_connections"] >= 1
         assert pool[server]["request_bytes"] > 30 * int(shard.client().dbsize()) > 0
+
+
+def test_every_counter_that_is_asked_for_exists() -> None:
+    """A name that the core does not know would be 0 for ever."""
+    plan, _ = topology()
+    asked: set[str] = set()
+
+    class Noting(dict[tuple[str, ...], int]):
+        def get(self, key: tuple[str, ...], default: int = 0) -> int:  # type: ignore[override]
+            asked.add(f"shoal_{key[0]}")
+            return default
+
+    for keyspace in plan.keyspaces:
+        stats_port._pool(keyspace, Noting())
+    assert len(asked) > 10
+    assert asked <= {declaration.name for declaration in _core.metric_declarations()}
