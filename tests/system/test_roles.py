@@ -130,6 +130,22 @@ def test_a_cache_moves_the_keys_of_a_dead_shard_only_and_back_again(fleet: Fleet
         wait_until(lambda: metric(proxy, "shoal_shard_ejected", 1) == 1, 10, "it is ejected")
         for client in clients:
             wait_until(partial(is_gone, client, 1), 10, "all see it")
+            # Every key is served; those of the others are still where they were.
+            values = {key: client.get(key) for key in KEYS}
+            assert {key for key, value in values.items() if value is None} == {key for key in KEYS if where[key] == 1}
+        assert all(clients[0].set(key, "meanwhile") for key in KEYS)
+        assert [clients[1].get(key) for key in KEYS] == [b"meanwhile"] * len(KEYS), "both workers agree"
+        assert clients[0].dbsize() == len(KEYS), "every shard that is in"
+        assert set(clients[0].scan_iter(count=1000)) == {key.encode() for key in KEYS}
+        with pytest.raises(redis.ResponseError, match="shard 's1' is ejected"):
+            clients[0].flushall()
+        with urllib.request.urlopen(f"http://{proxy.admin}/readyz", timeout=10) as answer:
+            assert json.load(answer)["shards_up"] == SHARDS - 1
+        fleet.restart(1)
+        wait_until(lambda: metric(proxy, "shoal_shard_readmissions_total", 1) == 1, 20, "it is readmitted")
+        assert metric(proxy, "shoal_shard_share_sixteenths", 1) == 16
+        for client in clients:
+            wait_until(partial(all_are_in, client), 10, "all see it")
         assert all(clients[1].set(key, "home") for key in KEYS)
         assert {key for key in KEYS if fleet.client(1).get(key) == b"home"} == {key for key in KEYS if where[key] == 1}
 

@@ -128,6 +128,9 @@ const _: () = {
     assert!(INLINE_MAX <= READ_BYTES);
     assert!(TEXT_LINE_MAX + TEXT_VALUE_MAX < REQUEST_BYTES_MAX);
     assert!(TICK_MS <= OUTPUT_STALL_MS && TICK_MS <= CONNECT_MS_MAX);
-    assert!(READMIT_STEPS == crate::routing::admission::SHARE_WHOLE as usize);
+    assert!(
+        0 < READMIT_STEPS && READMIT_STEPS <= 16,
+        "steps are told by four bits of a hash"
+    );
     assert!(DATABASES <= 256, "a database number is 8 bits");
 };

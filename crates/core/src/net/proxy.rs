@@ -86,20 +86,10 @@ impl Proxy {
         };
         let resolver = Resolver::start().map_err(StartError::Io)?;
         let start = Instant::now();
-        let unix_ms = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_millis() as u64);
+        let unix_ms = unix_ms();
         let seed = seed();
         let run_id = run_id(seed);
-        let mut postboxes = Vec::with_capacity(workers);
-        let mut rooms = Vec::with_capacity(workers);
-        for _ in 0..workers {
-            let sockets = Sockets::new().map_err(StartError::Io)?;
-            let waker = Arc::new(sockets.waker().map_err(StartError::Io)?);
-            let (letters, received) = channel();
-            postboxes.push(Postbox { letters, waker });
-            rooms.push((sockets, received));
-        }
+        let (postboxes, rooms) = rooms(workers).map_err(StartError::Io)?;
         let mut threads = Vec::with_capacity(workers);
         let mut listeners = Some(listeners);
         for (number, (sockets, received)) in rooms.into_iter().enumerate() {
@@ -277,6 +267,28 @@ fn spawn(mut worker: Worker, reporter: Reporter) -> io::Result<JoinHandle<bool>>
         });
         false
     })
+}
+
+/// What workers have before they begin: their sockets, and letters from each other.
+type Rooms = (Vec<Postbox>, Vec<(Sockets, Receiver<Letter>)>);
+
+fn rooms(workers: usize) -> io::Result<Rooms> {
+    let mut rooms: Rooms = (Vec::with_capacity(workers), Vec::with_capacity(workers));
+    for _ in 0..workers {
+        let sockets = Sockets::new()?;
+        let waker = Arc::new(sockets.waker()?);
+        let (letters, received) = channel();
+        rooms.0.push(Postbox { letters, waker });
+        rooms.1.push((sockets, received));
+    }
+    Ok(rooms)
+}
+
+/// Now, in milliseconds since 1970.
+fn unix_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
 }
 
 /// Any number; different in every process.

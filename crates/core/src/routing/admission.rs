@@ -7,8 +7,10 @@
 //! that is coming back takes a key depends on the key and the share alone, and a key that it has taken stays taken while
 //! the share grows, so that each key moves once on the way out and once on the way back.
 
+use crate::limits::READMIT_STEPS;
+
 /// A share that is whole: the shard takes all of its keys.
-pub const SHARE_WHOLE: u8 = 16;
+pub const SHARE_WHOLE: u8 = READMIT_STEPS as u8;
 
 /// See the head of this file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +56,7 @@ impl Admission {
     /// Whether a shard takes a key with this hash. `hash` should be well mixed in its low four bits.
     #[inline]
     pub fn takes(&self, shard: u16, hash: u64) -> bool {
-        ((hash & 15) as u8) < self.share(shard)
+        ((hash % READMIT_STEPS as u64) as u8) < self.share(shard)
     }
 }
 

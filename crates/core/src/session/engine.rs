@@ -213,17 +213,21 @@ impl Engine {
             dirty_clients: Vec::new(),
             dirty_links: Vec::new(),
         };
-        for shard in 0..engine.backends.len() {
-            if engine.identity.worker == 0 {
-                engine
-                    .stats()
-                    .set_shard(shard, PerShard::Share, SHARE_WHOLE.into());
+        engine.begin();
+        engine
+    }
+
+    /// Connects shards that shall not wait for a request, and shows that all are in.
+    fn begin(&mut self) {
+        for shard in 0..self.backends.len() {
+            if self.identity.worker == 0 {
+                let share = u64::from(SHARE_WHOLE);
+                self.stats().set_shard(shard, PerShard::Share, share);
             }
-            if engine.topology.keyspaces[engine.backends[shard].keyspace].preconnect {
-                engine.open_main(shard);
+            if self.topology.keyspaces[self.backends[shard].keyspace].preconnect {
+                self.open_main(shard);
             }
         }
-        engine
     }
 
     /// Microseconds of a clock that never goes back.
