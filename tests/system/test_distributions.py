@@ -65,9 +65,9 @@ def test_keys_are_where_the_ring_says(fleet: Fleet, tmp_path: Path, kind: str, m
             assert set(fleet.client(shard).scan_iter(count=10_000)) == wanted
             assert wanted, "each shard has some"
         assert client.mget(KEYS) == [key.encode() for key in KEYS]
-        shard = ring.shard("user:42")
+        owner = ring.shard("user:42")
         lines = client.execute_command("SHOAL", "EXPLAIN", "GET", "user:42")  # type: ignore[no-untyped-call]  # redis-py's
-        assert lines[1].decode().endswith(f"shard {shard.name} at {shard.endpoint}")
+        assert lines[1].decode().endswith(f"shard {owner.name} at {owner.endpoint}")
 
 
 def test_random_serves_from_any_shard(fleet: Fleet, tmp_path: Path) -> None:
