@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from shoal import places
-from shoal.config import CONFIG_BYTES_MAX, Config, load_config, parse_config
+from shoal.config import Config, load_config, parse_config
 from shoal.endpoint import Endpoint
 from shoal.errors import ConfigError
+from shoal.text_file import TEXT_BYTES_MAX
 from shoal.topology import Ejection
 
 FILE = Path("shoal.toml")
@@ -385,7 +386,7 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     for name, content, complaint in [
         ("missing", None, "No such file"),
         ("binary", b"\xff\xfe", "not UTF-8"),
-        ("large", b"#" * (CONFIG_BYTES_MAX + 1), "not a configuration file"),
+        ("large", b"#" * (TEXT_BYTES_MAX + 1), "not a configuration file"),
     ]:
         if content is not None:
             (tmp_path / name).write_bytes(content)

@@ -25,6 +25,7 @@ from shoal.errors import ConfigError, Problem, UsageError
 from shoal.password import others_can_read, read_password_env, read_password_file
 from shoal.ring import Ring
 from shoal.ring_names import ring_name
+from shoal.text_file import read_text
 from shoal.topology import DEFAULT_USER, Keyspace, Shard, Topology, User, topology_problems
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 
     from shoal.config_model import FileTable, KeyspaceTable, ShardTable, UserTable
     from shoal.places import Path
-
-# A larger file is something else that was named by mistake.
-CONFIG_BYTES_MAX = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -54,17 +52,7 @@ class Config:
 
 def load_config(file: FilePath) -> Config:
     """Reads and checks a file. Raises ConfigError with everything that is wrong with it."""
-    try:
-        with file.open("rb") as stream:
-            raw = stream.read(CONFIG_BYTES_MAX + 1)
-    except OSError as error:
-        raise ConfigError([Problem(f"cannot read {file}: {error.strerror}")]) from None
-    if len(raw) > CONFIG_BYTES_MAX:
-        raise ConfigError([Problem(f"longer than {CONFIG_BYTES_MAX} bytes: not a configuration file", file=str(file))])
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ConfigError([Problem("not UTF-8 text", file=str(file))]) from None
+    text = read_text(file, "a configuration file")
     return parse_config(text, file, private=not others_can_read(file))
 
 

@@ -28,9 +28,9 @@ from shoal.distribution import HASHES, Distribution
 from shoal.endpoint import Endpoint, parse_endpoint
 from shoal.errors import ConfigError, Problem
 from shoal.ring_names import ring_name
+from shoal.text_file import read_text
 from shoal.topology import DEFAULT_USER, NAME_RULE, Ejection, Keyspace, Shard, Topology, User, is_name
 
-FILE_BYTES_MAX = 4 * 1024 * 1024
 DISTRIBUTIONS = ("ketama", "modula", "random")
 # Why redis_db does nothing in a pool, by its `redis`.
 WHY_DATABASE_0 = {
@@ -81,17 +81,7 @@ class Pool:
 
 def load_pools(file: Path) -> tuple[Pool, ...]:
     """Reads a file. Raises ConfigError with everything that is wrong with it."""
-    try:
-        with file.open("rb") as stream:
-            raw = stream.read(FILE_BYTES_MAX + 1)
-    except OSError as error:
-        raise ConfigError([Problem(f"cannot read {file}: {error.strerror}")]) from None
-    if len(raw) > FILE_BYTES_MAX:
-        raise ConfigError([Problem(f"longer than {FILE_BYTES_MAX} bytes: not a nutcracker.yml", file=str(file))])
-    try:
-        return parse_pools(raw.decode("utf-8"), str(file))
-    except UnicodeDecodeError:
-        raise ConfigError([Problem("not UTF-8 text", file=str(file))]) from None
+    return parse_pools(read_text(file, "a nutcracker.yml"), str(file))
 
 
 def parse_pools(text: str, file: str) -> tuple[Pool, ...]:
