@@ -223,7 +223,7 @@ class _Reader:
         shards: list[Shard | None] = []
         for index, address in enumerate(table.shards or ()):
             endpoint = self.endpoint((*path, "shards", index), address)
-            shards.append(_shard(f"s{index}", endpoint, username, password, table))
+            shards.append(_shard(None, index, endpoint, (username, password), table))
         for index, entry in enumerate(table.shard or ()):
             shards.append(self.shard((*path, "shard", index), entry, index, (username, password), table))
         if not shards:
@@ -250,8 +250,7 @@ class _Reader:
         if entry.username is not None and password is None and not self.has_left_out(path, "password"):
             self.wrong((*path, "username"), "there is a username but no password")
             return None
-        name = entry.name if entry.name is not None else f"s{index}"
-        return _shard(name, endpoint, username, password, table, entry.ring_name, entry.weight)
+        return _shard(entry.name, index, endpoint, (username, password), table, entry.ring_name, entry.weight)
 
     def users(self, path: Path, table: KeyspaceTable) -> tuple[User, ...]:
         users: list[User] = []
@@ -337,10 +336,10 @@ def exposure_warnings(keyspace: Keyspace) -> list[str]:
 
 
 def _shard(
-    name: str,
+    name: str | None,
+    index: int,
     endpoint: Endpoint | None,
-    username: str | None,
-    password: str | None,
+    login: tuple[str | None, str | None],
     table: KeyspaceTable,
     explicit: str | None = None,
     weight: int | None = None,
@@ -348,6 +347,7 @@ def _shard(
     if endpoint is None:
         return None
     kind = table.fallback if table.distribution == "range" and table.fallback else table.distribution
-    hashed = ring_name(kind, endpoint, explicit, name, table.database)
-    share = weight if weight is not None else 1
-    return Shard(name, endpoint.host, endpoint.port, username, password, share, hashed)
+    # A number in a list is no name: it would pass to another shard when one is taken out of the list.
+    hashed = ring_name(kind, endpoint, explicit, name if name is not None else str(endpoint), table.database)
+    shown = name if name is not None else f"s{index}"
+    return Shard(shown, endpoint.host, endpoint.port, *login, weight if weight is not None else 1, hashed)
