@@ -210,6 +210,15 @@ def test_key_without_shards_says_the_slot(capsys: pytest.CaptureFixture[str]) ->
     ]
 
 
+def test_at_random_no_shard_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "shoal.toml"
+    file.write_text('[keyspace.main]\nrole = "cache"\ndistribution = "random"\nshards = ["a:1", "b:1"]\n')
+    code, out, _ = run(capsys, "key", "x", "--config", file)
+    assert (code, out.splitlines()[1].split()) == (0, ["x", "x", "any", "any"])
+    (entry,) = json.loads(run(capsys, "key", "x", "--config", file, "--json")[1])
+    assert (entry["shard"], entry["endpoint"]) == (None, None)
+
+
 def test_key_wants_to_know_which_keyspace(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "shoal.toml"
     tables = [

@@ -78,6 +78,10 @@ def _syntax_problem(error: tomllib.TOMLDecodeError, text: str, file: FilePath) -
     what, _, place = str(error).removesuffix(")").partition(" (at ")
     number = re.match(r"line (\d+)", place)
     line = int(number[1]) if number else text.rstrip().count("\n") + 1
+    if file.suffix in (".yml", ".yaml"):
+        what += (
+            "; a nutcracker.yml is run by `shoal serve --nutcracker FILE`, and converted by `shoal import-nutcracker`"
+        )
     return Problem(f"not valid TOML: {what}", file=str(file), line=line)
 
 
