@@ -173,6 +173,19 @@ def test_check_says_everything_wrong_at_once(capsys: pytest.CaptureFixture[str],
     ]
 
 
+def test_what_is_wrong_with_a_nutcracker_file_is_said_in_json_too(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "n.yml"
+    file.write_text("a:\n listen: 127.0.0.1:1\n colour: red\n servers:\n - 127.0.0.1:2:1\n")
+    code, out, err = run(capsys, "import-nutcracker", file, "--json")
+    assert (code, err) == (2, "")
+    answer = json.loads(out)
+    assert answer["ok"] is False
+    (problem,) = answer["problems"]
+    assert (problem["file"], problem["line"], problem["path"]) == (str(file), 3, "a.colour")
+
+
 def test_check_shows_warnings(capsys: pytest.CaptureFixture[str], good: Path) -> None:
     good.chmod(0o644)
     code, out, _ = run(capsys, "check", good)
