@@ -237,6 +237,13 @@ def test_reuseport_is_taken_though_not_every_build_of_twemproxy_knows_it() -> No
         ("a database for memcached", "memcached has no databases"),
     ],
 )
+def test_odd_names_of_pools_stay_apart() -> None:
+    text = pool("", "a b") + pool("", "a/b").replace("22121", "22122")
+    one, other = topology_of(parse_pools(text, "n.yml")).keyspaces
+    assert one.name != other.name
+    assert one.name.startswith("pool_a_b")
+
+
 def test_a_database_that_twemproxy_does_not_select_is_not_selected(name: str, reason: str) -> None:
     pools = parse_pools(FILES[name][0], "n.yml")
     assert keyspace_of(pools[0]).database == 0

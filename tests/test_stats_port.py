@@ -88,7 +88,7 @@ def test_numbers_arrive_where_twemproxy_has_them() -> None:
     plan, names = topology()
     samples = [
         Sample(0, 3, ["zeta"]),
-        Sample(0, 1, ["pool_my_pool"]),
+        Sample(0, 1, [keyspace_name("my pool")]),
         Sample(1, 20, ["zeta"]),
         Sample(2, 10, ["zeta", "a"]),
         Sample(3, 2, ["zeta", "a"]),

@@ -15,6 +15,7 @@ Rejected: libyaml's events, as Twemproxy uses them. The nodes have the same mark
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -361,10 +362,11 @@ def keyspace_of(pool: Pool) -> Keyspace:
 
 
 def keyspace_name(pool: str) -> str:
-    """A pool's name where it can be a keyspace's, else what is left of it."""
+    """A pool's name where it can be a keyspace's, else what is left of it, and a number that keeps such names apart."""
     if is_name(pool):
         return pool
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", f"pool_{pool}")[:63]
+    left = re.sub(r"[^A-Za-z0-9_.-]", "_", f"pool_{pool}")[:54]
+    return f"{left}-{zlib.crc32(pool.encode()):08x}"
 
 
 def effective_database(pool: Pool) -> int:

@@ -160,7 +160,7 @@ impl Distribution {
         match self {
             Self::Slots(_) => "slots",
             Self::Codis(_) => "codis slots",
-            Self::Ring(_) => "ring",
+            Self::Ring(ring) => ring.name(),
             Self::Modula(_) => "modula",
             Self::Random(_) => "random",
             Self::Ranges(_) => "range",

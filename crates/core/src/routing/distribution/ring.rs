@@ -51,6 +51,7 @@ enum Side {
 /// See the head of this file.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Ring {
+    name: &'static str,
     hashing: Hashing,
     side: Side,
     points: Box<[u32]>,
@@ -72,7 +73,12 @@ impl Ring {
             let digests = (f64::from(quads) + 1e-10) as f32;
             push_quads(&mut points, &member.name, digests.floor() as usize, owner);
         }
-        Self::new(Hashing::Twemproxy { hash, signed }, Side::After, points)
+        Self::new(
+            "ketama",
+            Hashing::Twemproxy { hash, signed },
+            Side::After,
+            points,
+        )
     }
 
     /// redis-rb up to 4.8: `is_md5` false, points by CRC32; from 5.0 on by the first four bytes of MD5, the highest first.
@@ -89,7 +95,7 @@ impl Ring {
                 points.push((point, owner));
             }
         }
-        Self::new(Hashing::Crc32, Side::Before, points)
+        Self::new("redis-rb", Hashing::Crc32, Side::Before, points)
     }
 
     /// Predis' HashRing.
@@ -103,7 +109,7 @@ impl Ring {
                 (0..replicas).map(|n| (crc32(format!("{}:{n}", member.name).as_bytes()), owner)),
             );
         }
-        Self::new(Hashing::Crc32, Side::Before, points)
+        Self::new("predis", Hashing::Crc32, Side::Before, points)
     }
 
     /// Predis' KetamaRing.
@@ -115,11 +121,11 @@ impl Ring {
             let digests = (share * members.len() as f64 * (POINTS / 4) as f64).floor() as usize;
             push_quads(&mut points, &member.name, digests, owner);
         }
-        Self::new(Hashing::Md5, Side::After, points)
+        Self::new("predis-ketama", Hashing::Md5, Side::After, points)
     }
 
     /// At least one point is needed: with none, every key is the first shard's.
-    fn new(hashing: Hashing, side: Side, mut points: Vec<(u32, u16)>) -> Self {
+    fn new(name: &'static str, hashing: Hashing, side: Side, mut points: Vec<(u32, u16)>) -> Self {
         if points.is_empty() {
             points.push((0, 0));
         }
@@ -134,6 +140,7 @@ impl Ring {
             .map(|top| points.partition_point(|&(point, _)| u64::from(point) < top << shift) as u32)
             .collect();
         Self {
+            name,
             hashing,
             side,
             owners: points.iter().map(|&(_, owner)| owner).collect(),
@@ -141,6 +148,11 @@ impl Ring {
             index,
             shift,
         }
+    }
+
+    /// Whose ring it is.
+    pub fn name(&self) -> &'static str {
+        self.name
     }
 
     /// The hash of a key's hashed part.
