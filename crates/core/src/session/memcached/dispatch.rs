@@ -162,6 +162,9 @@ impl Engine {
                 return self.answer_error(asker, &error);
             }
         };
+        if request.command.is_meta() && self.is_unfit_for_meta(asker, shard, link) {
+            return;
+        }
         let number = client_number(self, asker);
         if request.is_rewritten {
             self.send_rewritten(link, request);
@@ -175,6 +178,20 @@ impl Engine {
             Waiter::Client
         };
         self.sent(asker, link, number, 0, waiter);
+    }
+
+    /// A server that does not know the command would take its data for requests. Refuses it; or notes it, when it is not
+    /// known yet what server this is.
+    fn is_unfit_for_meta(&mut self, asker: &Asker, shard: usize, link: u32) -> bool {
+        if self.backends[shard].lacks_meta {
+            let (name, version) = (self.shard_name(shard), self.backends[shard].version.clone());
+            self.answer(asker, |out| line::too_old(out, &name, &version));
+            return true;
+        }
+        if let Some(link) = self.links.get_mut(link) {
+            link.holds_meta |= !link.was_ready();
+        }
+        false
     }
 
     /// The words that are to be sent, and the data.
@@ -213,6 +230,9 @@ impl Engine {
         let shard = self.shard_number(&asker, shard);
         match self.link_for(shard, asker.lane) {
             Ok(link) => {
+                if command.is_meta() && self.is_unfit_for_meta(&asker, shard, link) {
+                    return None;
+                }
                 let number = client_number(self, &asker);
                 if let Some(link) = self.links.get_mut(link) {
                     link.outgoing().push_owned(buffer);
