@@ -173,6 +173,19 @@ def test_check_says_everything_wrong_at_once(capsys: pytest.CaptureFixture[str],
     ]
 
 
+def test_what_is_wrong_with_a_nutcracker_file_is_said_in_json_too(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "n.yml"
+    file.write_text("a:\n listen: 127.0.0.1:1\n colour: red\n servers:\n - 127.0.0.1:2:1\n")
+    code, out, err = run(capsys, "import-nutcracker", file, "--json")
+    assert (code, err) == (2, "")
+    answer = json.loads(out)
+    assert answer["ok"] is False
+    (problem,) = answer["problems"]
+    assert (problem["file"], problem["line"], problem["path"]) == (str(file), 3, "a.colour")
+
+
 def test_check_shows_warnings(capsys: pytest.CaptureFixture[str], good: Path) -> None:
     good.chmod(0o644)
     code, out, _ = run(capsys, "check", good)
@@ -208,6 +221,15 @@ def test_key_without_shards_says_the_slot(capsys: pytest.CaptureFixture[str]) ->
         {"key": "{}x", "hashed": "{}x", "slot": slot_of("{}x")},
         {"key": "\\xff\\x0a", "hashed": "\\xff\\x0a", "slot": slot_of("\udcff\n")},
     ]
+
+
+def test_at_random_no_shard_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "shoal.toml"
+    file.write_text('[keyspace.main]\nrole = "cache"\ndistribution = "random"\nshards = ["a:1", "b:1"]\n')
+    code, out, _ = run(capsys, "key", "x", "--config", file)
+    assert (code, out.splitlines()[1].split()) == (0, ["x", "x", "any", "any"])
+    (entry,) = json.loads(run(capsys, "key", "x", "--config", file, "--json")[1])
+    assert (entry["shard"], entry["endpoint"]) == (None, None)
 
 
 def test_key_wants_to_know_which_keyspace(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from shoal import places
-from shoal.config import CONFIG_BYTES_MAX, Config, load_config, parse_config
+from shoal.config import Config, load_config, parse_config
 from shoal.endpoint import Endpoint
 from shoal.errors import ConfigError
+from shoal.ring import Ring
+from shoal.text_file import TEXT_BYTES_MAX
 from shoal.topology import Ejection
 
 FILE = Path("shoal.toml")
@@ -356,6 +358,24 @@ shards = ["10.0.0.1:11211", "10.0.0.2:6379", "/run/redis.sock"]
     assert (made.probe_interval_ms, made.connections, made.preconnect, made.database) == (200, 2, False, 3)
 
 
+def test_rendezvous_knows_shards_by_name_or_address_and_not_by_place() -> None:
+    text = '[keyspace.main]\ndistribution = "rendezvous"\nshards = ["a:1", "b:1", "c:1"]'
+    keys = [f"k{number}".encode() for number in range(300)]
+
+    def addresses(text: str) -> list[str]:
+        keyspace = parse_config(text, Path("shoal.toml")).topology.keyspace("main")
+        return [str(keyspace.shards[index or 0].endpoint) for index in Ring(keyspace).indexes(keys)]
+
+    before, after = addresses(text), addresses(text.replace('"a:1", ', ""))
+    assert {one for one, other in zip(before, after, strict=True) if one != other} == {"a:1"}, "only its own keys move"
+    named = "[[keyspace.main.shard]]\naddress = '{}:1'\nname = '{}'\n"
+    text = '[keyspace.main]\ndistribution = "rendezvous"\n'
+    moved = addresses(text + named.format("x", "one") + named.format("b", "two"))
+    assert [
+        address.replace("y", "x") for address in addresses(text + named.format("y", "one") + named.format("b", "two"))
+    ] == moved
+
+
 def test_traps_of_hashes_are_warned_of() -> None:
     text = '[keyspace.main]\ndistribution = "ketama"\nshards = ["a:1", "b:1"]'
     (warning,) = parse_config(text, Path("shoal.toml")).warnings
@@ -416,7 +436,7 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     for name, content, complaint in [
         ("missing", None, "No such file"),
         ("binary", b"\xff\xfe", "not UTF-8"),
-        ("large", b"#" * (CONFIG_BYTES_MAX + 1), "not a configuration file"),
+        ("large", b"#" * (TEXT_BYTES_MAX + 1), "not a configuration file"),
     ]:
         if content is not None:
             (tmp_path / name).write_bytes(content)

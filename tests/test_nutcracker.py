@@ -63,6 +63,17 @@ FILES: dict[str, tuple[str, bool]] = {
     "bad port": (pool("", servers=" servers:\n - 127.0.0.1:99999:1\n"), False),
     "nested too deep": ("a:\n listen:\n  b: c\n" + SERVERS, False),
     "not YAML": ("a: [", False),
+    "large numbers": (
+        pool(
+            " backlog: 100000\n timeout: 100000000\n auto_eject_hosts: true\n server_retry_timeout: 100000000\n"
+            " server_failure_limit: 5000\n server_connections: 100\n client_connections: 5000000\n"
+        ),
+        True,
+    ),
+    "random with large weights": (
+        pool(" distribution: random\n", servers=" servers:\n - 127.0.0.1:1:5000\n - 127.0.0.1:2:1\n"),
+        True,
+    ),
     "a database for memcached": (pool(" redis_db: 99\n"), True),
     "a database behind sockets": (
         "a:\n listen: /tmp/a.sock\n redis: true\n redis_db: 2\n servers:\n - /tmp/b.sock:1\n",
@@ -85,6 +96,10 @@ DIFFERENCES: dict[str, tuple[str, str]] = {
         pool(" redis: true\n redis_db: 3\n", servers=" servers:\n - 127.0.0.1:1:1\n - /tmp/b.sock:1\n"),
         "n.yml:4: alpha.redis_db: is 3, but Twemproxy uses database 0 on servers behind sockets (/tmp/b.sock): the "
         "pool's keys are in two databases, which shoal does not serve together; move them to one",
+    ),
+    "a weight that shoal does not have": (
+        pool("", servers=" servers:\n - 127.0.0.1:1:1\n - 127.0.0.1:2:1001\n"),
+        "n.yml:5: alpha.servers: weight 1001: shoal takes 1 to 1000",
     ),
     "a database that shoal does not have": (
         pool(" redis: true\n redis_db: 256\n"),
@@ -131,6 +146,33 @@ def test_all_problems_are_named_with_their_lines() -> None:
         "n.yml:4: alpha.hash: must be o",
         "n.yml:5: alpha.colour: unknown",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (pool(" redis_auth: secret\n"), "n.yml:3: alpha.redis_auth: is for redis: true only"),
+        (pool("") + "b:\n hash: md5\n listen: 127.0.0.1:22121\n" + SERVERS, "n.yml:8: b.listen: pool alpha listens"),
+        (
+            pool("", servers=" servers:\n - 127.0.0.1:1\n"),
+            "n.yml:4: alpha.servers: not host:port:weight or /path:weight",
+        ),
+        ("a:\n\tlisten: 127.0.0.1:1\n", "n.yml:2: not valid YAML: found character"),
+        ("a:\n\tlisten: 127.0.0.1:1\n", "; YAML is indented with spaces"),
+    ],
+)
+def test_a_beginners_mistake_is_named_where_it_is(text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_pools(text, "n.yml")
+    (line,) = caught.value.lines()
+    assert complaint in line
+
+
+def test_the_other_kind_of_file_is_recognized(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="shoal serve --nutcracker FILE"):
+        parse_config(pool(""), tmp_path / "nutcracker.yml")
+    with pytest.raises(ConfigError, match="shoal serve FILE"):
+        parse_pools(toml_of(parse_pools(pool(""), "n.yml"), "n.yml"), "shoal.toml")
 
 
 def test_defaults_are_twemproxys() -> None:

@@ -85,6 +85,7 @@ def test_a_key_in_no_range() -> None:
         ({"kind": "ketama", "hash": "sha1"}, "no such hash function: sha1"),
         ({"kind": "ketama", "weights": [1]}, "3 nodes, but 1 weights"),
         ({"kind": "ketama", "weights": [-1, 1, 1]}, "a weight is 1 to 1000"),
+        ({"kind": "jump", "weights": [1, 2, 1]}, "jump does not know weights"),
         ({"kind": "range"}, "needs a table"),
         ({"kind": "range", "tables": [RangeTable("u", (RangePart("9", 0), RangePart("5", 1)))]}, "must ascend"),
         ({"kind": "slots", "hash_tag": "{"}, "two characters"),
@@ -181,3 +182,23 @@ def test_a_nutcracker_file_is_read_too(tmp_path: Path, capsys: pytest.CaptureFix
 def test_bad_options(arguments: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ring", str(config(tmp_path / "a.toml", "")), *arguments]) == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_a_shard_that_has_what_its_weight_asks_for_is_no_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "n.yml"
+    servers = " - 127.0.0.1:7001:1\n - 127.0.0.1:7002:4\n - 127.0.0.1:7003:1\n"
+    file.write_text(f"alpha:\n listen: 127.0.0.1:1\n distribution: modula\n hash: murmur\n servers:\n{servers}")
+    found = shown(capsys, file)
+    assert found["max_over_mean"] == pytest.approx(2.0, abs=0.1), "four of six, over a third"
+    assert found["warnings"] == []
+
+
+def test_ids_that_were_made_up_say_nothing_of_ranges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = 'range = [{ prefix = "user:", ranges = [{ upto = 20000, shard = "s0" }, { shard = "s1" }] }]'
+    file = config(tmp_path / "a.toml", f'distribution = "range"\n{tables}', 2)
+    assert shown(capsys, file)["warnings"] == []
+    keys = tmp_path / "keys"
+    keys.write_text("".join(f"user:{number}\n" for number in range(2000)))
+    assert "1 of 2 shards have none of 2000 keys" in str(shown(capsys, file, "--keys", keys)["warnings"])

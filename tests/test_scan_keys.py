@@ -9,6 +9,7 @@ from harness import Fleet, Port
 
 from shoal.cli import main
 from shoal.ring import Ring
+from shoal.scan_keys import parts
 
 KEYS = [f"user:{number}".encode() for number in range(3000)]
 
@@ -41,10 +42,30 @@ def test_the_sample_is_what_the_servers_hold(fleet: Fleet, tmp_path: Path, capsy
     assert isinstance(found["shards"], list)
     assert found["keys"] == len(KEYS)
     assert [shard["keys"] for shard in found["shards"]] == [server.client().dbsize() for server in fleet.servers]
+
+
+def test_a_small_sample_shows_the_crowded_shard_as_crowded(
+    new_fleet: Callable[..., Fleet], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet = new_fleet(2)
+    ring = Ring.of("jump", fleet.addresses)
+    at = ring.indexes(KEYS)
+    for index, keys in enumerate((900, 100)):
+        own = [key for key, place in zip(KEYS, at, strict=True) if place == index][:keys]
+        with fleet.servers[index].client() as client:
+            client.mset(dict.fromkeys(own, b"1"))
     few = shown(capsys, config(tmp_path, fleet.addresses), "--sample", "100")
     assert few["keys"] == 100
     assert isinstance(few["shards"], list)
-    assert [shard["keys"] for shard in few["shards"]] == [25] * 4, "an even part from each"
+    assert [shard["keys"] for shard in few["shards"]] == [90, 10]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "keys_max", "expected"),
+    [([5, 0, 3], 8, [5, 0, 3]), ([1, 1, 1], 2, [0, 1, 1]), ([10, 0, 30], 4, [1, 0, 3]), ([0, 0], 5, [0, 0])],
+)
+def test_a_sample_is_dealt_in_proportion(sizes: list[int], keys_max: int, expected: list[int]) -> None:
+    assert parts(sizes, keys_max) == expected
 
 
 def test_passwords_and_databases_are_those_of_the_file(
@@ -81,5 +102,5 @@ def test_a_server_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.Capt
 
 def test_memcached_cannot_be_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = config(tmp_path, ["127.0.0.1:1"], 'protocol = "memcached"')
-    assert main(["ring", str(file), "--scan"]) == 1
+    assert main(["ring", str(file), "--scan"]) == 2
     assert "give them with --keys" in capsys.readouterr().err

@@ -25,6 +25,7 @@ from shoal.errors import ConfigError, Problem, UsageError
 from shoal.password import others_can_read, read_password_env, read_password_file
 from shoal.ring import Ring
 from shoal.ring_names import ring_name
+from shoal.text_file import read_text
 from shoal.topology import DEFAULT_USER, Keyspace, Shard, Topology, User, topology_problems
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from shoal.config_model import FileTable, KeyspaceTable, ShardTable, UserTable
     from shoal.places import Path
 
-# A larger file is something else that was named by mistake.
-CONFIG_BYTES_MAX = 4 * 1024 * 1024
 # More dots in a key than any setting has. Looked for before the text is parsed, so also in strings and comments.
 _DEEP_KEY = re.compile(r"""(?:\.[ \t]*["']?[\w-]+["']?[ \t]*){100}""")
 
@@ -56,17 +55,7 @@ class Config:
 
 def load_config(file: FilePath) -> Config:
     """Reads and checks a file. Raises ConfigError with everything that is wrong with it."""
-    try:
-        with file.open("rb") as stream:
-            raw = stream.read(CONFIG_BYTES_MAX + 1)
-    except OSError as error:
-        raise ConfigError([Problem(f"cannot read {file}: {error.strerror}")]) from None
-    if len(raw) > CONFIG_BYTES_MAX:
-        raise ConfigError([Problem(f"longer than {CONFIG_BYTES_MAX} bytes: not a configuration file", file=str(file))])
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ConfigError([Problem("not UTF-8 text", file=str(file))]) from None
+    text = read_text(file, "a configuration file")
     return parse_config(text, file, private=not others_can_read(file))
 
 
@@ -108,6 +97,10 @@ def _syntax_problem(error: tomllib.TOMLDecodeError, text: str, file: FilePath) -
     what, _, place = str(error).removesuffix(")").partition(" (at ")
     number = re.match(r"line (\d+)", place)
     line = int(number[1]) if number else text.rstrip().count("\n") + 1
+    if file.suffix in (".yml", ".yaml"):
+        what += (
+            "; a nutcracker.yml is run by `shoal serve --nutcracker FILE`, and converted by `shoal import-nutcracker`"
+        )
     return Problem(f"not valid TOML: {what}", file=str(file), line=line)
 
 
@@ -255,7 +248,7 @@ class _Reader:
         shards: list[Shard | None] = []
         for index, address in enumerate(table.shards or ()):
             endpoint = self.endpoint((*path, "shards", index), address)
-            shards.append(_shard(f"s{index}", endpoint, username, password, table))
+            shards.append(_shard(None, index, endpoint, (username, password), table))
         for index, entry in enumerate(table.shard or ()):
             shards.append(self.shard((*path, "shard", index), entry, index, (username, password), table))
         if not shards:
@@ -282,8 +275,7 @@ class _Reader:
         if entry.username is not None and password is None and not self.has_left_out(path, "password"):
             self.wrong((*path, "username"), "there is a username but no password")
             return None
-        name = entry.name if entry.name is not None else f"s{index}"
-        return _shard(name, endpoint, username, password, table, entry.ring_name, entry.weight)
+        return _shard(entry.name, index, endpoint, (username, password), table, entry.ring_name, entry.weight)
 
     def users(self, path: Path, table: KeyspaceTable) -> tuple[User, ...]:
         users: list[User] = []
@@ -376,10 +368,10 @@ def exposure_warnings(keyspace: Keyspace) -> list[str]:
 
 
 def _shard(
-    name: str,
+    name: str | None,
+    index: int,
     endpoint: Endpoint | None,
-    username: str | None,
-    password: str | None,
+    login: tuple[str | None, str | None],
     table: KeyspaceTable,
     explicit: str | None = None,
     weight: int | None = None,
@@ -387,6 +379,7 @@ def _shard(
     if endpoint is None:
         return None
     kind = table.fallback if table.distribution == "range" and table.fallback else table.distribution
-    hashed = ring_name(kind, endpoint, explicit, name, table.database)
-    share = weight if weight is not None else 1
-    return Shard(name, endpoint.host, endpoint.port, username, password, share, hashed)
+    # A number in a list is no name: it would pass to another shard when one is taken out of the list.
+    hashed = ring_name(kind, endpoint, explicit, name if name is not None else str(endpoint), table.database)
+    shown = name if name is not None else f"s{index}"
+    return Shard(shown, endpoint.host, endpoint.port, *login, weight if weight is not None else 1, hashed)

@@ -17,7 +17,16 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from shoal.errors import Problem
 from shoal.places import Path, format_path
-from shoal.topology import BACKLOG_DEFAULT, MAX_CLIENTS_DEFAULT, PROBE_INTERVAL_MS_DEFAULT, TIMEOUT_MS_DEFAULT
+from shoal.topology import (
+    BACKLOG_DEFAULT,
+    BACKLOG_MAX,
+    DAY_MS,
+    EJECT_AFTER_MAX,
+    MAX_CLIENTS_DEFAULT,
+    MAX_CLIENTS_MAX,
+    PROBE_INTERVAL_MS_DEFAULT,
+    TIMEOUT_MS_DEFAULT,
+)
 
 LISTEN_DEFAULT = "127.0.0.1:6380"
 DRAIN_TIMEOUT_MS_DEFAULT = 5_000
@@ -84,12 +93,12 @@ class KeyspaceTable(_Table):
 
     listen: str = LISTEN_DEFAULT
     listen_mode: str | None = None
-    backlog: int = Field(BACKLOG_DEFAULT, ge=1, le=65_535)
+    backlog: int = Field(BACKLOG_DEFAULT, ge=1, le=BACKLOG_MAX)
     reuse_port: bool = False
     protocol: Literal["redis", "memcached"] = "redis"
     role: Literal["store", "cache"] = "store"
-    eject_after: int | None = Field(None, ge=1, le=1_000)
-    retry_after_ms: int | None = Field(None, ge=0, le=86_400_000)
+    eject_after: int | None = Field(None, ge=1, le=EJECT_AFTER_MAX)
+    retry_after_ms: int | None = Field(None, ge=0, le=DAY_MS)
     eject_on_replies: bool | None = None
     ejected_max: int | None = Field(None, ge=0, le=4_096)
     readmit_ms: int | None = Field(None, ge=0, le=3_600_000)
@@ -108,8 +117,8 @@ class KeyspaceTable(_Table):
     shard: list[ShardTable] | None = None
     affinity: list[str] = []
     unknown_commands: Literal["refuse", "first-key"] = "refuse"
-    timeout_ms: int = Field(TIMEOUT_MS_DEFAULT, ge=0, le=86_400_000)
-    max_clients: int = Field(MAX_CLIENTS_DEFAULT, ge=1, le=1_000_000)
+    timeout_ms: int = Field(TIMEOUT_MS_DEFAULT, ge=0, le=DAY_MS)
+    max_clients: int = Field(MAX_CLIENTS_DEFAULT, ge=1, le=MAX_CLIENTS_MAX)
     password: SecretStr | None = None
     password_file: str | None = None
     password_env: str | None = None

@@ -28,9 +28,22 @@ from shoal.distribution import HASHES, Distribution
 from shoal.endpoint import Endpoint, parse_endpoint
 from shoal.errors import ConfigError, Problem
 from shoal.ring_names import ring_name
-from shoal.topology import DEFAULT_USER, NAME_RULE, Ejection, Keyspace, Shard, Topology, User, is_name
+from shoal.text_file import read_text
+from shoal.topology import (
+    BACKLOG_MAX,
+    DAY_MS,
+    DEFAULT_USER,
+    EJECT_AFTER_MAX,
+    NAME_RULE,
+    WEIGHT_MAX,
+    Ejection,
+    Keyspace,
+    Shard,
+    Topology,
+    User,
+    is_name,
+)
 
-FILE_BYTES_MAX = 4 * 1024 * 1024
 DISTRIBUTIONS = ("ketama", "modula", "random")
 # Why redis_db does nothing in a pool, by its `redis`.
 WHY_DATABASE_0 = {
@@ -81,17 +94,7 @@ class Pool:
 
 def load_pools(file: Path) -> tuple[Pool, ...]:
     """Reads a file. Raises ConfigError with everything that is wrong with it."""
-    try:
-        with file.open("rb") as stream:
-            raw = stream.read(FILE_BYTES_MAX + 1)
-    except OSError as error:
-        raise ConfigError([Problem(f"cannot read {file}: {error.strerror}")]) from None
-    if len(raw) > FILE_BYTES_MAX:
-        raise ConfigError([Problem(f"longer than {FILE_BYTES_MAX} bytes: not a nutcracker.yml", file=str(file))])
-    try:
-        return parse_pools(raw.decode("utf-8"), str(file))
-    except UnicodeDecodeError:
-        raise ConfigError([Problem("not UTF-8 text", file=str(file))]) from None
+    return parse_pools(read_text(file, "a nutcracker.yml"), str(file))
 
 
 def parse_pools(text: str, file: str) -> tuple[Pool, ...]:
@@ -101,6 +104,10 @@ def parse_pools(text: str, file: str) -> tuple[Pool, ...]:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or "cannot be read"
+        if "'\\t'" in what:
+            what += "; YAML is indented with spaces"
+        elif file.endswith(".toml"):
+            what += "; a shoal.toml is run by `shoal serve FILE`"
         raise ConfigError([Problem(f"not valid YAML: {what}", "", file, mark.line + 1 if mark else None)]) from None
     reader = _Reader(file)
     pools = reader.pools(root)
@@ -134,7 +141,9 @@ class _Reader:
                 continue
             for other in found:
                 if other.listen == pool.listen:
-                    self.wrong(node, f"{name}.listen", f"pool {other.name} listens on {pool.listen} too")
+                    self.wrong(
+                        _value(node, "listen"), f"{name}.listen", f"pool {other.name} listens on {pool.listen} too"
+                    )
             found.append(pool)
         return tuple(found)
 
@@ -173,7 +182,7 @@ class _Reader:
             except ValueError as error:
                 self.wrong(value, path, str(error))
         if "redis_auth" in values and not values.get("redis", False):
-            self.wrong(node, f"{name}.redis_auth", "is for redis: true only")
+            self.wrong(_value(node, "redis_auth"), f"{name}.redis_auth", "is for redis: true only")
         for key in ("listen", "servers"):
             if key not in values and not any(problem.path == f"{name}.{key}" for problem in self.problems):
                 self.wrong(node, f"{name}.{key}", "is missing")
@@ -181,11 +190,18 @@ class _Reader:
             return None
         values["listen"], values["listen_mode"] = values["listen"]
         pool = Pool(name=name, **values)
+        self.limits(pool, node)
+        return pool if len(self.problems) == before else None
+
+    def limits(self, pool: Pool, node: yaml.Node) -> None:
+        """What Twemproxy takes and shoal does not."""
         problem = _database_problem(pool)
         if problem is not None:
-            self.wrong(dict(self.pairs(node, name, "setting"))["redis_db"], f"{name}.redis_db", problem)
-            return None
-        return pool
+            self.wrong(_value(node, "redis_db"), f"{pool.name}.redis_db", problem)
+        if pool.distribution != "random":
+            for entry, server in zip(_value(node, "servers").value, pool.servers, strict=True):
+                if server.weight > WEIGHT_MAX:
+                    self.wrong(entry, f"{pool.name}.servers", f"weight {server.weight}: shoal takes 1 to {WEIGHT_MAX}")
 
     def servers(self, path: str, node: yaml.Node) -> tuple[PoolServer, ...]:
         if not isinstance(node, yaml.SequenceNode) or not node.value:
@@ -218,6 +234,11 @@ class _Reader:
         return tuple(servers)
 
 
+def _value(node: yaml.Node, key: str) -> yaml.Node:
+    """The value of a key that a map has; the map, should it have none."""
+    return next((value for name, value in node.value if name.value == key), node)
+
+
 def twemproxy_name(server: PoolServer) -> str:
     """What Twemproxy calls a server: in the ring, and in its statistics."""
     return ring_name("ketama", server.endpoint, server.name, "")
@@ -246,7 +267,8 @@ def _server(text: str) -> PoolServer:
     if " " in name:
         raise ValueError(f'the name of a server has no blanks: "{name}"')
     place, colon, weight = address.rpartition(":")
-    if not colon or not place:
+    # What stands behind the last colon is the weight, so that host:port alone lacks one.
+    if not colon or not place or not (place.startswith("/") or ":" in place):
         raise ValueError(f'not host:port:weight or /path:weight: "{text}"')
     if not re.fullmatch(r"[0-9]{1,9}", weight) or int(weight) < 1:
         raise ValueError(f'not a weight of 1 or more: "{weight}"')
@@ -332,10 +354,10 @@ def keyspace_of(pool: Pool) -> Keyspace:
         shards=tuple(shards),
         distribution=Distribution(pool.distribution, pool.hash),
         users=(User(DEFAULT_USER, pool.redis_auth),) if pool.redis_auth is not None else (),
-        timeout_ms=pool.timeout or 0,
+        timeout_ms=min(pool.timeout or 0, DAY_MS),
         hash_tag=pool.hash_tag or "none",
         listen_mode=pool.listen_mode,
-        backlog=max(1, pool.backlog),
+        backlog=min(max(1, pool.backlog), BACKLOG_MAX),
         reuse_port=pool.reuseport,
         protocol="redis" if pool.redis else "memcached",
         ejection=_ejection(pool),
@@ -386,8 +408,8 @@ def _ejection(pool: Pool) -> Ejection | None:
         # Keys that go anywhere belong to a cache, whether it ejects or not.
         return Ejection(shards_max=0) if pool.distribution == "random" else None
     return Ejection(
-        after=max(1, pool.server_failure_limit),
-        retry_after_ms=pool.server_retry_timeout,
+        after=min(max(1, pool.server_failure_limit), EJECT_AFTER_MAX),
+        retry_after_ms=min(pool.server_retry_timeout, DAY_MS),
         shards_max=ejected_max_default(len(pool.servers)),
     )
 

@@ -10,7 +10,7 @@ import json
 
 from shoal.config_placement import trap
 from shoal.nutcracker import WHY_DATABASE_0, Pool, keyspace_of
-from shoal.topology import Ejection, Keyspace
+from shoal.topology import MAX_CLIENTS_MAX, Ejection, Keyspace
 
 HEAD = """\
 # Made from {source} by `shoal import-nutcracker`. `shoal check FILE` explains it, `shoal serve FILE` runs it.
@@ -98,7 +98,7 @@ def _other(pool: Pool, keyspace: Keyspace) -> list[str]:
         lines.append(f"# redis_db: {pool.redis_db} does nothing: {WHY_DATABASE_0[pool.redis]}.")
     if pool.client_connections is not None:
         lines.append(f"# client_connections: {pool.client_connections} does nothing in Twemproxy; here it can be had:")
-        lines.append(f"# max_clients = {max(1, pool.client_connections)}")
+        lines.append(f"# max_clients = {min(max(1, pool.client_connections), MAX_CLIENTS_MAX)}")
     if pool.redis_auth is not None:
         lines.append("# chmod 600 this file, or use password_file and server_password_file instead.")
         lines += [f"password = {_text(pool.redis_auth)}", f"server_password = {_text(pool.redis_auth)}"]

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from shoal.core import require_core
-from shoal.distribution import BRACES, HASH_DEFAULT, KINDS, TAG_DEFAULT, Distribution, RangeTable
+from shoal.distribution import BRACES, HASH_DEFAULT, KINDS, TAG_DEFAULT, WEIGHTED, Distribution, RangeTable
 from shoal.endpoint import parse_endpoint
 from shoal.errors import NoShardError, UsageError
 from shoal.ring_names import ring_name
@@ -62,6 +62,8 @@ class Ring:
             raise UsageError("a ring needs a node")
         if weights is not None and not all(1 <= weight <= WEIGHT_MAX for weight in weights):
             raise UsageError(f"a weight is 1 to {WEIGHT_MAX}")
+        if weights is not None and kind not in WEIGHTED and any(weight != 1 for weight in weights):
+            raise UsageError(f"{kind} does not know weights (these do: {', '.join(WEIGHTED)})")
         for given, what in ((weights, "weights"), (names, "names")):
             if given is not None and len(given) != len(nodes):
                 raise UsageError(f"{len(nodes)} nodes, but {len(given)} {what}")

@@ -8,7 +8,7 @@ is that of the writer, to the letter:
     ... client-0.20  redis-rb 5 with redis-client up to 0.20: the same
     ... client-0.21  redis-rb 5 with redis-client from 0.21 on: without the /0 of database 0
     predis ...       host:port, or the socket's path
-    others           the shard's own name, so that it may change its address
+    others           the shard's own name, so that it may change its address; without one, its address
 """
 
 from __future__ import annotations

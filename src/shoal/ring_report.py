@@ -25,11 +25,16 @@ NOWHERE = -1
 
 @dataclass(frozen=True)
 class Spread:
-    """What was found of one keyspace. Lists are in the order of the shards."""
+    """What was found of one keyspace. Lists are in the order of the shards.
+
+    `fair` is the part of all keys that a shard's weight asks for; `is_sample` is false for consecutive ids.
+    """
 
     shares: list[float] | None
     keys: int
     counts: list[int]
+    fair: list[float]
+    is_sample: bool
     nowhere: int
     run_mean: float
     run_max: int
@@ -40,6 +45,12 @@ class Spread:
         """The largest count over the mean one; 1 is even."""
         total = sum(self.counts)
         return max(self.counts) * len(self.counts) / total if total else 0.0
+
+    @property
+    def excess(self) -> float:
+        """The largest count over what the shard's weight asks for; the imbalance, where weights are equal."""
+        total = sum(self.counts)
+        return max(count / (total * part) for count, part in zip(self.counts, self.fair, strict=True)) if total else 0.0
 
     def warnings(self) -> list[str]:
         """What nobody would want, as measured."""
@@ -52,12 +63,13 @@ class Spread:
                 f"{self.run_mean:.0f} consecutive ids ({self.ids}0, {self.ids}1, ...) are on one shard on average: "
                 "a stretch of ids that is much used is one hot shard"
             )
-        if self.keys >= KEYS_FOR_WARNING_MIN:
+        if self.keys >= KEYS_FOR_WARNING_MIN and (self.is_sample or not by_range):
             empty = sum(count == 0 for count in self.counts)
             if empty:
                 found.append(f"{empty} of {shards} shards have none of {self.keys} keys")
-            if shards > 1 and self.imbalance > IMBALANCE_MAX:
-                found.append(f"the fullest shard has {self.imbalance:.2f} times the mean")
+            if shards > 1 and self.excess > IMBALANCE_MAX:
+                fair = "the mean" if len(set(self.fair)) == 1 else "what its weight asks for"
+                found.append(f"the fullest shard has {self.excess:.2f} times {fair}")
         if self.nowhere:
             found.append(f"{self.nowhere} of {self.keys} keys are in no range and would be refused")
         return found
@@ -70,10 +82,13 @@ def spread(ring: Ring, keys: Sequence[bytes] | None, prefix: str) -> Spread:
     sample = ring.indexes(keys) if keys is not None else neighbours
     counted = Counter(NOWHERE if index is None else index for index in sample)
     mean, longest = runs(neighbours)
+    weights = sum(shard.weight for shard in ring.keyspace.shards)
     return Spread(
         shares=ring.shares(),
         keys=len(sample),
         counts=[counted[index] for index in range(shards)],
+        fair=[shard.weight / weights for shard in ring.keyspace.shards],
+        is_sample=keys is not None,
         nowhere=counted[NOWHERE],
         run_mean=mean,
         run_max=longest,

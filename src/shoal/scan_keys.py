@@ -1,16 +1,20 @@
 """Reads keys from live servers with SCAN, for a look at how they are spread.
 
-A client of the few bytes of RESP that it takes: AUTH, SELECT and SCAN on a blocking socket. Bounded in keys, bytes and
-time; reads only. Rejected: a Redis library as a dependency of the package, for three commands of an occasional verb.
+A client of the few bytes of RESP that it takes: AUTH, SELECT, DBSIZE and SCAN on a blocking socket. Bounded in keys,
+bytes and time; reads only. What must stay true: a sample has of each shard the part that the shard has of all keys, or
+a crowded shard would look like the others. Rejected: a Redis library as a dependency of the package, for four commands
+of an occasional verb.
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import accumulate, pairwise
 from typing import Self
 
-from shoal.errors import ShoalError
+from shoal.errors import ShoalError, UsageError
 from shoal.topology import Keyspace, Shard
 
 TIMEOUT_SECONDS = 10.0
@@ -23,25 +27,44 @@ class ScanError(ShoalError):
 
 
 def scan(keyspace: Keyspace, keys_max: int, progress: Callable[[int, Shard], None]) -> list[bytes]:
-    """Up to `keys_max` keys, an even part from each shard that has so many. Raises ScanError with the shard named."""
+    """Up to `keys_max` keys, of each shard in proportion to what it holds. Raises ScanError with the shard named."""
     if keyspace.protocol != "redis":
-        raise ScanError("keys of memcached servers cannot be listed: give them with --keys")
-    each = -(-keys_max // len(keyspace.shards))
-    found: list[bytes] = []
+        raise UsageError("keys of memcached servers cannot be listed: give them with --keys")
+    sizes = []
     for shard in keyspace.shards:
+        with _connected(shard, keyspace.database) as connection:
+            sizes.append(connection.size())
+    found: list[bytes] = []
+    for shard, part in zip(keyspace.shards, parts(sizes, keys_max), strict=True):
         own: list[bytes] = []
-        try:
-            with _Connection(shard) as connection:
-                connection.prepare(shard, keyspace.database)
-                for batch in connection.batches():
-                    own += batch
-                    progress(len(found) + len(own), shard)
-                    if len(own) >= each:
-                        break
-        except OSError as error:
-            raise ScanError(f"shard {shard.name} at {shard.endpoint}: {error.strerror or error}") from None
-        found += own[:each]
-    return found[:keys_max]
+        with _connected(shard, keyspace.database) as connection:
+            for batch in connection.batches() if part else ():
+                own += batch
+                progress(len(found) + len(own), shard)
+                if len(own) >= part:
+                    break
+        found += own[:part]
+    return found
+
+
+def parts(sizes: list[int], keys_max: int) -> list[int]:
+    """How many keys to take of servers that hold so many: all, or in proportion and `keys_max` in sum."""
+    total = sum(sizes)
+    if total <= keys_max:
+        return sizes
+    ends = [keys_max * before // total for before in accumulate(sizes, initial=0)]
+    return [end - begin for begin, end in pairwise(ends)]
+
+
+@contextmanager
+def _connected(shard: Shard, database: int) -> Iterator[_Connection]:
+    """A connection that may read; what the system says of it is a ScanError with the shard named."""
+    try:
+        with _Connection(shard) as connection:
+            connection.prepare(shard, database)
+            yield connection
+    except OSError as error:
+        raise ScanError(f"shard {shard.name} at {shard.endpoint}: {error.strerror or error}") from None
 
 
 class _Connection:
@@ -70,6 +93,13 @@ class _Connection:
             self.ask(*(["AUTH", shard.username, shard.password] if shard.username else ["AUTH", shard.password]))
         if database:
             self.ask("SELECT", str(database))
+
+    def size(self) -> int:
+        """How many keys its database has."""
+        reply = self.ask("DBSIZE")
+        if not (isinstance(reply, bytes) and reply.isdigit()):
+            raise ScanError(f"shard {self._shard.name}: not an answer to DBSIZE")
+        return int(reply)
 
     def batches(self) -> Iterator[list[bytes]]:
         cursor = b"0"

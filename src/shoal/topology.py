@@ -29,6 +29,11 @@ CODIS_SLOT_COUNT = 1024
 SLOT_COUNTS = {"slots": SLOT_COUNT, "codis": CODIS_SLOT_COUNT}
 # A ring has some 160 points for each unit of weight and shard, a list of modula one place: more would be a slip.
 WEIGHT_MAX = 1_000
+BACKLOG_MAX = 65_535
+MAX_CLIENTS_MAX = 1_000_000
+# The longest time-out, and the longest that a shard stays out at first: a day.
+DAY_MS = 86_400_000
+EJECT_AFTER_MAX = 1_000
 
 TIMEOUT_MS_DEFAULT = 10_000
 MAX_CLIENTS_DEFAULT = 10_000

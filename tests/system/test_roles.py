@@ -3,6 +3,7 @@
 Real servers and a real shoal of two workers. Times in the configuration are short; tests wait for conditions.
 """
 
+import json
 import urllib.request
 from collections.abc import Iterator
 from functools import partial
@@ -205,8 +206,10 @@ def test_connections_and_the_first_request(fleet: Fleet, tmp_path: Path) -> None
             # What a client wrote it reads, in a pipeline too: it stays on one connection.
             for turn in range(20):
                 with client.pipeline(transaction=False) as pipeline:
-                    pipeline.set("shared", f"{number}:{turn}").get("shared")
-                    assert pipeline.execute()[1].decode() == f"{number}:{turn}"
+                    pipeline.set("shared", f"{number}:{turn}")
+                    pipeline.get("shared")
+                    replies = pipeline.execute()
+                assert replies[1] == f"{number}:{turn}".encode()
         where = next(i for i in range(SHARDS) if fleet.client(i, db=5).exists("shared"))
         # Two workers, three connections each, and the main one of database 0.
         lines = str(fleet.client(where).execute_command("CLIENT", "LIST"))  # type: ignore[no-untyped-call]  # redis-py's

@@ -74,7 +74,7 @@ limits! {
     CONNECTIONS_MAX = 64, "connections", "Connections of one worker to each shard, for each database and protocol, that a keyspace may ask for.";
     EXCLUSIVE_LINKS_MAX = 1_024, "connections", "Connections of one worker that serve one request alone (WAIT).";
     CONNECT_MS_MAX = 2_000, "milliseconds", "A shard that does not accept a connection for so long is down.";
-    RECONNECT_MS_MIN = 50, "milliseconds", "The first wait before a shard is tried again; doubled each time.";
+    RECONNECT_MS_MIN = 50, "milliseconds", "The first wait before a shard is tried again; doubled each time, in a cache once eject_after failures are seen.";
     RECONNECT_MS_MAX = 2_000, "milliseconds", "The longest wait before a shard is tried again; each wait is shortened by up to half, at random.";
     GREETING_BYTES_MAX = 64 * 1024, "bytes", "A shard's answer to what a new connection is told first.";
     GREETING_MS_MAX = 5_000, "milliseconds", "A shard that has not answered that for so long is down, whatever it sends.";

@@ -40,17 +40,22 @@ def check(file: Path, as_json: bool) -> int:
     except ConfigError as error:
         if not as_json:
             raise
-        problems = [
-            {"file": problem.file, "line": problem.line, "path": problem.path, "text": problem.text}
-            for problem in error.problems
-        ]
-        print_json({"ok": False, "problems": problems})
+        print_json(complaint(error))
         return error.exit_code
     if as_json:
         print_json(meaning(config))
     else:
         click.echo(f"{file}: good\n\n{explanation(config)}")
     return 0
+
+
+def complaint(error: ConfigError) -> dict[str, object]:
+    """What is wrong with a file, as plain values."""
+    problems = [
+        {"file": problem.file, "line": problem.line, "path": problem.path, "text": problem.text}
+        for problem in error.problems
+    ]
+    return {"ok": False, "problems": problems}
 
 
 def meaning(config: Config) -> dict[str, object]:

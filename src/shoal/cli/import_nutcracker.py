@@ -24,12 +24,19 @@ def import_nutcracker(file: Path, as_json: bool) -> int:
       shoal import-nutcracker /etc/nutcracker/nutcracker.yml > shoal.toml
       shoal import-nutcracker nutcracker.yml --json | jq .keyspaces[].name
     """
-    from shoal.cli.check import meaning
+    from shoal.cli.check import complaint, meaning
     from shoal.config import Config
+    from shoal.errors import ConfigError
     from shoal.nutcracker import load_pools, topology_of
     from shoal.nutcracker_toml import toml_of
 
-    pools = load_pools(file)
+    try:
+        pools = load_pools(file)
+    except ConfigError as error:
+        if not as_json:
+            raise
+        print_json(complaint(error))
+        return error.exit_code
     topology = topology_of(pools)
     if as_json:
         print_json(meaning(Config(topology)))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command(epilog=EXIT_CODES_HELP)
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
-@click.option("--config", type=click.Path(path_type=Path), help="The configuration file.")
+@click.option("--config", type=click.Path(path_type=Path), help="The configuration file, or a nutcracker.yml.")
 @click.option("--keyspace", "keyspace_name", help="Which keyspace of the file; needed when it has several.")
 @click.option("--shard", "shards", type=SHARD, multiple=True, help="A shard, instead of a file; give one for each.")
 @click.option("--affinity", multiple=True, metavar="RULE", help="An affinity rule, together with --shard.")
@@ -47,7 +47,8 @@ def key(
         return 0
     head = [column for column in ("key", "hashed", "slot", "hash", "shard", "endpoint") if column in found[0]]
     rows: list[tuple[str, ...]] = [tuple(head)]
-    rows += [tuple("-" if entry[column] is None else str(entry[column]) for column in head) for entry in found]
+    nowhere = "any" if keyspace is not None and keyspace.distribution.kind == "random" else "-"
+    rows += [tuple(nowhere if entry[column] is None else str(entry[column]) for column in head) for entry in found]
     click.echo(columns(rows))
     return 0
 
@@ -96,7 +97,8 @@ def _locate(raw: bytes, keyspace: Keyspace | None, affinity: tuple[str, ...]) ->
     entry: dict[str, str | int | None] = {"key": printable(raw), "hashed": printable(raw[start:end])}
     if number is not None:
         entry[word] = number
-    shard = keyspace.shards[index] if index is not None else None
+    # At random there is no place to name: each request draws its own.
+    shard = keyspace.shards[index] if index is not None and keyspace.distribution.kind != "random" else None
     return entry | {
         "keyspace": keyspace.name,
         "shard": shard.name if shard is not None else None,

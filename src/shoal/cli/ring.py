@@ -26,7 +26,11 @@ PAIRS_SHOWN_MAX = 20
 @click.option(
     "--keys", type=click.Path(path_type=Path), help="A file with a sample of keys, one a line; - is standard input."
 )
-@click.option("--scan", is_flag=True, help="Take the sample from the live servers, with SCAN.")
+@click.option(
+    "--scan",
+    is_flag=True,
+    help="Take the sample from the live servers, with SCAN; of each as large a part as it has of all keys.",
+)
 @click.option(
     "--sample", type=click.IntRange(1, KEYS_MAX), default=100_000, show_default=True, help="So many keys at most."
 )
@@ -49,7 +53,8 @@ def ring(
 
     For each shard of CONFIG (a shoal.toml, or a nutcracker.yml) its share of the hash space and of a sample of keys;
     how many consecutive ids fall on one shard; and a warning where that is uneven. With --to: which share of the keys
-    would move, and from where to where. Servers are asked for nothing but SCAN, and only with --scan.
+    would move, and from where to where. Servers are asked for nothing but DBSIZE and SCAN, and
+    only with --scan.
 
     \b
     Examples:

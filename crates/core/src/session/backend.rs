@@ -58,6 +58,8 @@ pub enum HealthEvent {
         now_ms: u64,
         /// Where the jitter comes from.
         chance: u64,
+        /// So many failures are waited out shortly: those of which a cache wants to see so many before it ejects.
+        brief: u32,
     },
 }
 
@@ -76,20 +78,29 @@ impl Health {
                 retry_ms: now_ms,
                 attempts: 0,
             },
-            (Self::Idle | Self::Opening, HealthEvent::Lost { now_ms, chance }) => {
-                Self::wait(now_ms, 0, chance)
-            }
+            (
+                Self::Idle | Self::Opening,
+                HealthEvent::Lost {
+                    now_ms,
+                    chance,
+                    brief,
+                },
+            ) => Self::wait(now_ms, 0, chance, brief),
             (
                 Self::Down { attempts, .. } | Self::Retrying { attempts },
-                HealthEvent::Lost { now_ms, chance },
-            ) => Self::wait(now_ms, attempts, chance),
+                HealthEvent::Lost {
+                    now_ms,
+                    chance,
+                    brief,
+                },
+            ) => Self::wait(now_ms, attempts, chance, brief),
             (Self::Opening | Self::Up | Self::Retrying { .. }, HealthEvent::Begun) => self,
         }
     }
 
-    fn wait(now_ms: u64, attempts: u32, chance: u64) -> Self {
+    fn wait(now_ms: u64, attempts: u32, chance: u64, brief: u32) -> Self {
         let full = (RECONNECT_MS_MIN as u64)
-            .saturating_mul(1 << attempts.min(16))
+            .saturating_mul(1 << attempts.saturating_sub(brief).min(16))
             .min(RECONNECT_MS_MAX as u64);
         let wait = full - chance % (full / 2 + 1);
         Self::Down {
@@ -345,6 +356,7 @@ mod tests {
             health = health.after(HealthEvent::Lost {
                 now_ms: 1000,
                 chance: attempt * 7919,
+                brief: 0,
             });
             let Health::Down { retry_ms, attempts } = health else {
                 panic!("not down: {health:?}")
@@ -363,13 +375,34 @@ mod tests {
         assert_eq!(
             Health::Up.after(HealthEvent::Lost {
                 now_ms: 5,
-                chance: 9
+                chance: 9,
+                brief: 0
             }),
             Health::Down {
                 retry_ms: 5,
                 attempts: 0
             }
         );
+    }
+
+    #[test]
+    fn failures_that_a_cache_counts_come_soon_after_each_other() {
+        let mut health = Health::Idle.after(HealthEvent::Begun);
+        let mut now_ms = 0;
+        for failure in 0..12 {
+            health = health.after(HealthEvent::Lost {
+                now_ms,
+                chance: 0,
+                brief: 10,
+            });
+            let Health::Down { retry_ms, .. } = health else {
+                panic!("not down: {health:?}")
+            };
+            let doubled = if failure < 11 { 1 } else { 2 };
+            assert_eq!(retry_ms - now_ms, RECONNECT_MS_MIN as u64 * doubled);
+            now_ms = retry_ms;
+            health = health.after(HealthEvent::Begun);
+        }
     }
 
     #[test]

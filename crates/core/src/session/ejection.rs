@@ -108,7 +108,7 @@ fn wait_ms(rules: &Ejection, relapses: u32) -> u64 {
 
 impl Engine {
     /// The rules of a shard's keyspace; None in a store.
-    fn ejection_rules(&self, shard: usize) -> Option<Ejection> {
+    pub(crate) fn ejection_rules(&self, shard: usize) -> Option<Ejection> {
         match self.topology.keyspaces[self.backends[shard].keyspace].role {
             Role::Store => None,
             Role::Cache(rules) => Some(rules),

@@ -303,11 +303,14 @@ impl Engine {
     fn main_lost(&mut self, shard: usize, reason: &str, fields: Vec<(&'static str, String)>) {
         let was = self.backends[shard].health;
         let chance = self.chance();
+        // Until the shard is ejected its keys get errors: what is counted for that must not take longer and longer.
+        let brief = self.ejection_rules(shard).map_or(0, |rules| rules.after);
         self.move_health(
             shard,
             HealthEvent::Lost {
                 now_ms: self.now_ms,
                 chance,
+                brief,
             },
         );
         self.backends[shard].reason = reason.to_string();

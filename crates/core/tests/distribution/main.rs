@@ -365,9 +365,27 @@ fn codis_has_its_slots() {
 
 #[test]
 fn xxh3_is_the_published_one() {
-    // From the specification's sanity checks: no input, and the reference for one byte of its generator (0).
-    assert_eq!(xxh3(b""), 0x2D06_8005_38D3_94C2);
-    assert_eq!(xxh3(&[0]), 0xC44B_DFF4_074E_ECDB);
+    // The sanity checks that xxHash publishes, seed 0, over the buffer of its own generator.
+    let mut state = 2_654_435_761_u64;
+    let buffer: Vec<u8> = std::iter::repeat_with(|| {
+        let byte = (state >> 56) as u8;
+        state = state.wrapping_mul(11_400_714_785_074_694_797);
+        byte
+    })
+    .take(200)
+    .collect();
+    for (length, wanted) in [
+        (0, 0x2D06_8005_38D3_94C2),
+        (1, 0xC44B_DFF4_074E_ECDB),
+        (6, 0x27B5_6A84_CD2D_7325),
+        (12, 0xA713_DAF0_DFBB_77E7),
+        (24, 0xA3FE_70BF_9D35_10EB),
+        (48, 0x397D_A259_ECBA_1F11),
+        (80, 0xBCDE_FBBB_2C47_C90A),
+        (195, 0xCD94_217E_E362_EC3A),
+    ] {
+        assert_eq!(xxh3(&buffer[..length]), wanted, "{length} bytes");
+    }
 }
 
 #[test]

@@ -137,11 +137,7 @@ fn line_length(data: &[u8]) -> Result<Option<usize>, InvalidReply> {
     {
         return Err(InvalidReply);
     }
-    match data
-        .iter()
-        .take(REPLY_LINE_MAX)
-        .position(|&byte| byte == b'\n')
-    {
+    match memchr::memchr(b'\n', &data[..data.len().min(REPLY_LINE_MAX)]) {
         Some(end) if end >= 2 && data[end - 1] == b'\r' => Ok(Some(end + 1)),
         Some(_) => Err(InvalidReply),
         None if data.len() >= REPLY_LINE_MAX => Err(InvalidReply),

@@ -136,7 +136,7 @@ impl TextScanner {
             return Scan::Close(Fault::Binary);
         }
         let reach = data.len().min(TEXT_KEYS_LINE_MAX + 2);
-        let Some(end) = data[..reach].iter().position(|&byte| byte == b'\n') else {
+        let Some(end) = memchr::memchr(b'\n', &data[..reach]) else {
             let is_too_long = data.len() > line_max(data) + 1;
             return if is_too_long {
                 Scan::Close(Fault::LineTooLong)
