@@ -217,6 +217,37 @@ def test_what_is_wrong_with_the_file_is_said_with_its_place(text: str, expected:
     assert any(expected in line for line in lines), lines
 
 
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("a = " + "[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        ("a = " + "{a = " * 5_000 + "1" + "}" * 5_000, "nested too deeply"),
+        (".".join("a" * 50_000) + " = 1", "a key has too many parts"),
+        ("[" + ".".join("a" * 50_000) + "]", "a key has too many parts"),
+        ("workers = " + "9" * 100_000, "too many digits"),
+        (
+            "".join(
+                f'[keyspace.k{n}]\nshards = ["127.0.0.1:7001"]\nlisten = "127.0.0.1:{n + 1}"\n' for n in range(2_000)
+            ),
+            "at most 256 keyspaces",
+        ),
+        ('[keyspace.main]\nshards = ["127.0.0.1:7001"]\npassword_file = "~no-such-user/x"', "nobody's home"),
+    ],
+)
+def test_what_is_no_configuration_is_refused_and_not_a_crash(text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        parse_config(text, FILE)
+
+
+def test_of_very_many_mistakes_the_first_are_shown() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config("".join(f"k{number} = 1\n" for number in range(1_000)), FILE)
+    lines = caught.value.lines()
+    assert len(lines) < 300
+    assert lines[1].startswith("shoal.toml:1: k0: unknown key")
+    assert lines[-1].endswith(" more")
+
+
 def test_everything_wrong_is_said_at_once_in_the_order_of_the_file() -> None:
     text = """\
 wrokers = 2

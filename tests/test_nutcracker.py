@@ -251,3 +251,18 @@ def test_a_database_that_twemproxy_does_not_select_is_not_selected(name: str, re
     assert warning == f"{pools[0].name}.redis_db: is {pools[0].redis_db}, but {reason}; database 0 is used here too"
     assert f"# redis_db: {pools[0].redis_db} does nothing: {reason}." in toml_of(pools, "n.yml")
     assert database_warnings(parse_pools(FILES["everything"][0], "n.yml")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (pool("", servers=" servers:\n" + "".join(f" - 10.0.{n >> 8}.{n & 255}:1:1\n" for n in range(20_000))), "4096"),
+        ("".join(pool("", name=f"p{n}") for n in range(2_000)), "at most 256 pools"),
+        ("a: " + "[" * 50_000 + "]" * 50_000, "not valid YAML"),
+        ("a: &a [x, x]\n" + "".join(f"b{n}: &b{n} [*a, *a]\n" for n in range(9)), "must be a map of settings"),
+        ("a: &a [*a]\n", "not valid YAML|must be a map"),
+    ],
+)
+def test_what_is_no_file_of_twemproxys_is_refused_and_not_a_crash(text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        parse_pools(text, "nutcracker.yml")

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from shoal.config_model import FileTable, KeyspaceTable, ShardTable, UserTable
     from shoal.places import Path
 
+# More dots in a key than any setting has. Looked for before the text is parsed, so also in strings and comments.
+_DEEP_KEY = re.compile(r"""(?:\.[ \t]*["']?[\w-]+["']?[ \t]*){100}""")
+
 
 @dataclass(frozen=True)
 class Config:
@@ -60,11 +63,8 @@ def parse_config(text: str, file: FilePath, *, private: bool = True) -> Config:
     """Reads and checks the text of a file; `private` says that nobody else can read it."""
     from shoal.config_model import read_model
 
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError([_syntax_problem(error, text, file)]) from None
-    reader = _Reader(file, places.find_places(text), private=private)
+    raw, lines = _parse_toml(text, file)
+    reader = _Reader(file, lines, private=private)
     model, left_out, found = read_model(raw)
     for path, what in found:
         reader.wrong(path, what)
@@ -72,6 +72,25 @@ def parse_config(text: str, file: FilePath, *, private: bool = True) -> Config:
     if config is None or reader.problems:
         raise ConfigError(sorted(reader.problems, key=lambda problem: problem.line or 0))
     return config
+
+
+def _parse_toml(text: str, file: FilePath) -> tuple[dict[str, object], dict[Path, int]]:
+    """The values of a TOML text, and where they stand."""
+    deep = _DEEP_KEY.search(text)
+    if deep is not None:
+        # tomllib takes time and memory for the square of a key's parts.
+        raise ConfigError(
+            [Problem("a key has too many parts", file=str(file), line=text.count("\n", 0, deep.start()) + 1)]
+        )
+    try:
+        return tomllib.loads(text), places.find_places(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([_syntax_problem(error, text, file)]) from None
+    except (RecursionError, MemoryError):
+        raise ConfigError([Problem("not a configuration file: nested too deeply", file=str(file))]) from None
+    except ValueError:
+        # Python turns no more than some thousand digits into a number.
+        raise ConfigError([Problem("a number has too many digits", file=str(file))]) from None
 
 
 def _syntax_problem(error: tomllib.TOMLDecodeError, text: str, file: FilePath) -> Problem:
@@ -109,7 +128,9 @@ class _Reader:
         if model.workers > limit("WORKERS_MAX"):
             self.wrong(("workers",), f"must be at most {limit('WORKERS_MAX')}")
         if len(model.keyspace) > limit("KEYSPACES_MAX"):
+            # Not looked into: what they mean together is compared pair by pair.
             self.wrong(("keyspace",), f"at most {limit('KEYSPACES_MAX')} keyspaces")
+            return None
         admin = self.endpoint(("admin",), model.admin, port_min=0) if model.admin is not None else None
         stats = self.endpoint(("stats",), model.stats, port_min=0) if model.stats is not None else None
         for key, endpoint in (("admin", admin), ("stats", stats)):
@@ -291,7 +312,7 @@ class _Reader:
         place = (*path, f"{key}_env" if in_file is None else f"{key}_file")
         try:
             if in_file is not None:
-                source = self.file.parent / FilePath(in_file).expanduser()
+                source = self.file.parent / _home(in_file)
                 if others_can_read(source):
                     self.warnings.append(f"{places.format_path(place)}: other users can read {source}")
                 return read_password_file(source)
@@ -320,6 +341,13 @@ class _Reader:
     def problems_under(self, path: Path) -> bool:
         prefix = places.format_path(path)
         return any(problem.path.startswith(prefix) for problem in self.problems)
+
+
+def _home(text: str) -> FilePath:
+    try:
+        return FilePath(text).expanduser()
+    except RuntimeError:
+        raise ValueError(f"nobody's home: {text}") from None
 
 
 def placement_warnings(keyspace: Keyspace) -> list[str]:

@@ -33,6 +33,10 @@ EXIT_CODES: dict[int, str] = {
 }
 
 
+# Nobody mends more of them in one go.
+PROBLEMS_SHOWN_MAX = 200
+
+
 class ShoalError(Exception):
     """Base of everything raised on purpose."""
 
@@ -71,7 +75,9 @@ class _ManyProblemsError(UsageError):
         self.problems = tuple(problems)
 
     def lines(self) -> list[str]:
-        return [str(problem) for problem in self.problems]
+        shown = [str(problem) for problem in self.problems[:PROBLEMS_SHOWN_MAX]]
+        more = len(self.problems) - len(shown)
+        return [*shown, f"and {more} more"] if more else shown
 
 
 class ConfigError(_ManyProblemsError):

@@ -132,6 +132,9 @@ class _Reader:
         if not isinstance(root, yaml.MappingNode) or not root.value:
             self.wrong(root, "", "must be a map from the names of pools to their settings")
             return ()
+        if len(root.value) > limit("KEYSPACES_MAX"):
+            self.wrong(root, "", f"at most {limit('KEYSPACES_MAX')} pools")
+            return ()
         found: list[Pool] = []
         for name, node in self.pairs(root, "", "pool"):
             pool = self.pool(name, node)
@@ -205,7 +208,12 @@ class _Reader:
         if not isinstance(node, yaml.SequenceNode) or not node.value:
             self.wrong(node, path, 'must be a list, as in "- 127.0.0.1:6379:1"')
             return ()
+        if len(node.value) > limit("SHARDS_MAX"):
+            self.wrong(node, path, f"at most {limit('SHARDS_MAX')} servers")
+            return ()
         servers: list[PoolServer] = []
+        names: set[str] = set()
+        places: dict[Endpoint, PoolServer] = {}
         for entry in node.value:
             try:
                 if not isinstance(entry, yaml.ScalarNode):
@@ -214,15 +222,15 @@ class _Reader:
             except ValueError as error:
                 self.wrong(entry, path, str(error))
                 continue
-            known = {twemproxy_name(other) for other in servers}
-            same = next((other for other in servers if other.endpoint.canonical == server.endpoint.canonical), None)
-            if twemproxy_name(server) in known:
+            same = places.setdefault(server.endpoint.canonical, server)
+            if twemproxy_name(server) in names:
                 self.wrong(entry, path, f'server "{twemproxy_name(server)}" is given twice')
-            elif same is not None:
+            elif same is not server:
                 text = (
                     f'server "{twemproxy_name(server)}" is at {server.endpoint}, as server "{twemproxy_name(same)}" is'
                 )
                 self.wrong(entry, path, f"{text}: shoal serves each address of a pool once")
+            names.add(twemproxy_name(server))
             servers.append(server)
         return tuple(servers)
 

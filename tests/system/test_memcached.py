@@ -8,9 +8,10 @@ numbers have been mapped.
 import random
 import re
 import socket
+import threading
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -257,6 +258,72 @@ def test_a_dead_server_fails_its_own_keys_and_no_others(world: World) -> None:
         assert lines.ask(b"version\r\n").startswith(b"VERSION 1.")
         world.servers[1].start()
         wait_until(lambda: lines.ask(b"get %s\r\n" % keys[1]) == b"END\r\n", 8, "the shard is used again")
+
+
+def test_a_long_line_of_one_client_does_not_take_the_servers_away_from_others(world: World) -> None:
+    keys = [world.key_on(shard) for shard in range(SHARDS)]
+    lines = b"gat 0 " + b"a " * 9_000 + b"\r\n", b"mg a " + b" " * 3_000 + b"v\r\n", b" " * 3_000 + b"get a\r\n"
+    with world.through() as other:
+        for line in lines:
+            with world.through() as client:
+                client.send(line)
+                assert client.rest() == b"CLIENT_ERROR line too long\r\n"
+            for key in keys:
+                assert other.ask(b"get %s\r\n" % key) == b"VALUE %s 0 1\r\nx\r\nEND\r\n" % key
+        many = b"get " + b"a " * 9_000 + b"\r\n"
+        assert other.ask(many) == b"END\r\n"
+
+
+class OldServer:
+    """A server without meta commands, as memcached was before 1.6; `version` is what it calls itself."""
+
+    def __init__(self, version: bytes) -> None:
+        self._version = version
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                peer, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
+
+    def _serve(self, peer: socket.socket) -> None:
+        with peer, suppress(OSError):
+            for line in peer.makefile("rb"):
+                match line.split():
+                    case [b"version"]:
+                        peer.sendall(b"VERSION %s\r\n" % self._version)
+                    case [b"get", key]:
+                        peer.sendall(b"VALUE %s 0 1\r\nx\r\nEND\r\n" % key)
+                    case _:
+                        peer.sendall(b"ERROR\r\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+
+@pytest.mark.parametrize("version", [b"1.4.15", b"of another make"])
+@pytest.mark.parametrize("request_", [b"mg a v q\r\n", b"ms a 5 q\r\nget b\r\n"])
+def test_meta_commands_for_a_server_without_them_give_nobody_anothers_reply(version: bytes, request_: bytes) -> None:
+    with OldServer(version) as server, ExitStack() as stack:
+        distribution = Distribution("slots", slots=deal_slots(1))
+        shard = Shard("old", "127.0.0.1", server.port)
+        keyspace = Keyspace("cache", "127.0.0.1", 0, (shard,), distribution, timeout_ms=5_000, protocol="memcached")
+        proxy = start_proxy(Topology((keyspace,)), 1)
+        stack.callback(proxy.stop, 1000)
+        port = int(proxy.addresses()[0][1].rpartition(":")[2])
+        one, other = stack.enter_context(Lines(port)), stack.enter_context(Lines(port))
+        good = b"VALUE mine 0 1\r\nx\r\nEND\r\n"
+        for _ in range(5):
+            wait_until(lambda: other.ask(b"get mine\r\n") == good, 8, "the shard is up")
+            one.send(request_)
+            assert other.ask(b"get mine\r\n").startswith((good, b"SERVER_ERROR shoal: "))
+            assert one.ask(b"").startswith(b"SERVER_ERROR shoal: ")
 
 
 def test_a_server_that_hangs_is_given_up(world: World) -> None:

@@ -54,8 +54,8 @@ limits! {
     OUTPUT_STALL_MS = 1_000, "milliseconds", "So long in all may clients that do not take their replies hold up others on one connection; then the one that does is closed.";
     OUTPUT_IDLE_MS = 60_000, "milliseconds", "A client with more than OUTPUT_HIGH waiting that takes not one byte for so long is closed.";
     OUTPUT_TOTAL_MAX = 1024 * 1024 * 1024, "bytes", "Replies waiting for clients with more than OUTPUT_HIGH, in one worker; past it the one with the most is closed.";
-    TEXT_LINE_MAX = 2_048, "bytes", "One line of a memcached client, unless it asks for keys: what servers take.";
-    TEXT_KEYS_LINE_MAX = 1024 * 1024, "bytes", "One line of a memcached client that asks for keys (get, gat).";
+    TEXT_LINE_MAX = 2_046, "bytes", "One line of a memcached client, but for get and gets: servers close a connection with more than 2048 bytes and no line end.";
+    TEXT_KEYS_LINE_MAX = 1024 * 1024, "bytes", "One line of a memcached client that asks for keys (get, gets).";
     TEXT_KEY_MAX = 250, "bytes", "One key of memcached, as servers bound it.";
     TEXT_VALUE_MAX = 512 * 1024 * 1024, "bytes", "One value of memcached; servers' own bound (`-I`, 1 MiB unless set) is lower.";
     REPLY_LINE_MAX = 64 * 1024, "bytes", "One line of a shard's reply (status, error, length); longer ones are not RESP.";

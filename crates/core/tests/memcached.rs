@@ -5,6 +5,7 @@
 
 use proptest::prelude::*;
 use shoal_core::limits::{TEXT_KEYS_LINE_MAX, TEXT_LINE_MAX};
+use shoal_core::protocol::memcached::line::lacks_meta;
 use shoal_core::protocol::memcached::reply::TextReplyScanner;
 use shoal_core::protocol::memcached::request::{bytes, meta_key, Fault, Scan, TextScanner};
 
@@ -249,6 +250,35 @@ fn malformed_requests_are_answered_as_by_a_server() {
             &["CLIENT_ERROR bad command line format"],
         ),
         ("ms a 1 W\r\nx\r\n".into(), &["CLIENT_ERROR invalid flag"]),
+        // Servers take some of these lines: their data must not become requests because we do not.
+        (
+            "set a\tb 0 0 9\r\nflush_all\r\n".into(),
+            &["CLIENT_ERROR bad command line format"],
+        ),
+        (
+            "set a 4294967296 0 9\r\nflush_all\r\n".into(),
+            &["CLIENT_ERROR bad command line format"],
+        ),
+        (
+            "set a 0 99999999999 9\r\nflush_all\r\n".into(),
+            &["CLIENT_ERROR bad command line format"],
+        ),
+        (
+            "set a 0 0 +9\r\nflush_all\r\n".into(),
+            &["CLIENT_ERROR bad command line format"],
+        ),
+        (
+            "cas a\0 0 0 9 1\r\nflush_all\r\n".into(),
+            &["CLIENT_ERROR bad command line format"],
+        ),
+        (
+            "ms a\tb 9\r\nflush_all\r\n".into(),
+            &["CLIENT_ERROR bad command line format"],
+        ),
+        (
+            "ms a +9\r\nflush_all\r\n".into(),
+            &["CLIENT_ERROR bad command line format"],
+        ),
         (
             "ms a 1 MX\r\nx\r\n".into(),
             &["CLIENT_ERROR invalid mode for ms M token"],
@@ -281,7 +311,14 @@ fn who_speaks_something_else_is_sent_away() {
             [b"get ".as_slice(), &vec![b'x'; TEXT_KEYS_LINE_MAX]].concat(),
             Fault::LineTooLong,
         ),
+        // A server closes a connection with so much in one line, and other clients use it too.
+        (
+            [b"gat 0 ".as_slice(), &b"k ".repeat(TEXT_LINE_MAX)].concat(),
+            Fault::LineTooLong,
+        ),
         (b"set a 0 0 600000000\r\n".to_vec(), Fault::ValueTooLarge),
+        (b"ms a 600000000 W\r\n".to_vec(), Fault::ValueTooLarge),
+        (b"set a\tb 0 0 600000000\r\n".to_vec(), Fault::ValueTooLarge),
     ];
     for (stream, fault) in faults {
         assert_eq!(scan_requests([&stream[..]]).1, Some(fault));
@@ -325,5 +362,26 @@ fn the_key_of_a_meta_command_is_what_it_stands_for() {
         let line = format!("{line}\r\n");
         assert!(matches!(scanner.scan(line.as_bytes()), Scan::Whole { .. }));
         assert_eq!(*meta_key(line.as_bytes(), &scanner.words), *key.as_bytes());
+    }
+}
+
+#[test]
+fn servers_that_have_no_meta_commands_are_known_by_their_version() {
+    for old in ["1.4.15", "1.5.22-rc1", "1.6.9", "0.9.0"] {
+        assert!(lacks_meta(format!("VERSION {old}\r\n").as_bytes()), "{old}");
+    }
+    for other in [
+        "1.6.10",
+        "1.6.18",
+        "1.7.0",
+        "2.0.1",
+        "37.0.0 mcrouter",
+        "unknown",
+        "",
+    ] {
+        assert!(
+            !lacks_meta(format!("VERSION {other}\r\n").as_bytes()),
+            "{other}"
+        );
     }
 }

@@ -186,6 +186,8 @@ pub struct Link {
     pub scanner: ReplyScanner,
     /// The same, when the shard is a memcached.
     pub text_scanner: Option<TextReplyScanner>,
+    /// A meta command waits in `held`: sent to a server that does not know it, its data would be requests.
+    pub holds_meta: bool,
     /// A line of a reply that was cut.
     pub tail: Vec<u8>,
     /// The current reply is a push, which nobody waits for.
@@ -223,6 +225,7 @@ impl Link {
             queue: VecDeque::new(),
             scanner: ReplyScanner::default(),
             text_scanner: None,
+            holds_meta: false,
             tail: Vec::new(),
             in_push: false,
             greeting: Vec::new(),
@@ -290,6 +293,8 @@ pub struct Backend {
     pub well_ms: u64,
     /// What the server says it is (`redis_version`), empty before the first connection.
     pub version: String,
+    /// It is a memcached that is too old for the meta commands.
+    pub lacks_meta: bool,
     /// Scripts it is known to have.
     pub scripts: HashSet<[u8; 20]>,
 }
@@ -306,6 +311,7 @@ impl Backend {
             reason: String::new(),
             links: vec![NONE; usize::from(connections.max(1)) * LANES].into(),
             version: String::new(),
+            lacks_meta: false,
             scripts: HashSet::new(),
         }
     }

@@ -107,13 +107,17 @@ impl Engine {
                 }
                 continue;
             }
+            let is_quiet = link
+                .queue
+                .front()
+                .is_some_and(|entry| entry.waiter == Waiter::Quiet);
+            if is_quiet && is_first && bytes == line::ERROR {
+                // Then `mn` behind it has no answer either, and what comes next is of other requests.
+                self.link_lost(id, "it does not know the meta commands");
+                return data.len();
+            }
             // Of a quiet request only the answer to what was sent behind it is the end.
-            let ends = progress.done
-                && (link
-                    .queue
-                    .front()
-                    .is_none_or(|entry| entry.waiter != Waiter::Quiet)
-                    || (is_first && bytes == line::NOTHING_ANSWER));
+            let ends = progress.done && (!is_quiet || (is_first && bytes == line::NOTHING_ANSWER));
             let entry = if ends {
                 link.queue.pop_front()
             } else {

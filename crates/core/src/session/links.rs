@@ -179,6 +179,18 @@ impl Engine {
             return;
         }
         let is_main = link.lane == Some(0);
+        if link.text_scanner.is_some() {
+            let lacks_meta = line::lacks_meta(&answer);
+            let holds_meta = std::mem::take(&mut link.holds_meta);
+            self.backends[shard].lacks_meta = lacks_meta;
+            if lacks_meta && holds_meta {
+                self.link_lost(id, "it is too old for the meta commands");
+                return;
+            }
+        }
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
         link.state = LinkState::Up;
         let mut held = std::mem::take(&mut link.held);
         link.out.append(&mut held);

@@ -152,13 +152,14 @@ impl Engine {
         }
     }
 
-    /// A shard that is up, in turn.
+    /// A shard that is up, in turn; one that is ejected may be up and not well.
     pub(crate) fn send_any(&mut self, asker: &Asker, data: &[u8]) {
-        let shards = self.topology.keyspaces[asker.keyspace].shards.len();
+        let shards = self.shards_in(asker.keyspace);
         self.rotate = self.rotate.wrapping_add(1);
         let mut refusal = None;
-        for offset in 0..shards {
-            let shard = self.shard_number(asker, ((self.rotate + offset) % shards) as u16);
+        for offset in 0..shards.len() {
+            let shard = shards[(self.rotate + offset) % shards.len()];
+            let shard = self.shard_number(asker, shard);
             match self.link_for(shard, asker.lane) {
                 Ok(link) => {
                     let number = client_number(self, asker);

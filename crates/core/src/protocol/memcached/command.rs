@@ -53,6 +53,14 @@ pub struct TextCommand {
     pub note: &'static str,
 }
 
+impl TextCommand {
+    /// Servers before 1.6 do not know it.
+    #[inline]
+    pub fn is_meta(&self) -> bool {
+        matches!(self.shape, Shape::Meta | Shape::MetaStore)
+    }
+}
+
 const fn command(name: &'static str, shape: Shape, note: &'static str) -> TextCommand {
     TextCommand { name, shape, note }
 }

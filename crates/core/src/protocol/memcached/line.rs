@@ -18,8 +18,41 @@ pub const NOTHING_ANSWER: &[u8] = b"MN\r\n";
 pub const OK: &[u8] = b"OK\r\n";
 /// The end of values or statistics.
 pub const END: &[u8] = b"END\r\n";
+/// A server does not know the command.
+pub const ERROR: &[u8] = b"ERROR\r\n";
 /// Statistics were reset.
 pub const RESET: &[u8] = b"RESET\r\n";
+
+/// The first version whose `ms` has the length of its data where we look for it.
+const META_SINCE: [u32; 3] = [1, 6, 10];
+
+/// The answer to `version` is that of a memcached which does not know the meta commands, or has others. A server that numbers
+/// its versions otherwise is believed to know them.
+pub fn lacks_meta(answer: &[u8]) -> bool {
+    let Some(text) = answer
+        .strip_prefix(VERSION_ANSWER)
+        .and_then(|text| std::str::from_utf8(text).ok())
+    else {
+        return false;
+    };
+    let mut parts = text.trim_end().split('.').map(|part| {
+        let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+        part[..digits].parse::<u32>().ok()
+    });
+    let mut next = || parts.next().flatten();
+    match (next(), next(), next()) {
+        (Some(major), Some(minor), Some(patch)) => [major, minor, patch] < META_SINCE,
+        _ => false,
+    }
+}
+
+/// A meta command for a server that does not know it.
+pub fn too_old(out: &mut Vec<u8>, shard: &str, version: &str) {
+    let line = format!(
+        "SERVER_ERROR shoal: shard '{shard}' is memcached {version}, too old for the meta commands\r\n"
+    );
+    out.extend_from_slice(line.as_bytes());
+}
 
 /// The reply says that something went wrong.
 pub fn is_error(reply: &[u8]) -> bool {

@@ -2,5 +2,6 @@
 
 pub mod command;
 pub mod line;
+mod number;
 pub mod reply;
 pub mod request;

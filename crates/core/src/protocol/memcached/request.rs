@@ -13,6 +13,7 @@
 
 use crate::limits::{TEXT_KEYS_LINE_MAX, TEXT_KEY_MAX, TEXT_LINE_MAX, TEXT_VALUE_MAX};
 use crate::protocol::memcached::command::{find, Shape, TextCommand};
+use crate::protocol::memcached::number::{is_number_for_a_server, signed, size, unsigned};
 
 /// Part of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,13 +164,21 @@ impl TextScanner {
             };
         };
         if !is_plain {
-            return Scan::Refused {
-                len: end + 1,
-                line: BAD_FORMAT,
-                is_mute: false,
-            };
+            let size = self.announced(data, command);
+            return passed_over(data, end + 1, size, BAD_FORMAT, false);
         }
         self.understood(data, line, end + 1, command)
+    }
+
+    /// The length of the data behind a line that we refuse and a server might not; None when a server would not read any either.
+    fn announced(&self, data: &[u8], command: &TextCommand) -> Option<usize> {
+        let index = match command.shape {
+            Shape::Store | Shape::Compare => 4,
+            Shape::MetaStore => 2,
+            _ => return None,
+        };
+        let text = bytes(data, *self.words.get(index)?);
+        size(text.strip_prefix(b"+").unwrap_or(text))
     }
 
     /// A line that begins with a command, and the data behind it.
@@ -193,15 +202,7 @@ impl TextScanner {
                 line,
                 is_mute,
                 size,
-            } => {
-                let len = block + size.map_or(0, |size| size + 2);
-                let is_whole = len <= data.len();
-                return if is_whole {
-                    Scan::Refused { len, line, is_mute }
-                } else {
-                    Scan::Partial
-                };
-            }
+            } => return passed_over(data, block, size, line, is_mute),
         };
         self.words.truncate(words);
         let mut len = block;
@@ -401,8 +402,27 @@ impl TextScanner {
                 is_mute: is_mute && count > least,
                 size,
             },
-            _ => refused(BAD_FORMAT, is_mute),
+            // What we take for no number may be one for a server: then the data must not become requests.
+            _ => Verdict::Refused {
+                line: BAD_FORMAT,
+                is_mute,
+                size: self.numbers_for_a_server(data, least),
+            },
         }
+    }
+
+    /// The length of the data of a line whose numbers are too large or have a `+`: servers accept some of these.
+    fn numbers_for_a_server(&self, data: &[u8], least: usize) -> Option<usize> {
+        let word = |index: usize| bytes(data, self.words[index]);
+        let is_number = |index: usize| is_number_for_a_server(word(index));
+        let text = word(4).strip_prefix(b"+").unwrap_or(word(4));
+        let are_numbers = [2, 3]
+            .iter()
+            .chain((least > 5).then_some(&5))
+            .all(|&index| is_number(index));
+        (word(1).len() <= TEXT_KEY_MAX && are_numbers)
+            .then(|| size(text))
+            .flatten()
     }
 
     /// One line with flags. Which flags there are is the server's business: it answers with one line whatever they are.
@@ -435,7 +455,12 @@ impl TextScanner {
             .then(|| size(word(2)))
             .flatten();
         let Some(size) = size else {
-            return refused(BAD_FORMAT, false);
+            let signed = (count > 2).then(|| word(2).strip_prefix(b"+")).flatten();
+            return Verdict::Refused {
+                line: BAD_FORMAT,
+                is_mute: false,
+                size: signed.and_then(self::size),
+            };
         };
         let skipped = |line| Verdict::Refused {
             line,
@@ -488,6 +513,24 @@ impl TextScanner {
     }
 }
 
+/// A refused line, and the data that came with it.
+fn passed_over(
+    data: &[u8],
+    block: usize,
+    size: Option<usize>,
+    line: &'static [u8],
+    is_mute: bool,
+) -> Scan {
+    if size.is_some_and(|size| size > TEXT_VALUE_MAX) {
+        return Scan::Close(Fault::ValueTooLarge);
+    }
+    let len = block + size.map_or(0, |size| size + 2);
+    if len > data.len() {
+        return Scan::Partial;
+    }
+    Scan::Refused { len, line, is_mute }
+}
+
 /// A request's key as the server knows it, if it is one; meta commands may have it in base 64.
 pub fn meta_key<'d>(data: &'d [u8], words: &[Word]) -> std::borrow::Cow<'d, [u8]> {
     let written = words.get(1).map_or(&b""[..], |word| bytes(data, *word));
@@ -528,9 +571,8 @@ fn line_max(data: &[u8]) -> usize {
     if data.len() <= TEXT_LINE_MAX {
         return TEXT_LINE_MAX;
     }
-    let is_keys = [&b"get "[..], b"gets ", b"gat ", b"gats "]
-        .iter()
-        .any(|name| data.starts_with(name));
+    // Only these two: a server closes the connection, which others use, when any other line is longer than this.
+    let is_keys = data.starts_with(b"get ") || data.starts_with(b"gets ");
     if is_keys {
         TEXT_KEYS_LINE_MAX
     } else {
@@ -541,37 +583,4 @@ fn line_max(data: &[u8]) -> usize {
 /// A web page may be made to send this through somebody's browser.
 fn is_http(line: &[u8]) -> bool {
     line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0") || line.starts_with(b"Host:")
-}
-
-/// Digits alone.
-#[inline]
-fn unsigned(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || text.len() > 20 {
-        return None;
-    }
-    text.iter().try_fold(0u64, |number, &byte| {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        number.checked_mul(10)?.checked_add(u64::from(digit))
-    })
-}
-
-/// A time: 32 bits with a sign.
-#[inline]
-fn signed(text: &[u8]) -> Option<i64> {
-    let (digits, sign) = match text.strip_prefix(b"-") {
-        Some(digits) => (digits, -1),
-        None => (text, 1),
-    };
-    let number = i64::try_from(unsigned(digits)?).ok()? * sign;
-    i32::try_from(number).ok().map(i64::from)
-}
-
-/// The length of a data block that a server would read.
-#[inline]
-fn size(text: &[u8]) -> Option<usize> {
-    let size = unsigned(text)?;
-    (size <= i32::MAX as u64 - 2).then_some(size as usize)
 }

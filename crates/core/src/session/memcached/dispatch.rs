@@ -23,6 +23,9 @@ use crate::session::gather::{Gather, GatherKind};
 use crate::session::memcached::merge::TextMerge;
 use crate::session::stats::{CloseReason, PerKeyspace, PerShard};
 
+/// A shard that none of a request's keys is on.
+const NO_PART: u16 = u16::MAX;
+
 /// A whole request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TextRequest<'a> {
@@ -162,6 +165,9 @@ impl Engine {
                 return self.answer_error(asker, &error);
             }
         };
+        if request.command.is_meta() && self.is_unfit_for_meta(asker, shard, link) {
+            return;
+        }
         let number = client_number(self, asker);
         if request.is_rewritten {
             self.send_rewritten(link, request);
@@ -175,6 +181,20 @@ impl Engine {
             Waiter::Client
         };
         self.sent(asker, link, number, 0, waiter);
+    }
+
+    /// A server that does not know the command would take its data for requests. Refuses it; or notes it, when it is not
+    /// known yet what server this is.
+    fn is_unfit_for_meta(&mut self, asker: &Asker, shard: usize, link: u32) -> bool {
+        if self.backends[shard].lacks_meta {
+            let (name, version) = (self.shard_name(shard), self.backends[shard].version.clone());
+            self.answer(asker, |out| line::too_old(out, &name, &version));
+            return true;
+        }
+        if let Some(link) = self.links.get_mut(link) {
+            link.holds_meta |= !link.was_ready();
+        }
+        false
     }
 
     /// The words that are to be sent, and the data.
@@ -213,6 +233,9 @@ impl Engine {
         let shard = self.shard_number(&asker, shard);
         match self.link_for(shard, asker.lane) {
             Ok(link) => {
+                if command.is_meta() && self.is_unfit_for_meta(&asker, shard, link) {
+                    return None;
+                }
                 let number = client_number(self, &asker);
                 if let Some(link) = self.links.get_mut(link) {
                     link.outgoing().push_owned(buffer);
@@ -231,17 +254,18 @@ impl Engine {
     fn split_text(&mut self, asker: &Asker, first: usize, request: &TextRequest<'_>) {
         self.stats().keyspace(asker.keyspace, PerKeyspace::Split, 1);
         let places = std::mem::take(&mut self.scratch.shards);
+        // One pass over the keys, however many shards there are: a line may have 500,000 of them.
+        let count = self.topology.keyspaces[asker.keyspace].shards.len();
+        let mut part_of = vec![NO_PART; count];
         let mut shards: Vec<u16> = Vec::with_capacity(8);
         let mut order: Vec<u16> = Vec::with_capacity(places.len());
         for &shard in &places {
-            let part = shards
-                .iter()
-                .position(|&known| known == shard)
-                .unwrap_or_else(|| {
-                    shards.push(shard);
-                    shards.len() - 1
-                });
-            order.push(part as u16);
+            let part = &mut part_of[shard as usize];
+            if *part == NO_PART {
+                *part = shards.len() as u16;
+                shards.push(shard);
+            }
+            order.push(*part);
         }
         self.scratch.shards = places;
         let Some(links) = self.text_links(asker, shards.into_iter()) else {
@@ -250,24 +274,27 @@ impl Engine {
         self.stats()
             .keyspace(asker.keyspace, PerKeyspace::Fragments, links.len() as i64);
         let keys = &request.words[first..];
-        for (part, &link) in links.iter().enumerate() {
-            let Some(link) = self.links.get_mut(link) else {
-                continue;
-            };
-            let out = link.outgoing().tail();
-            out.extend_from_slice(request.command.name.as_bytes());
-            let own = keys
-                .iter()
-                .zip(&order)
-                .filter(|(_, order)| **order as usize == part);
-            for word in request.words[1..first]
-                .iter()
-                .chain(own.map(|(word, _)| word))
-            {
+        for &link in &links {
+            if let Some(link) = self.links.get_mut(link) {
+                let out = link.outgoing().tail();
+                out.extend_from_slice(request.command.name.as_bytes());
+                for word in &request.words[1..first] {
+                    out.push(b' ');
+                    out.extend_from_slice(bytes(request.data, *word));
+                }
+            }
+        }
+        for (word, &part) in keys.iter().zip(&order) {
+            if let Some(link) = self.links.get_mut(links[part as usize]) {
+                let out = link.outgoing().tail();
                 out.push(b' ');
                 out.extend_from_slice(bytes(request.data, *word));
             }
-            out.extend_from_slice(b"\r\n");
+        }
+        for &link in &links {
+            if let Some(link) = self.links.get_mut(link) {
+                link.outgoing().tail().extend_from_slice(b"\r\n");
+            }
         }
         let keys = keys
             .iter()
