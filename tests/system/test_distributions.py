@@ -77,6 +77,8 @@ def test_random_serves_from_any_shard(fleet: Fleet, tmp_path: Path) -> None:
         for _ in range(60):
             client.set("one", "value")
         assert all(fleet.client(shard).get("one") == b"value" for shard in range(SHARDS)), "written often enough"
+        lines = client.execute_command("SHOAL", "EXPLAIN", "GET", "one")  # type: ignore[no-untyped-call]  # redis-py's
+        assert lines[1:3] == [b"key: 'one' on any shard", b"route: sent unchanged to any shard"]
         assert all(client.mget("one", "one") == [b"value", b"value"] for _ in range(20))
 
 

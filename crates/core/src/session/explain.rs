@@ -156,6 +156,11 @@ fn explanation(keyspace: &Keyspace, admission: &Admission, request: &Request<'_>
 fn deed(keyspace: &Keyspace, route: &Route) -> (String, &'static str) {
     let name = |shard: u16| keyspace.shards[shard as usize].name.clone();
     match route {
+        Route::Shard(_) | Route::Script { .. }
+            if matches!(keyspace.distribution, Distribution::Random(_)) =>
+        {
+            ("sent unchanged to any shard".into(), "single")
+        }
         Route::Shard(shard) | Route::Script { shard, .. } => (
             format!("sent unchanged to shard {}", name(*shard)),
             "single",
