@@ -237,13 +237,6 @@ def test_reuseport_is_taken_though_not_every_build_of_twemproxy_knows_it() -> No
         ("a database for memcached", "memcached has no databases"),
     ],
 )
-def test_odd_names_of_pools_stay_apart() -> None:
-    text = pool("", "a b") + pool("", "a/b").replace("22121", "22122")
-    one, other = topology_of(parse_pools(text, "n.yml")).keyspaces
-    assert one.name != other.name
-    assert one.name.startswith("pool_a_b")
-
-
 def test_a_database_that_twemproxy_does_not_select_is_not_selected(name: str, reason: str) -> None:
     pools = parse_pools(FILES[name][0], "n.yml")
     assert keyspace_of(pools[0]).database == 0
@@ -266,3 +259,10 @@ def test_a_database_that_twemproxy_does_not_select_is_not_selected(name: str, re
 def test_what_is_no_file_of_twemproxys_is_refused_and_not_a_crash(text: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         parse_pools(text, "nutcracker.yml")
+
+
+def test_odd_names_of_pools_stay_apart() -> None:
+    text = pool("", "a b") + pool("", "a/b").replace("22121", "22122")
+    one, other = topology_of(parse_pools(text, "n.yml")).keyspaces
+    assert one.name != other.name
+    assert one.name.startswith("pool_a_b")
