@@ -288,8 +288,9 @@ def test_a_cut_in_the_middle_of_a_large_reply_closes_the_client(
         fault.replies = Mischief(cut_after=2_000_000)
         wire.command("GET", key)
         data = wire.until_closed()
+    # How much came is the network's affair (a reset destroys what was not read yet); it is the beginning of the reply.
     assert len(data) < 5_000_000
-    assert data == b"$5000000\r\n" + b"x" * (len(data) - 10)
+    assert (b"$5000000\r\n" + b"x" * 5_000_000).startswith(data)
     wait_until(lambda: any("reason=reply-cut" in line for line in proxy.log()), 5, "the reason is logged")
 
 
