@@ -35,7 +35,6 @@ from shoal.topology import (
     DAY_MS,
     DEFAULT_USER,
     EJECT_AFTER_MAX,
-    NAME_RULE,
     WEIGHT_MAX,
     Ejection,
     Keyspace,
@@ -245,11 +244,6 @@ def twemproxy_name(server: PoolServer) -> str:
     return ring_name("ketama", server.endpoint, server.name, "")
 
 
-def twemproxy_order(name: str) -> tuple[int, bytes]:
-    """How Twemproxy sorts pools and servers: by length, then by bytes."""
-    return len(name.encode()), name.encode()
-
-
 def _listen(text: str) -> tuple[Endpoint, int | None]:
     if not text.startswith("/"):
         # Twemproxy takes what stands behind the last colon for the port.
@@ -423,7 +417,6 @@ def topology_of(pools: tuple[Pool, ...]) -> Topology:
 
 __all__ = [
     "KEYS",
-    "NAME_RULE",
     "Pool",
     "PoolServer",
     "database_warnings",

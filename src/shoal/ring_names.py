@@ -43,3 +43,9 @@ def _twemproxy(endpoint: Endpoint) -> str:
     if endpoint.is_socket:
         return f"{endpoint.host}:"
     return endpoint.host if endpoint.port == MEMCACHED_PORT else f"{endpoint.host}:{endpoint.port}"
+
+
+def twemproxy_order(name: str) -> tuple[int, bytes]:
+    """How Twemproxy sorts pools and servers: by length, then by bytes."""
+    raw = name.encode()
+    return len(raw), raw

@@ -21,6 +21,7 @@ from typing import Protocol
 from shoal.endpoint import Endpoint
 from shoal.listening import bind
 from shoal.metrics import DeclarationLike, SampleLike
+from shoal.ring_names import twemproxy_order
 from shoal.topology import Keyspace, Topology
 
 # The version of Twemproxy whose statistics these are.
@@ -49,10 +50,6 @@ class Names:
 
     def pool(self, keyspace: str) -> str:
         return self.pools.get(keyspace, keyspace)
-
-
-def _order(name: str) -> tuple[int, bytes]:
-    return len(name.encode()), name.encode()
 
 
 def _value(samples: dict[tuple[str, ...], int], name: str, *labels: str) -> int:
@@ -86,7 +83,7 @@ def snapshot(
         "total_connections": total,
         "curr_connections": current,
     }
-    for keyspace in sorted(topology.keyspaces, key=lambda keyspace: _order(names.pool(keyspace.name))):
+    for keyspace in sorted(topology.keyspaces, key=lambda keyspace: twemproxy_order(names.pool(keyspace.name))):
         content[names.pool(keyspace.name)] = _pool(keyspace, values)
     return content
 
@@ -104,7 +101,7 @@ def _pool(keyspace: Keyspace, values: dict[tuple[str, ...], int]) -> dict[str, o
         _value(values, "fragments_total", name),
     )
     pool: dict[str, object] = dict(zip(POOL_FIELDS, numbers, strict=True))
-    for shard in sorted(keyspace.shards, key=lambda shard: _order(shard.ring_name or shard.name)):
+    for shard in sorted(keyspace.shards, key=lambda shard: twemproxy_order(shard.ring_name or shard.name)):
         of = (name, shard.name)
         eofs, timeouts = _value(values, "shard_eofs_total", *of), _value(values, "shard_timeouts_total", *of)
         server = (
