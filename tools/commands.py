@@ -286,7 +286,7 @@ def policy_of(name: str, rule: Json | None, facts: Json, is_container: bool) -> 
             return f"Policy::Local(Local::{rule['local'] if 'local' in rule else local_name(name)})"
         case "refuse":
             return f"Policy::Refuse({json.dumps(rule['text'])})"
-        case "any-shard" | "scan" | "script-load" | "script-flush" | "wait" | "keyed" as plain:
+        case "any-shard" | "scan" | "script-load" | "script-flush" | "wait" | "blocking" | "keyed" as plain:
             return f"Policy::{camel(plain)}"
     raise CommandsError(f"overlay.toml: unknown policy {rule['policy']!r} of {name}")
 

@@ -7,7 +7,7 @@
 use proptest::prelude::*;
 use shoal_core::protocol::command::{
     arity_fits, flags, keys, lookup, single_key, subcommand, Arg, Begin, Check, CommandSpec, Find,
-    Grade, KeyError, Policy,
+    Grade, KeyError, Local, Policy,
 };
 use shoal_core::protocol::command_table::COMMANDS;
 
@@ -493,7 +493,9 @@ fn policies_fit_the_keys() {
             "{name}"
         );
         match spec.policy {
-            Policy::Keyed => assert!(!spec.keys.is_empty(), "{name} has no keys to go by"),
+            Policy::Keyed | Policy::Blocking | Policy::Local(Local::Watch) => {
+                assert!(!spec.keys.is_empty(), "{name} has no keys to go by");
+            }
             Policy::Script { .. } => assert!(spec.flags & flags::NO_MANDATORY_KEYS != 0, "{name}"),
             Policy::Split { step, .. } => match spec.keys {
                 [one] => assert_eq!(
@@ -550,7 +552,11 @@ fn nothing_that_waits_reaches_a_shared_connection() {
     {
         let safe = matches!(
             spec.policy,
-            Policy::Refuse(_) | Policy::Wait | Policy::AnyShard
+            Policy::Refuse(_)
+                | Policy::Wait
+                | Policy::Blocking
+                | Policy::Local(_)
+                | Policy::AnyShard
         ) || spec.check == Check::BlockOption;
         assert!(safe, "{}", spec.full_name);
     }
@@ -572,7 +578,7 @@ fn grades_are_what_is_promised() {
         ("SUNIONSTORE", Grade::Refused),
         ("SORT", Grade::Refused),
         ("EVAL", Grade::Refused),
-        ("MULTI", Grade::Refused),
+        ("MULTI", Grade::Single),
         ("PING", Grade::Single),
     ] {
         assert_eq!(grade(name), expected, "{name}");

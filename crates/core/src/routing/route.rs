@@ -87,6 +87,8 @@ pub enum Route {
     ScriptFlush,
     /// All shards, on connections of their own.
     Wait,
+    /// The shards of its keys, on connections of the client's own.
+    Blocking,
     /// We answer.
     Local(Local),
     /// We refuse.
@@ -221,6 +223,7 @@ fn by_policy(
         Policy::ScriptLoad => Route::ScriptLoad,
         Policy::ScriptFlush => Route::ScriptFlush,
         Policy::Wait => Route::Wait,
+        Policy::Blocking => Route::Blocking,
         Policy::Local(local) => Route::Local(local),
         Policy::Container => refuse(ClientError::WrongArity(spec.full_name)),
         Policy::Refuse(reason) => refuse(ClientError::Refused {

@@ -17,6 +17,7 @@ use crate::protocol::encode::Proto;
 use crate::protocol::memcached::reply::TextReplyScanner;
 use crate::protocol::reply::ReplyScanner;
 use crate::session::output::Output;
+use crate::session::own_links::Owner;
 use std::collections::{HashSet, VecDeque};
 
 /// No link.
@@ -172,8 +173,12 @@ pub struct Link {
     pub shard: usize,
     /// Its place among the backend's links; None for a connection that serves one request alone.
     pub lane: Option<usize>,
-    /// Database and protocol of one that serves a request alone.
+    /// Database and protocol of one that is nobody's lane.
     pub exclusive_lane: usize,
+    /// Whose it is.
+    pub owner: Owner,
+    /// The beginning of a push that is for somebody.
+    pub push: Vec<u8>,
     /// What it is doing.
     pub state: LinkState,
     /// To be written.
@@ -219,6 +224,12 @@ impl Link {
             shard,
             lane,
             exclusive_lane: 0,
+            owner: if lane.is_some() {
+                Owner::Lane
+            } else {
+                Owner::Request
+            },
+            push: Vec::new(),
             state: LinkState::Connecting,
             out: Output::keeping_much(),
             held: Output::default(),
@@ -297,6 +308,8 @@ pub struct Backend {
     pub lacks_meta: bool,
     /// Scripts it is known to have.
     pub scripts: HashSet<[u8; 20]>,
+    /// Connections that nobody has at the moment, with their lanes; see `own_links`.
+    pub idle: Vec<(usize, u32)>,
 }
 
 impl Backend {
@@ -313,6 +326,7 @@ impl Backend {
             version: String::new(),
             lacks_meta: false,
             scripts: HashSet::new(),
+            idle: Vec::new(),
         }
     }
 }

@@ -28,6 +28,24 @@ pub enum Intake {
     Closing,
 }
 
+/// What keeps requests from the short way, as bits of `Client::care` and `Engine::care`: 0 for nearly all.
+pub mod care {
+    /// The client has not authenticated.
+    pub const STRANGER: u8 = 1;
+    /// It is within MULTI.
+    pub const QUEUES: u8 = 1 << 1;
+    /// It has subscribed and speaks RESP2, in which it may do little else.
+    pub const SUBSCRIBED: u8 = 1 << 2;
+    /// It has connections of its own by which the shards know what it read.
+    pub const TRACKED: u8 = 1 << 3;
+    /// Its user may not do everything.
+    pub const RULED: u8 = 1 << 4;
+    /// Somebody watches every request of the worker.
+    pub const MONITORED: u8 = 1 << 5;
+    /// Clients are paused.
+    pub const PAUSED: u8 = 1 << 6;
+}
+
 /// CLIENT REPLY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyMode {
@@ -52,6 +70,8 @@ pub struct Particulars {
     pub no_evict: bool,
     /// CLIENT NO-TOUCH.
     pub no_touch: bool,
+    /// Connections to shards that it has to itself; see `own_links`.
+    pub own_links: Vec<u32>,
 }
 
 /// See the head of this file.
@@ -73,10 +93,8 @@ pub struct Client {
     pub reply_mode: ReplyMode,
     /// Index of its user in the keyspace, once it has authenticated; None where there are none.
     pub user: Option<u16>,
-    /// It may use commands.
-    pub trusted: bool,
-    /// It is within a transaction whose MULTI was refused: nothing is executed until its EXEC.
-    pub in_refused: bool,
+    /// What keeps its requests from the short way: bits of `care`.
+    pub care: u8,
     /// It is in the list of clients with something to write.
     pub dirty: bool,
     /// Nothing more comes from it.
@@ -127,6 +145,21 @@ impl Client {
         self.particulars.get_or_insert_with(Box::default)
     }
 
+    /// It may use commands.
+    #[inline]
+    pub fn is_trusted(&self) -> bool {
+        self.care & care::STRANGER == 0
+    }
+
+    /// Sets or clears bits of `care`.
+    pub fn take_care(&mut self, bits: u8, on: bool) {
+        if on {
+            self.care |= bits;
+        } else {
+            self.care &= !bits;
+        }
+    }
+
     /// The current request's reply is not given; moves SKIP on.
     #[inline]
     pub fn is_muted(&mut self) -> bool {
@@ -146,8 +179,7 @@ impl Client {
         self.proto = Proto::Resp2;
         self.reply_mode = ReplyMode::On;
         self.user = None;
-        self.trusted = trusted;
-        self.in_refused = false;
+        self.care = if trusted { 0 } else { care::STRANGER };
         if let Some(particulars) = &mut self.particulars {
             particulars.name.clear();
             particulars.no_evict = false;

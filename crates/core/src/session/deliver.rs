@@ -9,7 +9,9 @@
 //! that is not RESP, ends the connection, because nothing after it can be trusted.
 
 use crate::error::ClientError;
-use crate::limits::{GATHER_TOTAL_MAX, GREETING_BYTES_MAX, OUTPUT_HARD, OUTPUT_HIGH, WINDOW_MIN};
+use crate::limits::{
+    GATHER_TOTAL_MAX, GREETING_BYTES_MAX, OUTPUT_HARD, OUTPUT_HIGH, PUSH_BYTES_MAX, WINDOW_MIN,
+};
 use crate::protocol::command::Merge;
 use crate::protocol::encode::{self, Proto};
 use crate::protocol::memcached::line;
@@ -21,6 +23,7 @@ use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
 use crate::session::info::{merge_config, merge_info};
 use crate::session::memcached::merge::merge as merge_text;
+use crate::session::own_links::Owner;
 use crate::session::stats::PerShard;
 
 impl Engine {
@@ -46,7 +49,8 @@ impl Engine {
             return;
         };
         if link.queue.is_empty()
-            && (link.state == LinkState::Retired || (link.lane.is_none() && link.was_ready()))
+            && (link.state == LinkState::Retired
+                || (link.owner == Owner::Request && link.was_ready()))
         {
             self.close_link(id);
         } else if !link.blocked.is_empty() {
@@ -92,6 +96,9 @@ impl Engine {
                 link.in_push = bytes[0] == b'>';
             }
             if link.in_push {
+                if link.owner.takes_pushes() {
+                    self.take_push(id, bytes, progress.done);
+                }
                 continue;
             }
             // Only what somebody waits for is progress: a shard that pushes and does not answer is not well.
@@ -131,6 +138,25 @@ impl Engine {
             self.deliver(id, shard, &entry, bytes, is_first, ends);
         }
         at
+    }
+
+    /// A piece of a push that is for somebody.
+    fn take_push(&mut self, id: u32, bytes: &[u8], done: bool) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        let owner = link.owner;
+        if done && link.push.is_empty() {
+            return self.pushed(id, owner, bytes);
+        }
+        if link.push.len() + bytes.len() > PUSH_BYTES_MAX {
+            return self.link_lost(id, "it sent a push that is too long");
+        }
+        link.push.extend_from_slice(bytes);
+        if done {
+            let push = std::mem::take(&mut link.push);
+            self.pushed(id, owner, &push);
+        }
     }
 
     #[inline]

@@ -10,8 +10,8 @@
 
 use crate::error::ClientError;
 use crate::limits::{LINK_OUT_HIGH, LINK_QUEUE_HIGH, OUTPUT_HIGH};
-use crate::protocol::command::{flags, Arg, CommandSpec, Local, Merge, Policy};
-use crate::routing::route::{decide, specification, Request, Route};
+use crate::protocol::command::{flags, Arg, CommandSpec, Local, Merge};
+use crate::routing::route::{decide, Request, Route};
 use crate::session::backend::{InFlight, Waiter, NONE};
 use crate::session::client::{Client, Intake};
 use crate::session::engine::Engine;
@@ -48,22 +48,14 @@ impl Engine {
             return Taken::Yes;
         };
         let keyspace = client.keyspace as usize;
-        if !client.trusted || client.in_refused {
-            if let Some(error) = barred(client, request) {
-                let mute = client.is_muted();
-                self.answer_error(
-                    &Asker {
-                        slot,
-                        generation,
-                        keyspace,
-                        lane: 0,
-                        mute,
-                    },
-                    &error,
-                );
-                return Taken::Yes;
+        if client.care | self.care != 0 {
+            if let Some(taken) = self.gate(slot, request) {
+                return taken;
             }
         }
+        let Some(client) = self.clients.get_mut(slot) else {
+            return Taken::Yes;
+        };
         let space = &self.topology.keyspaces[keyspace];
         let (spec, route) = decide(
             space,
@@ -129,9 +121,12 @@ impl Engine {
             Route::AllShards(_) | Route::ScriptLoad | Route::ScriptFlush => {
                 (0..space.shards.len() as u16).find_map(full)
             }
-            Route::AnyShard | Route::Scan | Route::Wait | Route::Local(_) | Route::Refuse(_) => {
-                None
-            }
+            Route::AnyShard
+            | Route::Scan
+            | Route::Wait
+            | Route::Blocking
+            | Route::Local(_)
+            | Route::Refuse(_) => None,
         }
     }
 
@@ -266,6 +261,7 @@ impl Engine {
                 );
             }
             Route::Wait => self.wait(asker, request),
+            Route::Blocking => self.block(asker, request),
             Route::Local(local) => {
                 self.stats().keyspace(asker.keyspace, PerKeyspace::Local, 1);
                 self.local(asker, local, request);
@@ -420,30 +416,28 @@ pub(crate) fn client_number(engine: &mut Engine, asker: &Asker) -> u32 {
         .map_or(0, |client| client.replies.reserve(asker.mute))
 }
 
-/// What a client is told that may not do this now: it has not authenticated, or MULTI was refused.
-fn barred(client: &Client, request: &Request<'_>) -> Option<ClientError> {
-    let spec: &CommandSpec = match specification(request) {
-        Ok(spec) => spec,
-        Err(error) => return Some(*error),
-    };
-    match spec.policy {
-        Policy::Local(Local::Quit | Local::Reset) => None,
-        Policy::Local(Local::Auth | Local::Hello) if !client.trusted => None,
-        Policy::Local(_) if !client.trusted && spec.flags & flags::NO_AUTH != 0 => None,
-        Policy::Local(Local::TransactionBegin | Local::TransactionEnd) if client.trusted => None,
-        _ if client.trusted => Some(ClientError::NotExecuted(spec.full_name)),
-        _ => Some(ClientError::NoAuth),
-    }
-}
-
 /// The request changes how the connection is used, or needs everything before it to be done.
 fn needs_barrier(route: &Route) -> bool {
     match route {
         Route::Wait => true,
         Route::Local(local) => matches!(
             local,
-            Local::Select | Local::Hello | Local::Reset | Local::Auth
+            Local::Select
+                | Local::Hello
+                | Local::Reset
+                | Local::Auth
+                | Local::Watch
+                | Local::Unwatch
+                | Local::Subscribe
+                | Local::Unsubscribe
+                | Local::Psubscribe
+                | Local::Punsubscribe
+                | Local::Ssubscribe
+                | Local::Sunsubscribe
+                | Local::ClientTracking
+                | Local::Monitor
         ),
+        Route::Blocking => true,
         Route::Shard(_)
         | Route::Script { .. }
         | Route::Split { .. }

@@ -22,7 +22,7 @@ use crate::routing::admission::{Admission, SHARE_WHOLE};
 use crate::routing::route::Scratch;
 use crate::routing::topology::{Protocol, Topology};
 use crate::session::backend::{Backend, Link};
-use crate::session::client::{Client, Intake, ReplyMode};
+use crate::session::client::{care, Client, Intake, ReplyMode};
 use crate::session::client_admin::Mail;
 use crate::session::ejection::Membership;
 use crate::session::output::Output;
@@ -131,6 +131,8 @@ pub struct Engine {
     /// (client, generation): clients with much output.
     pub(crate) heavy: Vec<(u32, u32)>,
     pub(crate) exclusive_links: usize,
+    /// What keeps the requests of all clients from the short way: bits of `care`.
+    pub(crate) care: u8,
     pub(crate) is_stopping: bool,
     /// The second in which all clients were looked at.
     pub(crate) looked_s: u64,
@@ -207,6 +209,7 @@ impl Engine {
             stalled: Vec::new(),
             heavy: Vec::new(),
             exclusive_links: 0,
+            care: 0,
             is_stopping: false,
             looked_s: 0,
             actions: Vec::new(),
@@ -288,8 +291,7 @@ impl Engine {
             intake: Intake::Open,
             reply_mode: ReplyMode::On,
             user: None,
-            trusted,
-            in_refused: false,
+            care: if trusted { 0 } else { care::STRANGER },
             dirty: false,
             ended: false,
             reason: None,
@@ -369,6 +371,7 @@ impl Engine {
         if self.clients.get(slot).is_some_and(|client| client.stalls) {
             self.release_stalls(slot);
         }
+        self.close_own_links(slot);
         if let Some(client) = self.clients.remove(slot) {
             self.incoming_bytes -= client.incoming.len();
             self.gather_bytes -= client.replies.gather_bytes();

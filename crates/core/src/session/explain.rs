@@ -177,6 +177,10 @@ fn deed(keyspace: &Keyspace, route: &Route) -> (String, &'static str) {
             "sent to every shard on connections of its own; the smallest reply".into(),
             "per-shard",
         ),
+        Route::Blocking => (
+            "sent to its keys' shards on a connection of the client's own".into(),
+            "single",
+        ),
         Route::AnyShard => ("sent to any shard that is up".into(), "single"),
         Route::Scan => ("sent to the shard that the cursor names".into(), "single"),
         Route::Local(_) => ("answered by shoal".into(), "single"),

@@ -102,11 +102,11 @@ impl Engine {
             .scanner
             .take()
             .map_or_else(RequestScanner::default, |saved| *saved);
-        let scan = scanner.scan(&buffer, client.trusted);
+        let scan = scanner.scan(&buffer, client.is_trusted());
         let is_alone =
             matches!(scan, Scan::Whole(len) if len == buffer.len()) && !scanner.args.is_empty();
         // Who may not do everything now is judged where every other request is.
-        if is_alone && client.trusted && !client.in_refused {
+        if is_alone && client.care | self.care == 0 {
             return self.request_giant(slot, buffer, &scanner.args);
         }
         if scan == Scan::Partial && scanner.is_midway() {
@@ -139,7 +139,7 @@ impl Engine {
                 break;
             }
             let rest = &data[at..];
-            match scanner.scan(rest, client.trusted) {
+            match scanner.scan(rest, client.is_trusted()) {
                 Scan::Whole(len) => {
                     let taken = if scanner.args.is_empty() {
                         Taken::Yes

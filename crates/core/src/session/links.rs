@@ -281,6 +281,7 @@ impl Engine {
             None => {
                 self.exclusive_links -= 1;
                 self.event(Level::Debug, "connection-lost", fields);
+                self.own_link_lost(id, shard, link.owner);
             }
         }
         self.fail_waiting(&link, reason);
@@ -417,7 +418,12 @@ impl Engine {
                 self.backends[link.shard].links[lane] = NONE
             }
             Some(_) => {}
-            None => self.exclusive_links -= 1,
+            None => {
+                self.exclusive_links -= 1;
+                self.backends[link.shard]
+                    .idle
+                    .retain(|&(_, idle)| idle != id);
+            }
         }
         self.stalled.retain(|&(stalled, ..)| stalled != id);
         self.let_go(id, &link.blocked);

@@ -12,7 +12,7 @@ use crate::protocol::encode::{self, Proto};
 use crate::protocol::request::strict_integer;
 use crate::routing::route::Request;
 use crate::session::backend::Health;
-use crate::session::client::{Intake, ReplyMode};
+use crate::session::client::{care, Intake, ReplyMode};
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 use crate::session::explain::SHOAL_HELP;
@@ -34,8 +34,43 @@ impl Engine {
             Local::Hello => self.hello(asker, request),
             Local::Auth => self.auth(asker, request),
             Local::ClientReply => self.client_reply(asker, request),
-            Local::TransactionBegin => self.refuse_transaction(asker, request, true),
-            Local::TransactionEnd => self.refuse_transaction(asker, request, false),
+            Local::Multi | Local::Exec | Local::Discard | Local::Watch | Local::Unwatch => {
+                self.transaction(asker, local, request);
+            }
+            Local::Subscribe
+            | Local::Unsubscribe
+            | Local::Psubscribe
+            | Local::Punsubscribe
+            | Local::Ssubscribe
+            | Local::Sunsubscribe
+            | Local::Publish
+            | Local::Spublish
+            | Local::PubsubChannels
+            | Local::PubsubNumsub
+            | Local::PubsubNumpat
+            | Local::PubsubShardchannels
+            | Local::PubsubShardnumsub => self.pubsub(asker, local, request),
+            Local::ClientTracking | Local::ClientCaching | Local::ClientTrackinginfo => {
+                self.tracking(asker, local, request);
+            }
+            Local::Monitor => self.monitor(asker),
+            Local::ClientPause | Local::ClientUnpause => self.pause(asker, local, request),
+            Local::ClientUnblock => self.unblock_client(asker, request),
+            Local::SlowlogGet | Local::SlowlogLen | Local::SlowlogReset => {
+                self.slowlog(asker, local, request);
+            }
+            Local::AclCat
+            | Local::AclDeluser
+            | Local::AclDryrun
+            | Local::AclGenpass
+            | Local::AclGetuser
+            | Local::AclList
+            | Local::AclLoad
+            | Local::AclLog
+            | Local::AclSave
+            | Local::AclSetuser
+            | Local::AclUsers
+            | Local::AclWhoami => self.acl(asker, local, request),
             Local::ClusterKeyslot => {
                 let space = &self.topology.keyspaces[asker.keyspace];
                 let slot = space.cluster_slot(request.arg(2));
@@ -62,17 +97,6 @@ impl Engine {
             | Local::ClientGetredir
             | Local::ClientHelp => self.client_command(asker, local, request),
         }
-    }
-
-    /// MULTI, EXEC and DISCARD. What stands between them is refused too: executed one by one it would not be what was asked.
-    fn refuse_transaction(&mut self, asker: &Asker, request: &Request<'_>, begins: bool) {
-        if let Some(client) = self.clients.get_mut(asker.slot) {
-            client.in_refused = begins;
-        }
-        let command =
-            crate::protocol::command::lookup(request.arg(0)).map_or("", |spec| spec.full_name);
-        let reason = crate::error::NO_TRANSACTIONS;
-        self.answer_error(asker, &ClientError::Refused { command, reason });
     }
 
     fn ping(&mut self, asker: &Asker, request: &Request<'_>) {
@@ -168,7 +192,7 @@ impl Engine {
         };
         if user.is_some() || is_open {
             client.user = user;
-            client.trusted = true;
+            client.take_care(care::STRANGER, false);
             return true;
         }
         false
@@ -230,7 +254,7 @@ impl Engine {
         let Some(client) = self.clients.get_mut(asker.slot) else {
             return;
         };
-        if !client.trusted {
+        if !client.is_trusted() {
             return self.answer_error(asker, &ClientError::NoAuthHello);
         }
         if let Some(name) = name {

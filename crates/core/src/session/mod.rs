@@ -1,7 +1,9 @@
 //! State machines: clients, connections to shards, replies in order. No socket, no clock; bytes and `now` come in.
 
+pub mod acl;
 pub mod audit;
 pub mod backend;
+pub mod blocking;
 pub mod client;
 pub mod client_admin;
 pub mod deliver;
@@ -9,19 +11,27 @@ pub mod dispatch;
 pub mod ejection;
 pub mod engine;
 pub mod explain;
+pub mod gate;
 pub mod gather;
 pub mod info;
 pub mod intake;
 pub mod links;
 pub mod local;
 pub mod memcached;
+pub mod monitor;
 pub mod named;
 pub mod output;
+pub mod own_links;
+pub mod pause;
 pub mod pressure;
+pub mod pubsub;
 pub mod replies;
 pub mod scan;
 pub mod scripts;
 pub mod slab;
+pub mod slowlog;
 pub mod spread;
 pub mod stats;
+pub mod tracking;
+pub mod transaction;
 pub mod upkeep;

@@ -50,6 +50,8 @@ pub struct Replies {
     early_small: Vec<u8>,
     /// How many of them are in there.
     smalls: usize,
+    /// What nobody asked for and came within a reply: given when that is whole.
+    pushes: Vec<u8>,
     /// What can be written.
     pub out: Output,
 }
@@ -64,7 +66,7 @@ impl Replies {
     /// Bytes held for this client, in `out` and in places.
     #[inline]
     pub fn bytes(&self) -> usize {
-        self.out.len() + self.early
+        self.out.len() + self.early + self.pushes.len()
     }
 
     /// Takes the next place; its number.
@@ -213,6 +215,27 @@ impl Replies {
         }
     }
 
+    /// A further step of a request whose parts were taken out (`take_gather`): its reply is put together of these.
+    pub fn put_gather(&mut self, number: u32, gather: Box<Gather>) {
+        let index = number.wrapping_sub(self.head) as usize;
+        if let Some(place) = self.places.get_mut(index) {
+            place.held = Held::Gather(gather);
+        }
+    }
+
+    /// Something that nobody asked for (a message, an invalidation): between two replies, never within one.
+    pub fn push(&mut self, bytes: &[u8]) {
+        let is_within = self
+            .places
+            .front()
+            .is_some_and(|place| place.begun && !place.mute);
+        if is_within {
+            self.pushes.extend_from_slice(bytes);
+        } else {
+            self.out.push(bytes);
+        }
+    }
+
     /// True when no request was taken after this one.
     pub fn is_last(&self, number: u32) -> bool {
         number.wrapping_sub(self.head) as usize + 1 == self.places.len()
@@ -239,6 +262,10 @@ impl Replies {
     fn pop(&mut self) {
         self.places.pop_front();
         self.head = self.head.wrapping_add(1);
+        if !self.pushes.is_empty() {
+            let pushes = std::mem::take(&mut self.pushes);
+            self.out.push_owned(pushes);
+        }
     }
 
     /// Moves what waited for its turn to `out`.

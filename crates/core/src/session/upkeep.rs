@@ -14,6 +14,7 @@ use crate::protocol::memcached::line;
 use crate::session::backend::{Health, InFlight, LinkState, Waiter};
 use crate::session::client::Intake;
 use crate::session::engine::Engine;
+use crate::session::own_links::{Owner, Purpose};
 use crate::session::stats::{CloseReason, PerShard};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -92,7 +93,15 @@ impl Engine {
                 if link.stalled {
                     return None;
                 }
-                if link.lane.is_none() {
+                if let Owner::Client {
+                    purpose: Purpose::Block,
+                    ..
+                } = link.owner
+                {
+                    // It waits for ever if it must; when its client leaves it is closed at once.
+                    return None;
+                }
+                if link.owner == Owner::Request {
                     // Made for a request that waits, for ever if it must: but not for a client that has left.
                     return (self.has_left(head) && idle > PROBE_TIMEOUT_MS as u64)
                         .then(|| (false, "its client has left".to_string()));
@@ -122,12 +131,23 @@ impl Engine {
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
-        if link.state != LinkState::Up || link.lane.is_none() {
+        let is_probed = match link.owner {
+            Owner::Lane | Owner::Subscriptions => true,
+            Owner::Client { purpose, .. } => purpose != Purpose::Block,
+            Owner::Request => false,
+            Owner::Idle => {
+                if now_ms.saturating_sub(link.used_ms) > LINK_IDLE_MS_MAX as u64 {
+                    self.close_link(id);
+                }
+                return;
+            }
+        };
+        if link.state != LinkState::Up || !is_probed {
             return;
         }
         let is_idle = link.queue.iter().all(|entry| entry.waiter == Waiter::Probe);
         if is_idle
-            && link.lane != Some(0)
+            && link.lane.is_some_and(|lane| lane != 0)
             && now_ms.saturating_sub(link.used_ms) > LINK_IDLE_MS_MAX as u64
         {
             self.close_link(id);

@@ -20,7 +20,7 @@ impl Engine {
             if client.intake != Intake::Open || at == data.len() {
                 break;
             }
-            if !client.trusted {
+            if !client.is_trusted() {
                 // Nothing lets a memcached client authenticate; a keyspace that wants it serves none.
                 self.refuse_text(
                     slot,
@@ -79,7 +79,7 @@ impl Engine {
         let is_trusted = self
             .clients
             .get_mut(slot)
-            .is_some_and(|client| client.trusted);
+            .is_some_and(|client| client.is_trusted());
         let mut scanner = std::mem::take(&mut self.text_scanner);
         let rest = match scanner.scan(&buffer) {
             Scan::Whole {

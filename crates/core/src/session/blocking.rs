@@ -1,0 +1,28 @@
+//! Requests that wait: lists, sorted sets and streams until there is something.
+//!
+//! Owns: nothing yet but the refusal.
+//!
+//! Must stay true: nothing waits on a connection that others use.
+
+use crate::error::ClientError;
+use crate::routing::route::Request;
+use crate::session::dispatch::Asker;
+use crate::session::engine::Engine;
+
+impl Engine {
+    /// A request that may wait.
+    pub(crate) fn block(&mut self, asker: &Asker, _request: &Request<'_>) {
+        self.answer_error(asker, &ClientError::Words("ERR commands that wait are not supported yet; use the command's form without B and ask again when it finds nothing"));
+    }
+
+    /// CLIENT UNBLOCK.
+    pub(crate) fn unblock_client(&mut self, asker: &Asker, _request: &Request<'_>) {
+        self.answer_error(
+            asker,
+            &ClientError::Words("ERR CLIENT UNBLOCK is not supported yet: nobody waits"),
+        );
+    }
+
+    /// The connection on which a client waits is gone.
+    pub(crate) fn wait_lost(&mut self, _slot: u32, _shard: usize) {}
+}

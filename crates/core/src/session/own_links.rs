@@ -1,0 +1,202 @@
+//! Connections to shards that one client has to itself, and those that wait for the next who needs one.
+//!
+//! Owns: the bounded, on-demand pool: who gets a connection (`open_own`), who gives it back (`give_back`), and what happens to
+//! them when their client leaves.
+//!
+//! Flow: a feature that needs a connection's own state (a watch, a wait, tracking) opens one with its purpose -> sends on it
+//! with `send` and `sent` like on any other link -> gives it back, clean or not. A clean one is kept for a while for others.
+//!
+//! Must stay true: a connection in use belongs to one client and is closed at once when that client leaves; one that is given
+//! back clean owes nothing and has no state that a new connection would not have; all of them together are bounded.
+//! Rejected: a connection for each client and shard from the start, as some proxies do: most clients never need one.
+
+use crate::error::ClientError;
+use crate::limits::{EXCLUSIVE_LINKS_MAX, OWN_LINKS_IDLE_MAX};
+use crate::session::backend::{LinkState, LANES};
+use crate::session::engine::Engine;
+
+/// What a client has a connection of its own for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Keys are watched on it, from WATCH until EXEC.
+    Watch,
+    /// A request waits on it, for ever if it must.
+    Block,
+    /// What the client reads on it is remembered by the shard, which tells when it changes.
+    Track,
+    /// What the shard tells comes on it, because the client's own protocol has no place for it.
+    Feed,
+}
+
+/// Whose a link is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// All clients of its lane.
+    Lane,
+    /// The one request it was opened for; closed when that is answered.
+    Request,
+    /// One client, until it is given back.
+    Client {
+        /// The client's place.
+        slot: u32,
+        /// See `slot`.
+        generation: u32,
+        /// What for.
+        purpose: Purpose,
+    },
+    /// This worker: what is published on the shard comes on it.
+    Subscriptions,
+    /// Nobody at the moment; kept for the next who needs one.
+    Idle,
+}
+
+impl Owner {
+    /// Whether pushes that come on such a link are for somebody.
+    pub fn takes_pushes(self) -> bool {
+        match self {
+            Self::Subscriptions
+            | Self::Client {
+                purpose: Purpose::Track | Purpose::Feed,
+                ..
+            } => true,
+            Self::Lane | Self::Request | Self::Idle | Self::Client { .. } => false,
+        }
+    }
+}
+
+#[allow(dead_code)] // what needs connections of its own comes to it one after the other
+impl Engine {
+    /// A connection to a shard (numbered through the topology) for one client alone, of the database and protocol of `lane`:
+    /// one that was kept, or a new one. Requests may be sent on it at once.
+    pub(crate) fn open_own(
+        &mut self,
+        slot: u32,
+        shard: usize,
+        lane: usize,
+        purpose: Purpose,
+    ) -> Result<u32, ClientError> {
+        // A shard that is down is refused as for everybody, and its main connection is begun.
+        self.link_for(shard, 0)?;
+        let lane = lane % LANES;
+        let owner = Owner::Client {
+            slot,
+            generation: self.clients.generation(slot),
+            purpose,
+        };
+        let kept = self.backends[shard]
+            .idle
+            .iter()
+            .position(|&(idle_lane, _)| idle_lane == lane);
+        let id = match kept {
+            Some(position) => self.backends[shard].idle.swap_remove(position).1,
+            None if self.exclusive_links >= EXCLUSIVE_LINKS_MAX => {
+                return Err(ClientError::Exhausted)
+            }
+            None => self.open_exclusive(shard, lane),
+        };
+        let now_ms = self.now_ms;
+        if let Some(link) = self.links.get_mut(id) {
+            link.owner = owner;
+            link.progress_ms = now_ms;
+        }
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.particulars().own_links.push(id);
+        }
+        Ok(id)
+    }
+
+    /// The connection that a client has to a shard for a purpose, if it has one.
+    pub(crate) fn own_link(&self, slot: u32, shard: usize, purpose: Purpose) -> Option<u32> {
+        let particulars = self.clients.get(slot)?.particulars.as_deref()?;
+        particulars.own_links.iter().copied().find(|&id| {
+            self.links.get(id).is_some_and(|link| {
+                link.shard == shard
+                    && matches!(link.owner, Owner::Client { purpose: own, .. } if own == purpose)
+            })
+        })
+    }
+
+    /// A client needs its connection no more. `is_clean`: it has no state that a new one would not have.
+    pub(crate) fn give_back(&mut self, id: u32, is_clean: bool) {
+        let now_ms = self.now_ms;
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        let (shard, lane, was) = (link.shard, link.exclusive_lane, link.owner);
+        link.owner = Owner::Idle;
+        link.used_ms = now_ms;
+        let is_clean = is_clean && link.state == LinkState::Up && link.queue.is_empty();
+        if let Owner::Client {
+            slot, generation, ..
+        } = was
+        {
+            self.disown(slot, generation, id);
+        }
+        let idle = &mut self.backends[shard].idle;
+        if is_clean && idle.len() < OWN_LINKS_IDLE_MAX {
+            idle.push((lane, id));
+        } else {
+            self.close_link(id);
+        }
+    }
+
+    /// A client leaves: its connections are closed at once, with whatever waits on them.
+    pub(crate) fn close_own_links(&mut self, slot: u32) {
+        let Some(particulars) = self
+            .clients
+            .get_mut(slot)
+            .and_then(|client| client.particulars.as_deref_mut())
+        else {
+            return;
+        };
+        for id in std::mem::take(&mut particulars.own_links) {
+            self.close_link(id);
+        }
+    }
+
+    /// Takes a link off its client's list.
+    fn disown(&mut self, slot: u32, generation: u32, id: u32) {
+        if let Some(particulars) = self
+            .clients
+            .get_same(slot, generation)
+            .and_then(|client| client.particulars.as_deref_mut())
+        {
+            particulars.own_links.retain(|&own| own != id);
+        }
+    }
+
+    /// A link that is nobody's lane was lost; whoever had it is told. What waited on it gets its error afterwards.
+    pub(crate) fn own_link_lost(&mut self, id: u32, shard: usize, owner: Owner) {
+        match owner {
+            Owner::Lane | Owner::Request => {}
+            Owner::Idle => self.backends[shard].idle.retain(|&(_, idle)| idle != id),
+            Owner::Subscriptions => self.subscriptions_lost(shard),
+            Owner::Client {
+                slot,
+                generation,
+                purpose,
+            } => {
+                self.disown(slot, generation, id);
+                if self.clients.get_same(slot, generation).is_none() {
+                    return;
+                }
+                match purpose {
+                    Purpose::Watch => self.watch_lost(slot),
+                    Purpose::Block => self.wait_lost(slot, shard),
+                    Purpose::Track | Purpose::Feed => self.tracking_lost(slot, shard),
+                }
+            }
+        }
+    }
+
+    /// A whole push that came on a link which takes them.
+    pub(crate) fn pushed(&mut self, id: u32, owner: Owner, push: &[u8]) {
+        match owner {
+            Owner::Subscriptions => self.published(id, push),
+            Owner::Client {
+                slot, generation, ..
+            } => self.invalidated(id, slot, generation, push),
+            Owner::Lane | Owner::Request | Owner::Idle => {}
+        }
+    }
+}
