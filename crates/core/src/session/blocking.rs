@@ -11,8 +11,11 @@ use crate::session::engine::Engine;
 
 impl Engine {
     /// A request that may wait.
-    pub(crate) fn block(&mut self, asker: &Asker, _request: &Request<'_>) {
-        self.answer_error(asker, &ClientError::Words("ERR commands that wait are not supported yet; use the command's form without B and ask again when it finds nothing"));
+    pub(crate) fn block(&mut self, asker: &Asker, request: &Request<'_>) {
+        let command =
+            crate::protocol::command::lookup(request.arg(0)).map_or("", |spec| spec.full_name);
+        let reason = "is not supported yet: it may block; use the command's form without B and ask again when it finds nothing";
+        self.answer_error(asker, &ClientError::Refused { command, reason });
     }
 
     /// CLIENT UNBLOCK.
