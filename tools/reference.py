@@ -22,6 +22,7 @@ MARKED = re.compile(r"(<!-- generated: ([a-z-]+) -->\n)(.*?)(<!-- end: \2 -->)",
 
 # What the words of the core's command table mean, in the order in which they are shown.
 POLICIES = {
+    "blocking": "May wait: sent to the shard of their keys on a connection of the client's own.",
     "keyed": "Sent to the shard of their keys. With several keys, all must be on one shard.",
     "script": "Scripts and functions: sent to the shard of their keys, all on one. A script new to it is loaded there.",
     "split": "Split over the shards of their keys; the replies are put together in order.",
@@ -86,7 +87,7 @@ def commands() -> str:
         if not merges:
             continue
         parts.append(f"**{kind}** — {meaning}\n")
-        if kind in ("keyed", "script"):
+        if kind in ("blocking", "keyed", "script"):
             parts += _by_number_of_keys(groups[kind, ""], grades)
         elif merges == [""]:
             parts.append(f"{names(groups[kind, ''])}\n")

@@ -2,9 +2,9 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use shoal_core::error::{ERRORS, NO_TRANSACTIONS};
+use shoal_core::error::ERRORS;
 use shoal_core::limits::LIMITS;
-use shoal_core::protocol::command::{CommandSpec, Local, Policy};
+use shoal_core::protocol::command::{CommandSpec, Policy};
 use shoal_core::protocol::command_table::COMMANDS;
 use shoal_core::protocol::memcached::command as memcached;
 use shoal_core::routing::affinity::{hashed_part, Affinity};
@@ -85,9 +85,7 @@ fn row(spec: &CommandSpec) -> (&'static str, String, String, &'static str) {
         Policy::AnyShard => ("any shard".to_string(), ""),
         Policy::Scan => ("scan".to_string(), ""),
         Policy::ScriptLoad | Policy::ScriptFlush | Policy::Wait => ("all shards".to_string(), ""),
-        Policy::Local(Local::TransactionBegin | Local::TransactionEnd) => {
-            ("refused".to_string(), NO_TRANSACTIONS)
-        }
+        Policy::Blocking => ("blocking".to_string(), ""),
         Policy::Local(_) => ("local".to_string(), ""),
         Policy::Container => ("container".to_string(), ""),
         Policy::Refuse(reason) => ("refused".to_string(), reason),

@@ -12,6 +12,7 @@
 //! perfect hash written by the generator: its function would stand twice, in Python and here.
 
 use crate::protocol::command_table::COMMANDS;
+pub use crate::protocol::own_command::Local;
 
 /// One argument of a request: a range of the bytes that hold the request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -146,76 +147,6 @@ pub enum Merge {
     Config,
     /// One of the non-null replies.
     AnyNonNull,
-}
-
-/// Commands that shoal answers by itself (from the session's or the proxy's state).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)] // each is the command of that name
-pub enum Local {
-    Ping,
-    Echo,
-    Quit,
-    Reset,
-    Select,
-    Hello,
-    Auth,
-    ClientId,
-    ClientSetname,
-    ClientGetname,
-    ClientSetinfo,
-    ClientInfo,
-    ClientList,
-    ClientKill,
-    ClientNoEvict,
-    ClientNoTouch,
-    ClientReply,
-    ClientGetredir,
-    ClientHelp,
-    ClusterKeyslot,
-    Multi,
-    Exec,
-    Discard,
-    Watch,
-    Unwatch,
-    Subscribe,
-    Unsubscribe,
-    Psubscribe,
-    Punsubscribe,
-    Ssubscribe,
-    Sunsubscribe,
-    Publish,
-    Spublish,
-    PubsubChannels,
-    PubsubNumsub,
-    PubsubNumpat,
-    PubsubShardchannels,
-    PubsubShardnumsub,
-    ClientTracking,
-    ClientCaching,
-    ClientTrackinginfo,
-    ClientPause,
-    ClientUnpause,
-    ClientUnblock,
-    Monitor,
-    SlowlogGet,
-    SlowlogLen,
-    SlowlogReset,
-    AclCat,
-    AclDeluser,
-    AclDryrun,
-    AclGenpass,
-    AclGetuser,
-    AclList,
-    AclLoad,
-    AclLog,
-    AclSave,
-    AclSetuser,
-    AclUsers,
-    AclWhoami,
-    ClusterDisabled, // CLUSTER *, READONLY, READWRITE, ASKING: "This instance has cluster support disabled"
-    ShoalExplain,
-    ShoalTopology,
-    ShoalHelp,
 }
 
 /// What the router does with a command.

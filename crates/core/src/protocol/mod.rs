@@ -6,5 +6,6 @@ pub mod encode;
 pub mod errand;
 pub mod inline;
 pub mod memcached;
+pub mod own_command;
 pub mod reply;
 pub mod request;

@@ -96,9 +96,7 @@ impl Engine {
                 link.in_push = bytes[0] == b'>';
             }
             if link.in_push {
-                if link.owner.takes_pushes() {
-                    self.take_push(id, bytes, progress.done);
-                }
+                self.take_push(id, bytes, progress.done);
                 continue;
             }
             // Only what somebody waits for is progress: a shard that pushes and does not answer is not well.
@@ -146,6 +144,9 @@ impl Engine {
             return;
         };
         let owner = link.owner;
+        if !owner.takes_pushes() {
+            return;
+        }
         if done && link.push.is_empty() {
             return self.pushed(id, owner, bytes);
         }

@@ -34,6 +34,27 @@ impl Engine {
             Local::Hello => self.hello(asker, request),
             Local::Auth => self.auth(asker, request),
             Local::ClientReply => self.client_reply(asker, request),
+            Local::ClusterKeyslot => {
+                let space = &self.topology.keyspaces[asker.keyspace];
+                let slot = space.cluster_slot(request.arg(2));
+                self.answer(asker, |out| encode::integer(out, i64::from(slot)));
+            }
+            Local::ClusterDisabled => {
+                self.answer_error(
+                    asker,
+                    &ClientError::Words("ERR This instance has cluster support disabled"),
+                );
+            }
+            Local::ShoalExplain => self.explain(asker, request),
+            Local::ShoalTopology => self.topology_text(asker),
+            Local::ShoalHelp => self.lines(asker, SHOAL_HELP),
+            other => self.local_of_a_feature(asker, other, request),
+        }
+    }
+
+    /// Commands of features that have files of their own.
+    fn local_of_a_feature(&mut self, asker: &Asker, local: Local, request: &Request<'_>) {
+        match local {
             Local::Multi | Local::Exec | Local::Discard | Local::Watch | Local::Unwatch => {
                 self.transaction(asker, local, request);
             }
@@ -71,20 +92,6 @@ impl Engine {
             | Local::AclSetuser
             | Local::AclUsers
             | Local::AclWhoami => self.acl(asker, local, request),
-            Local::ClusterKeyslot => {
-                let space = &self.topology.keyspaces[asker.keyspace];
-                let slot = space.cluster_slot(request.arg(2));
-                self.answer(asker, |out| encode::integer(out, i64::from(slot)));
-            }
-            Local::ClusterDisabled => {
-                self.answer_error(
-                    asker,
-                    &ClientError::Words("ERR This instance has cluster support disabled"),
-                );
-            }
-            Local::ShoalExplain => self.explain(asker, request),
-            Local::ShoalTopology => self.topology_text(asker),
-            Local::ShoalHelp => self.lines(asker, SHOAL_HELP),
             Local::ClientId
             | Local::ClientSetname
             | Local::ClientGetname
@@ -96,6 +103,19 @@ impl Engine {
             | Local::ClientNoTouch
             | Local::ClientGetredir
             | Local::ClientHelp => self.client_command(asker, local, request),
+            Local::Ping
+            | Local::Echo
+            | Local::Quit
+            | Local::Reset
+            | Local::Select
+            | Local::Hello
+            | Local::Auth
+            | Local::ClientReply
+            | Local::ClusterKeyslot
+            | Local::ClusterDisabled
+            | Local::ShoalExplain
+            | Local::ShoalTopology
+            | Local::ShoalHelp => unreachable!("answered by `local`"),
         }
     }
 
