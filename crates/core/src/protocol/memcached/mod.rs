@@ -5,3 +5,4 @@ pub mod line;
 mod number;
 pub mod reply;
 pub mod request;
+mod usual;

@@ -132,6 +132,14 @@ impl TextScanner {
     /// Looks for one request at the beginning of `data`, which is not empty.
     #[inline]
     pub fn scan(&mut self, data: &[u8]) -> Scan {
+        match self.usual(data) {
+            Some(scan) => scan,
+            None => self.scan_any(data),
+        }
+    }
+
+    /// Any line.
+    fn scan_any(&mut self, data: &[u8]) -> Scan {
         if data.first() == Some(&0x80) {
             return Scan::Close(Fault::Binary);
         }

@@ -91,6 +91,9 @@ impl Engine {
             request.words,
             &mut self.scratch,
         );
+        if let TextRoute::Shard(shard) = route {
+            return self.text_to_shard(slot, keyspace, lane, shard, request);
+        }
         if let Some(full) = self.full_text_link(keyspace, lane, route) {
             return self.hold_back(slot, full);
         }
@@ -100,7 +103,7 @@ impl Engine {
         };
         self.stats().keyspace(keyspace, PerKeyspace::Requests, 1);
         match route {
-            TextRoute::Shard(shard) => self.send_text(&asker, shard, request),
+            TextRoute::Shard(_) => {}
             TextRoute::Split(first) => self.split_text(&asker, first, request),
             TextRoute::AllShards => self.text_to_all(&asker, request),
             TextRoute::AnyShard => self.send_any(&asker, line::VERSION),
@@ -156,15 +159,36 @@ impl Engine {
 
     /// The path of nearly all requests.
     #[inline]
-    fn send_text(&mut self, asker: &Asker, shard: u16, request: &TextRequest<'_>) {
-        let shard = self.shard_number(asker, shard);
-        let link = match self.link_for(shard, asker.lane) {
-            Ok(link) => link,
+    fn text_to_shard(
+        &mut self,
+        slot: u32,
+        keyspace: usize,
+        lane: usize,
+        shard: u16,
+        request: &TextRequest<'_>,
+    ) -> Taken {
+        let shard = self.topology.keyspaces[keyspace].first_shard + shard as usize;
+        let link = self.link_for(shard, lane);
+        if let Some(full) = link.as_ref().ok().filter(|link| self.is_full(**link)) {
+            return self.hold_back(slot, *full);
+        }
+        let is_muted = request.is_mute && !request.is_quiet();
+        let Some(asker) = self.text_asker(slot, request.command.name, is_muted) else {
+            return Taken::Yes;
+        };
+        self.stats().keyspace(keyspace, PerKeyspace::Requests, 1);
+        match link {
+            Ok(link) => self.send_text(&asker, shard, link, request),
             Err(error) => {
                 self.stats().shard(shard, PerShard::Failed, 1);
-                return self.answer_error(asker, &error);
+                self.answer_error(&asker, &error);
             }
-        };
+        }
+        Taken::Yes
+    }
+
+    #[inline]
+    fn send_text(&mut self, asker: &Asker, shard: usize, link: u32, request: &TextRequest<'_>) {
         if request.command.is_meta() && self.is_unfit_for_meta(asker, shard, link) {
             return;
         }
