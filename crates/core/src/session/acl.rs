@@ -12,8 +12,8 @@ use crate::session::engine::Engine;
 
 impl Engine {
     /// ACL's subcommands.
-    pub(crate) fn acl(&mut self, asker: &Asker, _local: Local, _request: &Request<'_>) {
-        self.answer_error(asker, &ClientError::Words("ERR ACL is not supported yet: users of shoal are in its configuration, users of the servers on each server"));
+    pub(crate) fn acl(&mut self, asker: &Asker, _local: Local, request: &Request<'_>) {
+        self.not_yet(asker, request, "is not supported yet: users of shoal are in its configuration, users of the servers on each server");
     }
 
     /// Why a client's user may not do this; None: it may.

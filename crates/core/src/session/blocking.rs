@@ -4,7 +4,6 @@
 //!
 //! Must stay true: nothing waits on a connection that others use.
 
-use crate::error::ClientError;
 use crate::routing::route::Request;
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
@@ -12,17 +11,19 @@ use crate::session::engine::Engine;
 impl Engine {
     /// A request that may wait.
     pub(crate) fn block(&mut self, asker: &Asker, request: &Request<'_>) {
-        let command =
-            crate::protocol::command::lookup(request.arg(0)).map_or("", |spec| spec.full_name);
-        let reason = "is not supported yet: it may block; use the command's form without B and ask again when it finds nothing";
-        self.answer_error(asker, &ClientError::Refused { command, reason });
+        self.not_yet(
+            asker,
+            request,
+            "is not supported yet: it may block; use the command's form without B and ask again when it finds nothing",
+        );
     }
 
     /// CLIENT UNBLOCK.
-    pub(crate) fn unblock_client(&mut self, asker: &Asker, _request: &Request<'_>) {
-        self.answer_error(
+    pub(crate) fn unblock_client(&mut self, asker: &Asker, request: &Request<'_>) {
+        self.not_yet(
             asker,
-            &ClientError::Words("ERR CLIENT UNBLOCK is not supported yet: nobody waits"),
+            request,
+            "is not supported yet: nobody waits; close the client's connection instead",
         );
     }
 

@@ -10,7 +10,7 @@ use crate::limits::{CLIENT_NAME_MAX, DATABASES};
 use crate::protocol::command::Local;
 use crate::protocol::encode::{self, Proto};
 use crate::protocol::request::strict_integer;
-use crate::routing::route::Request;
+use crate::routing::route::{specification, Request};
 use crate::session::backend::Health;
 use crate::session::client::{care, Intake, ReplyMode};
 use crate::session::dispatch::Asker;
@@ -74,7 +74,7 @@ impl Engine {
             Local::ClientTracking | Local::ClientCaching | Local::ClientTrackinginfo => {
                 self.tracking(asker, local, request);
             }
-            Local::Monitor => self.monitor(asker),
+            Local::Monitor => self.monitor(asker, request),
             Local::ClientPause | Local::ClientUnpause => self.pause(asker, local, request),
             Local::ClientUnblock => self.unblock_client(asker, request),
             Local::SlowlogGet | Local::SlowlogLen | Local::SlowlogReset => {
@@ -117,6 +117,12 @@ impl Engine {
             | Local::ShoalTopology
             | Local::ShoalHelp => unreachable!("answered by `local`"),
         }
+    }
+
+    /// Refuses a command that shoal cannot do yet.
+    pub(crate) fn not_yet(&mut self, asker: &Asker, request: &Request<'_>, reason: &'static str) {
+        let command = specification(request).map_or("unknown", |spec| spec.full_name);
+        self.answer_error(asker, &ClientError::Refused { command, reason });
     }
 
     fn ping(&mut self, asker: &Asker, request: &Request<'_>) {

@@ -4,7 +4,6 @@
 //!
 //! Must stay true: a paused request is taken later, in its order.
 
-use crate::error::ClientError;
 use crate::protocol::command::{CommandSpec, Local};
 use crate::routing::route::Request;
 use crate::session::dispatch::Asker;
@@ -12,13 +11,8 @@ use crate::session::engine::Engine;
 
 impl Engine {
     /// CLIENT PAUSE and UNPAUSE.
-    pub(crate) fn pause(&mut self, asker: &Asker, _local: Local, _request: &Request<'_>) {
-        self.answer_error(
-            asker,
-            &ClientError::Words(
-                "ERR CLIENT PAUSE is not supported yet; pause the shards' servers directly",
-            ),
-        );
+    pub(crate) fn pause(&mut self, asker: &Asker, _local: Local, request: &Request<'_>) {
+        self.not_yet(asker, request, "is not supported yet: clients of shoal are not clients of one server; pause the shards' servers directly");
     }
 
     /// Whether a request waits for the end of a pause; its client's intake then says so.

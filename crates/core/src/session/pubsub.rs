@@ -12,8 +12,8 @@ use crate::session::engine::Engine;
 
 impl Engine {
     /// One of the commands about channels.
-    pub(crate) fn pubsub(&mut self, asker: &Asker, _local: Local, _request: &Request<'_>) {
-        self.answer_error(asker, &ClientError::Words("ERR publish and subscribe are not supported yet; connect to one of the shards' servers directly for channels"));
+    pub(crate) fn pubsub(&mut self, asker: &Asker, _local: Local, request: &Request<'_>) {
+        self.not_yet(asker, request, "is not supported yet: publish and subscribe are refused; connect to one of the shards' servers directly for channels");
     }
 
     /// What a RESP2 client that has subscribed may not do.

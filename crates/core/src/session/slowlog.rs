@@ -4,7 +4,6 @@
 //!
 //! Must stay true: the log is bounded.
 
-use crate::error::ClientError;
 use crate::protocol::command::Local;
 use crate::routing::route::Request;
 use crate::session::dispatch::Asker;
@@ -12,12 +11,11 @@ use crate::session::engine::Engine;
 
 impl Engine {
     /// SLOWLOG GET, LEN, RESET.
-    pub(crate) fn slowlog(&mut self, asker: &Asker, _local: Local, _request: &Request<'_>) {
-        self.answer_error(
+    pub(crate) fn slowlog(&mut self, asker: &Asker, _local: Local, request: &Request<'_>) {
+        self.not_yet(
             asker,
-            &ClientError::Words(
-                "ERR SLOWLOG is not supported yet; ask each shard's server directly",
-            ),
+            request,
+            "is not supported yet: each shard's server has its own; ask that server directly",
         );
     }
 }

@@ -4,7 +4,6 @@
 //!
 //! Must stay true: a client is not told that its reads are tracked where invalidations would not come.
 
-use crate::error::ClientError;
 use crate::protocol::command::{CommandSpec, Local};
 use crate::routing::route::Request;
 use crate::session::dispatch::{Asker, Taken};
@@ -12,8 +11,8 @@ use crate::session::engine::Engine;
 
 impl Engine {
     /// CLIENT TRACKING, CACHING, TRACKINGINFO.
-    pub(crate) fn tracking(&mut self, asker: &Asker, _local: Local, _request: &Request<'_>) {
-        self.answer_error(asker, &ClientError::Words("ERR client tracking is not supported yet; turn off client-side caching in the client"));
+    pub(crate) fn tracking(&mut self, asker: &Asker, _local: Local, request: &Request<'_>) {
+        self.not_yet(asker, request, "is not supported yet: invalidation messages do not pass through shoal; turn off client-side caching in the client");
     }
 
     /// A request of a client whose reads are tracked. None: it goes on as if they were not.
