@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import redis
 from harness import ErrorReply, Fleet, Proxy, Wire, wait_until
 from harness.wire import Reply, encode
 from system.placement import SHARDS, one_key_each, slot_of
@@ -579,7 +578,7 @@ def test_config_get(wire: Wire, fleet: Fleet) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        "MULTI", "EXEC", "DISCARD", "WATCH k", "UNWATCH", "SUBSCRIBE c", "PSUBSCRIBE c*", "SSUBSCRIBE c", "UNSUBSCRIBE",
+        "SUBSCRIBE c", "PSUBSCRIBE c*", "SSUBSCRIBE c", "UNSUBSCRIBE",
         "PUBLISH c m", "SPUBLISH c m", "PUBSUB CHANNELS", "BLPOP k 1", "BRPOP k 0", "BLMOVE a b LEFT RIGHT 0",
         "BRPOPLPUSH a b 0", "BZPOPMIN k 0", "BZMPOP 0 1 k MIN", "BLMPOP 0 1 k LEFT", "WAITAOF 0 0 0", "MONITOR",
         "SWAPDB 0 1", "DEBUG SLEEP 10", "SHUTDOWN", "SAVE", "BGSAVE", "REPLICAOF no one", "ACL WHOAMI", "FUNCTION LIST",
@@ -592,8 +591,6 @@ def test_what_is_refused_says_why_and_leaves_the_connection_open(wire: Wire, fle
     assert isinstance(reply, ErrorReply), reply
     assert reply.startswith("ERR '")
     assert len(reply.split("' ", 1)[1]) > 20, "it says why"
-    if words == "MULTI":
-        wire.ask("DISCARD")
     assert wire.ask("SET", one_key_each()[0], "v") == "OK"
     assert all(server.running for server in fleet.servers)
 
@@ -631,19 +628,3 @@ def test_a_browser_that_was_made_to_talk_is_closed(proxy: Proxy) -> None:
     with proxy.client() as client:
         assert client.get("hacked") is None
     wait_until(lambda: any("reason=http" in line for line in proxy.log()), 10, "the reason is logged")
-
-
-def test_nothing_of_a_refused_transaction_is_executed(proxy: Proxy) -> None:
-    with proxy.client() as client:
-        pipeline = client.pipeline(transaction=True)
-        pipeline.incr("tx").set("tx2", "v")
-        with pytest.raises(redis.ResponseError, match="transactions are refused"):
-            pipeline.execute()
-        assert client.exists("tx", "tx2") == 0
-        assert client.incr("tx") == 1, "and the connection is in order after it"
-    with Wire(proxy.host, proxy.port) as wire:
-        assert isinstance(wire.ask("MULTI"), ErrorReply)
-        assert "was not executed" in str(wire.ask("SET", "tx2", "v"))
-        assert "was not executed" in str(wire.ask("SET", "tx2", b"large" * 100_000)), "also a moved one"
-        assert isinstance(wire.ask("DISCARD"), ErrorReply)
-        assert wire.ask("SET", "tx2", "v") == "OK"

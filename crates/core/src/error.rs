@@ -63,8 +63,17 @@ pub enum ClientError {
         /// Why, and what to do.
         reason: &'static str,
     },
-    /// A command between a refused MULTI and its EXEC.
-    NotExecuted(&'static str),
+    /// Too much between MULTI and EXEC.
+    TransactionTooLarge,
+    /// The client has changed its database or protocol under a watch.
+    WatchMoved,
+    /// A shard refused MULTI itself.
+    MultiRefused {
+        /// The shard's name.
+        shard: String,
+        /// Its words.
+        reason: String,
+    },
     /// Keys on several shards.
     CrossShard {
         /// The command.
@@ -142,7 +151,9 @@ impl ClientError {
             Self::NoProto => "NOPROTO unsupported protocol version".into(),
             Self::DatabaseRange => format!("ERR DB index is out of range (shoal has databases 0 to {})", DATABASES - 1),
             Self::Refused { command, reason } => format!("ERR '{command}' {reason}"),
-            Self::NotExecuted(command) => format!("ERR '{command}' was not executed: it belongs to a transaction that was refused"),
+            Self::TransactionTooLarge => "ERR the transaction is too large; execute it in smaller ones".into(),
+            Self::WatchMoved => "ERR the watch was begun in another database or protocol, or its connection was lost; UNWATCH, and SELECT or HELLO before WATCH".into(),
+            Self::MultiRefused { shard, reason } => format!("ERR shard '{shard}' refused MULTI ({reason}); the commands may have been executed one by one"),
             Self::CrossShard { command, keys } => cross_shard(command, keys),
             Self::HiddenKeys { command, what } => format!("ERR '{command}' with {what} reaches keys that it does not name, which may be on other shards; leave it out, or read those keys yourself"),
             Self::NoRange(key) => format!(
@@ -222,10 +233,10 @@ pub fn printable(text: &[u8]) -> String {
 
 /// Every error of ours: pattern of its text, and when it is given.
 pub const ERRORS: &[(&str, &str)] = &[
-    (
-        "ERR '<command>' was not executed: it belongs to a transaction that was refused",
-        "A command between a refused MULTI and its EXEC or DISCARD.",
-    ),
+    ("ERR the transaction is too large; execute it in smaller ones", "More commands or bytes between MULTI and EXEC than the limits allow; EXEC then answers EXECABORT."),
+    ("ERR the watch was begun in another database or protocol, or its connection was lost; ...", "SELECT or HELLO between WATCH and EXEC, or between two WATCHes."),
+    ("ERR shard '<name>' refused MULTI (<reason>); the commands may have been executed one by one", "The user that shoal has on the shard may not use MULTI: allow it."),
+    ("EXECABORT Transaction discarded because of: <error>", "A shard refused a command of the transaction before executing any."),
     (
         "ERR this is not an HTTP port; closing, as a browser may have been made to send this",
         "A request named `POST` or `Host:`: a web page tries to reach shoal through somebody's browser. The connection is closed after it.",
@@ -260,5 +271,5 @@ pub const ERRORS: &[(&str, &str)] = &[
     ("ERR shoal is stopping; the request was not sent", "The process is about to stop."),
 ];
 
-/// Why MULTI, EXEC and DISCARD are refused, and what to do.
-pub const NO_TRANSACTIONS: &str = "is not supported yet: transactions are refused, and nothing of them is executed; send the commands without (redis-py: pipeline(transaction=False)), or as one script (EVAL) whose keys share a {hash tag}";
+/// Why a command is refused between MULTI and EXEC, and what to do.
+pub const NOT_IN_TRANSACTION: &str = "is not possible within a transaction, which one shard executes; send it before MULTI or after EXEC";

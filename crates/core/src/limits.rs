@@ -64,6 +64,8 @@ limits! {
     GATHER_BYTES_MAX = 512 * 1024 * 1024, "bytes", "Replies of several shards held for one request, until they are merged.";
     GATHER_TOTAL_MAX = 1024 * 1024 * 1024, "bytes", "The same for all requests of one worker; the one that goes past it gets an error.";
     NAMED_COPY_MAX = 16 * 1024, "bytes", "A script call up to this size is kept until its reply, so that NOSCRIPT can be mended.";
+    TRANSACTION_COMMANDS_MAX = 1024 * 1024, "commands", "Commands between MULTI and EXEC.";
+    TRANSACTION_BYTES_MAX = 512 * 1024 * 1024, "bytes", "The same; all transactions of one worker together count against REQUEST_BYTES_TOTAL_MAX.";
     // Connections to shards.
     SHARDS_MAX = 4096, "shards", "Shards of one keyspace; a SCAN cursor keeps 12 bits for them.";
     KEYSPACES_MAX = 256, "keyspaces", "Listeners of one process.";

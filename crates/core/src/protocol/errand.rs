@@ -7,6 +7,15 @@ use crate::protocol::encode::request;
 /// An idle connection is asked whether its server lives.
 pub const PROBE: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
+/// Begins a transaction.
+pub const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+
+/// Executes it.
+pub const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+
+/// A connection watches no key any more.
+pub const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
+
 /// Something that replicas are told but that changes nothing: a mark in the replication stream, for WAIT to wait for.
 pub const MARK: &[u8] = b"*3\r\n$7\r\nPUBLISH\r\n$12\r\n__shoal:mark\r\n$0\r\n\r\n";
 

@@ -260,6 +260,21 @@ fn place_keys(
     Ok(())
 }
 
+/// The one shard of all keys that a request names, whatever its policy.
+pub fn shard_of_keys(
+    keyspace: &Keyspace,
+    admission: &Admission,
+    spec: &'static CommandSpec,
+    request: &Request<'_>,
+    scratch: &mut Scratch,
+) -> Result<u16, ClientError> {
+    let map = &Map {
+        keyspace,
+        admission,
+    };
+    one_shard(map, spec, request, scratch)
+}
+
 /// The one shard of all keys.
 fn one_shard(
     map: &Map<'_>,

@@ -50,6 +50,18 @@ impl Engine {
                 self.incoming_bytes
             ));
         }
+        let queued: usize = self
+            .clients
+            .iter()
+            .filter_map(|(_, client)| client.particulars.as_deref()?.transaction.as_deref())
+            .map(|transaction| transaction.bytes.len())
+            .sum();
+        if queued != self.queued_bytes {
+            return Err(format!(
+                "{queued} bytes wait for EXEC, {} are counted",
+                self.queued_bytes
+            ));
+        }
         let exclusive = self
             .links
             .iter()

@@ -132,6 +132,8 @@ pub enum Waiter {
     Part,
     /// Nobody; the reply shows that the shard lives.
     Probe,
+    /// A client's EXEC, for QUEUED or the reason why not.
+    Queued,
     /// Nobody; a script was loaded ahead of its use, or something sent ahead of WAIT.
     Prelude,
 }

@@ -10,6 +10,7 @@ use crate::protocol::request::RequestScanner;
 use crate::session::backend::lane;
 use crate::session::replies::Replies;
 use crate::session::stats::CloseReason;
+use crate::session::transaction::{Transaction, Watch};
 
 /// Whether a client's requests are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +73,10 @@ pub struct Particulars {
     pub no_touch: bool,
     /// Connections to shards that it has to itself; see `own_links`.
     pub own_links: Vec<u32>,
+    /// What stands between MULTI and EXEC.
+    pub transaction: Option<Box<Transaction>>,
+    /// Keys that are watched.
+    pub watch: Option<Box<Watch>>,
 }
 
 /// See the head of this file.

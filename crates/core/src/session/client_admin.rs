@@ -205,7 +205,11 @@ impl Engine {
         let seconds = |since: u64| self.now_ms.saturating_sub(since) / 1000;
         let particulars = client.particulars.as_deref().cloned().unwrap_or_default();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (queued, watched) = self.transaction_counts(slot);
         let mut flags = String::new();
+        if queued >= 0 {
+            flags.push('x');
+        }
         if particulars.no_evict {
             flags.push('e');
         }
@@ -216,7 +220,7 @@ impl Engine {
             flags.push('N');
         }
         format!(
-            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub=0 psub=0 ssub=0 multi=-1 watch=0 \
+            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub=0 psub=0 ssub=0 multi={} watch={} \
              qbuf={} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={} oll=0 omem=0 tot-mem={} events=r cmd={} \
              user={} redir=-1 resp={} lib-name={} lib-ver={}\n",
             client.id,
@@ -227,6 +231,8 @@ impl Engine {
             seconds(client.since_ms),
             seconds(client.request_ms),
             client.database,
+            queued,
+            watched,
             client.incoming.len(),
             client.replies.bytes(),
             std::mem::size_of::<Client>() + client.incoming.len() + client.replies.bytes(),

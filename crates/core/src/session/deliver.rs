@@ -197,6 +197,7 @@ impl Engine {
                     self.backends[shard].well_ms = self.now_ms;
                 }
             }
+            Waiter::Queued => self.note_queued(entry, bytes, is_first),
             Waiter::Prelude => {}
         }
     }
@@ -244,7 +245,10 @@ impl Engine {
             .replies
             .gather(entry.number)
             .is_none_or(|gather| matches!(gather.kind, GatherKind::Named { .. }));
-        if is_named && !(is_first && bytes.starts_with(b"-NOSCRIPT")) {
+        let is_passed = client.replies.gather(entry.number).is_some_and(
+            |gather| matches!(&gather.kind, GatherKind::Exec(plan) if plan.passes_on && is_first && bytes[0] == b'*'),
+        );
+        if is_passed || (is_named && !(is_first && bytes.starts_with(b"-NOSCRIPT"))) {
             // A script's ordinary reply: from here on it passes through like any other.
             client.replies.take_gather(entry.number);
             return self.pass_on(id, entry, bytes, done);
@@ -350,6 +354,11 @@ impl Engine {
                 if out.first() == Some(&b'$') {
                     self.remember_script(&body);
                 }
+            }
+            GatherKind::Exec(plan) => self.compose_exec(asker, &plan, parts[0], out),
+            GatherKind::Unwatch { link } => {
+                self.give_back(link, true);
+                encode::simple(out, "OK");
             }
             GatherKind::Text(how) => merge_text(&how, &parts, out),
             GatherKind::ClientList => {

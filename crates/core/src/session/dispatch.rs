@@ -184,10 +184,11 @@ impl Engine {
     ) -> Taken {
         let now_ms = self.now_ms;
         let generation = self.clients.generation(slot);
+        let is_last_in = matches!(route, Route::Local(Local::Exec)) && self.exec_waits(slot);
         let Some(client) = self.clients.get_mut(slot) else {
             return Taken::Yes;
         };
-        if needs_barrier(&route) && client.replies.waiting() > 0 {
+        if (is_last_in || needs_barrier(&route)) && client.replies.waiting() > 0 {
             client.intake = Intake::Barrier;
             return Taken::NotYet;
         }
@@ -272,6 +273,9 @@ impl Engine {
 
     /// Answers at once (in its turn) with what `write` writes.
     pub(crate) fn answer(&mut self, asker: &Asker, write: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(captured) = &mut self.captured {
+            return write(captured);
+        }
         self.touch_client(asker.slot);
         if let Some(client) = self.clients.get_mut(asker.slot) {
             client.replies.local(asker.mute, write);

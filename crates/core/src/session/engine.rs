@@ -126,6 +126,10 @@ pub struct Engine {
     pub(crate) gather_bytes: usize,
     /// Bytes in all clients' `incoming`.
     pub(crate) incoming_bytes: usize,
+    /// Bytes of all clients' transactions that wait for EXEC.
+    pub(crate) queued_bytes: usize,
+    /// Where an answer of ours goes that belongs into another reply.
+    pub(crate) captured: Option<Vec<u8>>,
     /// (link, client, generation): links that are not read because of a client.
     pub(crate) stalled: Vec<(u32, u32, u32)>,
     /// (client, generation): clients with much output.
@@ -205,6 +209,8 @@ impl Engine {
             chance,
             rotate: 0,
             incoming_bytes: 0,
+            queued_bytes: 0,
+            captured: None,
             gather_bytes: 0,
             stalled: Vec::new(),
             heavy: Vec::new(),
@@ -371,6 +377,7 @@ impl Engine {
         if self.clients.get(slot).is_some_and(|client| client.stalls) {
             self.release_stalls(slot);
         }
+        self.forget_transaction(slot);
         self.close_own_links(slot);
         if let Some(client) = self.clients.remove(slot) {
             self.incoming_bytes -= client.incoming.len();

@@ -30,7 +30,10 @@ impl Engine {
         let spec = match known {
             Ok(spec) => Some(spec),
             // The router knows what an unknown command is; for a stranger and within MULTI it is an error.
-            Err(error) if cares & (care::STRANGER | care::QUEUES) != 0 => {
+            Err(error)
+                if cares & care::STRANGER != 0
+                    || (cares & care::QUEUES != 0 && !self.is_routed_anyway(slot, &error)) =>
+            {
                 return Some(self.turn_away(slot, &error));
             }
             Err(_) => None,
@@ -60,6 +63,14 @@ impl Engine {
             return self.tracked(slot, spec, request);
         }
         None
+    }
+
+    /// An unknown command that goes by its first argument.
+    fn is_routed_anyway(&self, slot: u32, error: &ClientError) -> bool {
+        matches!(error, ClientError::UnknownCommand { .. })
+            && self.clients.get(slot).is_some_and(|client| {
+                self.topology.keyspaces[client.keyspace as usize].unknown_commands_first_key
+            })
     }
 
     /// Answers with an error; a transaction that is being queued will not be executed then.

@@ -9,6 +9,7 @@
 use crate::limits::GATHER_BYTES_MAX;
 use crate::protocol::command::Merge;
 use crate::session::memcached::merge::TextMerge;
+use crate::session::transaction_reply::ExecPlan;
 use std::sync::Arc;
 
 /// What is made of the parts.
@@ -46,6 +47,13 @@ pub enum GatherKind {
     Load {
         /// The script.
         body: Arc<[u8]>,
+    },
+    /// EXEC.
+    Exec(Box<ExecPlan>),
+    /// UNWATCH or DISCARD: the link on which keys were watched is given back.
+    Unwatch {
+        /// That link.
+        link: u32,
     },
     /// Replies of memcached.
     Text(TextMerge),

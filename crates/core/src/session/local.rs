@@ -144,6 +144,7 @@ impl Engine {
     }
 
     fn reset(&mut self, asker: &Asker) {
+        self.forget_transaction(asker.slot);
         let space = &self.topology.keyspaces[asker.keyspace];
         if let Some(client) = self.clients.get_mut(asker.slot) {
             client.reset(space.users.is_empty(), space.database);

@@ -34,4 +34,5 @@ pub mod spread;
 pub mod stats;
 pub mod tracking;
 pub mod transaction;
+pub mod transaction_reply;
 pub mod upkeep;

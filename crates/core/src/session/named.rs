@@ -157,7 +157,7 @@ impl Engine {
     }
 
     /// Gives the shard a script that we know and it may not, on the link that its request will follow on.
-    fn load_ahead(&mut self, asker: &Asker, link_id: u32, shard: usize, sha: &Sha) {
+    pub(crate) fn load_ahead(&mut self, asker: &Asker, link_id: u32, shard: usize, sha: &Sha) {
         let Some(body) = self.scripts.get(sha).cloned() else {
             return;
         };

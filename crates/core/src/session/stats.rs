@@ -90,6 +90,8 @@ metrics! {
         Ended Counter "shoal_clients_ended_total" "Clients that closed their connection.";
         Broken Counter "shoal_clients_broken_total" "Clients whose connection broke.";
         EjectionsRefused Counter "shoal_ejections_refused_total" "Times that a shard failed and stayed in, since ejected_max shards were out.";
+        Transactions Counter "shoal_transactions_total" "EXECs of transactions.";
+        TransactionsAborted Counter "shoal_transactions_aborted_total" "EXECs that executed nothing: an error while queueing, a changed key, keys on several shards, a shard that is down.";
         ScriptsMended Counter "shoal_scripts_mended_total" "Times a script was loaded into a shard that had not seen it.";
     }
     PerShard(Shard) {
