@@ -581,7 +581,7 @@ def test_config_get(wire: Wire, fleet: Fleet) -> None:
         "SUBSCRIBE c", "PSUBSCRIBE c*", "SSUBSCRIBE c", "UNSUBSCRIBE",
         "PUBLISH c m", "SPUBLISH c m", "PUBSUB CHANNELS", "BLPOP k 1", "BRPOP k 0", "BLMOVE a b LEFT RIGHT 0",
         "BRPOPLPUSH a b 0", "BZPOPMIN k 0", "BZMPOP 0 1 k MIN", "BLMPOP 0 1 k LEFT", "WAITAOF 0 0 0", "MONITOR",
-        "SWAPDB 0 1", "DEBUG SLEEP 10", "SHUTDOWN", "SAVE", "BGSAVE", "REPLICAOF no one", "ACL WHOAMI", "FUNCTION LIST",
+        "SWAPDB 0 1", "DEBUG SLEEP 10", "SHUTDOWN", "SAVE", "BGSAVE", "REPLICAOF no one", "FUNCTION LIST",
         "SLOWLOG GET", "LATENCY RESET", "MODULE LIST", "MIGRATE h 1 k 0 1", "ROLE", "FAILOVER", "PSYNC ? -1", "SYNC",
         "CONFIG SET x y",
     ],

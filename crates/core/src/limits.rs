@@ -109,6 +109,7 @@ limits! {
     ACCEPT_RETRY_MS = 100, "milliseconds", "Accepting rests so long when the process is out of file descriptors.";
     ACCEPT_REPORT_MS = 10_000, "milliseconds", "That is logged so often.";
     EVENTS_KEPT_MAX = 4_096, "events", "Events (log lines) not yet fetched; further ones are counted and dropped.";
+    PAUSE_MS_MAX = 604_800_000, "milliseconds", "CLIENT PAUSE: a week; a pause of everything also holds what would end it.";
     TICK_MS = 100, "milliseconds", "Time-outs are looked at so often.";
 }
 

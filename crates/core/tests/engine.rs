@@ -508,3 +508,42 @@ fn stopping_answers_what_is_in_flight_and_takes_nothing_more() {
     assert_eq!(scene.closed, [idle, busy]);
     assert!(scene.engine.stop_is_done());
 }
+
+// -------------------------------------------------------------------------------------------------------- pauses
+
+#[test]
+fn a_pause_holds_requests_in_order_until_its_time_has_come() {
+    let mut scene = Scene::new(1, 0);
+    let (pauser, held) = (scene.client(), scene.client());
+    scene.ask(pauser, &request(&["CLIENT", "PAUSE", "1000"]));
+    assert_eq!(scene.text(pauser), "+OK\r\n");
+    scene.ask(
+        held,
+        &[request(&["SET", "k", "v"]), request(&["GET", "k"])].concat(),
+    );
+    scene.pass(900);
+    scene.engine.audit().expect("sound books");
+    assert_eq!(scene.sent(0), "");
+    assert!(!scene.engine.reads_client(held));
+    scene.pass(200);
+    let sent = scene.sent(0);
+    assert!(sent.find("SET") < sent.find("GET") && sent.contains("SET"));
+    assert!(scene.engine.reads_client(held));
+    scene.engine.audit().expect("sound books");
+}
+
+#[test]
+fn a_client_that_leaves_while_it_is_paused_and_a_stop_need_no_end_of_the_pause() {
+    let mut scene = Scene::new(1, 0);
+    let (pauser, leaver, stayer) = (scene.client(), scene.client(), scene.client());
+    scene.ask(pauser, &request(&["CLIENT", "PAUSE", "100000"]));
+    assert_eq!(scene.text(pauser), "+OK\r\n");
+    scene.ask(leaver, GET);
+    scene.ask(stayer, GET);
+    scene.engine.client_lost(leaver);
+    scene.engine.audit().expect("sound books");
+    scene.engine.stop();
+    scene.act();
+    assert!(scene.engine.stop_is_done());
+    assert_eq!(scene.sent(0), "");
+}

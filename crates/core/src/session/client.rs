@@ -25,6 +25,8 @@ pub enum Intake {
     Link(u32),
     /// Not until every reply has been given: the next request changes how the connection is used.
     Barrier,
+    /// Not until the pause of its keyspace ends.
+    Paused,
     /// Never again; closed when everything is written.
     Closing,
 }

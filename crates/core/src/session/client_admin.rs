@@ -17,6 +17,7 @@ use crate::session::dispatch::Asker;
 use crate::session::engine::{Action, Engine};
 use crate::session::gather::{Gather, GatherKind};
 use crate::session::local::{is_name, BAD_NAME};
+use crate::session::pause::Pause;
 use crate::session::scripts::Sha;
 use crate::session::stats::CloseReason;
 use std::collections::HashSet;
@@ -46,6 +47,8 @@ pub enum Mail {
     List(Ticket, Filter),
     /// CLIENT KILL: how many clients were closed.
     Kill(Ticket, Filter),
+    /// CLIENT PAUSE of a keyspace (by index), or its end; answered with nothing.
+    Pause(Ticket, usize, Option<Pause>),
     /// To worker 0: a shard of a cache (numbered through the topology) has failed as often as it may.
     ShardFailed(usize),
     /// From worker 0: such a shard takes so many sixteenths of its keys from now on.
@@ -187,7 +190,7 @@ impl Engine {
         self.ok(asker);
     }
 
-    fn user_name(&self, client: &Client) -> String {
+    pub(crate) fn user_name(&self, client: &Client) -> String {
         let users = &self.topology.keyspaces[client.keyspace as usize].users;
         match client.user {
             Some(index) => users
@@ -245,7 +248,12 @@ impl Engine {
     }
 
     /// Puts a question to every worker, this one among them; the answers are gathered.
-    fn ask_workers(&mut self, asker: &Asker, kind: GatherKind, question: impl Fn(Ticket) -> Mail) {
+    pub(crate) fn ask_workers(
+        &mut self,
+        asker: &Asker,
+        kind: GatherKind,
+        question: impl Fn(Ticket) -> Mail,
+    ) {
         let workers = self.identity.workers;
         let number = self.reserve_gather(asker, Gather::new(kind, workers));
         let ticket = Ticket {
@@ -282,6 +290,10 @@ impl Engine {
                     self.close_killed(&ticket, slot);
                 }
                 self.reply_to(ticket, count);
+            }
+            Mail::Pause(ticket, keyspace, pause) => {
+                self.take_pause(keyspace, pause);
+                self.reply_to(ticket, Vec::new());
             }
             Mail::ShardFailed(shard) => self.shard_failed(shard),
             Mail::Share(shard, share) => self.take_share(shard, share),

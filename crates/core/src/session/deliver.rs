@@ -365,6 +365,7 @@ impl Engine {
                 let text = parts.concat();
                 encode::verbatim(out, proto, &text);
             }
+            GatherKind::AllTook => encode::simple(out, "OK"),
             GatherKind::ClientKill { old_form } => Self::compose_kill(&parts, old_form, out),
         }
         false

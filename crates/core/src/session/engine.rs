@@ -26,6 +26,7 @@ use crate::session::client::{care, Client, Intake, ReplyMode};
 use crate::session::client_admin::Mail;
 use crate::session::ejection::Membership;
 use crate::session::output::Output;
+use crate::session::pause::Pause;
 use crate::session::replies::Replies;
 use crate::session::scripts::Scripts;
 use crate::session::slab::Slab;
@@ -137,6 +138,8 @@ pub struct Engine {
     pub(crate) exclusive_links: usize,
     /// What keeps the requests of all clients from the short way: bits of `care`.
     pub(crate) care: u8,
+    /// What pauses each keyspace.
+    pub(crate) pauses: Vec<Option<Pause>>,
     pub(crate) is_stopping: bool,
     /// The second in which all clients were looked at.
     pub(crate) looked_s: u64,
@@ -183,6 +186,7 @@ impl Engine {
             .map(|keyspace| Admission::whole(keyspace.shards.len()))
             .collect();
         let memberships = vec![Membership::In; backends_of(&topology)];
+        let pauses = vec![None; topology.keyspaces.len()];
         let chance = identity.seed | 1;
         let mut engine = Self {
             identity,
@@ -216,6 +220,7 @@ impl Engine {
             heavy: Vec::new(),
             exclusive_links: 0,
             care: 0,
+            pauses,
             is_stopping: false,
             looked_s: 0,
             actions: Vec::new(),

@@ -59,6 +59,8 @@ pub enum GatherKind {
     Text(TextMerge),
     /// CLIENT LIST of all workers: lines.
     ClientList,
+    /// Something that every worker has taken: OK.
+    AllTook,
     /// CLIENT KILL of all workers: counts; the old form wants OK or an error.
     ClientKill {
         /// `CLIENT KILL addr:port`.

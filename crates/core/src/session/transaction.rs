@@ -188,7 +188,7 @@ impl Engine {
                 let spec = spec.ok_or_else(|| refused(None))?;
                 shard_of_keys(space, admission, spec, request, &mut self.scratch).map(at)
             }
-            Route::AnyShard | Route::Local(Local::Publish) => Ok(Deed::Sent),
+            Route::AnyShard => Ok(Deed::Sent),
             Route::AllShards(merge)
                 if space.shards.len() == 1 && !matches!(merge, Merge::Info | Merge::Config) =>
             {

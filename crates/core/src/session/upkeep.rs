@@ -28,6 +28,7 @@ impl Engine {
         self.look_at_heavy();
         self.look_at_requests();
         self.look_at_ejected();
+        self.look_at_pauses();
     }
 
     fn retry_shards(&mut self) {
