@@ -21,6 +21,7 @@ pub mod pressure;
 pub mod replies;
 pub mod scan;
 pub mod scripts;
+pub mod secure;
 pub mod slab;
 pub mod spread;
 pub mod stats;
