@@ -47,6 +47,7 @@ def test_the_generated_tables_are_those_of_the_code() -> None:
 
 
 TABLE_HEADINGS = {"": "### The file", **{path: f"### `[[{path}]]`" for path in TABLES if path.count(".") >= 2}}
+TABLE_HEADINGS |= {path: f"### `[{path}]`" for path in ("keyspace.NAME.tls", "keyspace.NAME.server_tls")}
 TABLE_HEADINGS["keyspace.NAME"] = "### `[keyspace.NAME]`"
 
 

@@ -79,6 +79,36 @@ class UserSpec(Protocol):
     @property
     def password(self) -> str: ...
 
+class ClientTlsSpec(Protocol):
+    @property
+    def listen_host(self) -> str | None: ...  # a listener beside the keyspace's own; None: that one speaks TLS
+    @property
+    def listen_port(self) -> int: ...
+    @property
+    def cert(self) -> str: ...  # file
+    @property
+    def key(self) -> str: ...  # file
+    @property
+    def client_ca(self) -> str | None: ...  # file
+    @property
+    def client_auth(self) -> str: ...  # "none" | "optional" | "required"
+    @property
+    def min_version(self) -> str: ...  # "1.2" | "1.3"
+
+class ServerTlsSpec(Protocol):
+    @property
+    def ca(self) -> str | None: ...  # file; needed unless verify is "none"
+    @property
+    def cert(self) -> str | None: ...  # file, with key
+    @property
+    def key(self) -> str | None: ...  # file, with cert
+    @property
+    def server_name(self) -> str | None: ...  # None: the host of each shard
+    @property
+    def verify(self) -> str: ...  # "full" | "ca" | "none"
+    @property
+    def min_version(self) -> str: ...  # "1.2" | "1.3"
+
 class KeyspaceSpec(Protocol):
     @property
     def name(self) -> str: ...
@@ -122,6 +152,10 @@ class KeyspaceSpec(Protocol):
     def timeout_ms(self) -> int: ...  # waiting for a shard's reply; 0 waits for ever
     @property
     def max_clients(self) -> int: ...
+    @property
+    def tls(self) -> ClientTlsSpec | None: ...  # of its clients
+    @property
+    def server_tls(self) -> ServerTlsSpec | None: ...  # of its connections to shards
 
 @final
 class Event:
@@ -174,18 +208,36 @@ class ShardStatus:
     def reason(self) -> str: ...  # why it is down, "" otherwise
 
 @final
+class TlsStatus:
+    """What one side of one keyspace uses for new connections."""
+    @property
+    def keyspace(self) -> str: ...
+    @property
+    def side(self) -> str: ...  # "clients" | "servers"
+    @property
+    def cert(self) -> str: ...  # file of our certificate; "": we show none
+    @property
+    def expires(self) -> int | None: ...  # when that expires, in seconds since 1970
+    @property
+    def problem(self) -> str: ...  # why a reload did not renew it; "": it did
+
+@final
 class Proxy:
     """The running data plane: worker threads and their sockets."""
     def __new__(cls, keyspaces: Sequence[KeyspaceSpec], workers: int) -> Proxy:
         """Binds every listener and starts the workers.
 
         Raises OSError (errno set, the address in the text) when a listener cannot be bound, ValueError for a topology
-        that the core refuses. Nothing runs when it raises.
+        that the core refuses, or whose certificates cannot be used. Nothing runs when it raises.
         """
     def addresses(self) -> list[tuple[str, str]]:
-        """(keyspace, "host:port") as bound."""
+        """(keyspace, "host:port") as bound: one of each keyspace in order, then the listeners for TLS beside those."""
     def samples(self) -> list[Sample]: ...
     def shards(self) -> list[ShardStatus]: ...
+    def tls(self) -> list[TlsStatus]:
+        """Every keyspace and side that has TLS."""
+    def reload_tls(self) -> list[TlsStatus]:
+        """Reads all files of TLS again, for new connections; what cannot be used stays as it is. Releases the GIL."""
     def next_events(self, timeout_ms: int) -> list[Event]:
         """Waits for events, at most so long; empty when none came. Never raises."""
     def events_dropped(self) -> int:
@@ -222,6 +274,12 @@ def commands() -> list[tuple[str, str, str, str]]:
 
 def text_commands() -> list[tuple[str, str]]:
     """(name, what shoal does with it) of every memcached command known."""
+
+def check_client_tls(spec: ClientTlsSpec) -> tuple[str, str, int | None]:
+    """(setting, what is wrong with it, when our certificate expires): reads the files; "" when nothing is wrong."""
+
+def check_server_tls(spec: ServerTlsSpec) -> tuple[str, str, int | None]:
+    """As check_client_tls."""
 
 def check_affinity(pattern: str) -> str | None:
     """None when the rule is usable, else what is wrong with it."""

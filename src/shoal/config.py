@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from shoal import places
 from shoal.config_placement import open_warnings, read_distribution, read_tag, trap
 from shoal.config_role import read_role
+from shoal.config_tls import read_tls
 from shoal.core import check_affinity, limit
 from shoal.endpoint import Endpoint, parse_endpoint
 from shoal.errors import ConfigError, Problem, UsageError
@@ -143,7 +144,7 @@ class _Reader:
         for path, text in topology_problems(whole) if whole else []:
             self.wrong(path, text)
         for keyspace in whole:
-            if admin is not None and admin.port and admin == keyspace.listen:
+            if admin is not None and admin.port and admin in keyspace.listens:
                 self.wrong(("admin",), f"keyspace {keyspace.name} listens on {admin}")
             self.warnings += exposure_warnings(keyspace) + placement_warnings(keyspace)
             self.check_with_core(("keyspace", keyspace.name), keyspace)
@@ -191,6 +192,7 @@ class _Reader:
         distribution = read_distribution(self, path, table, [shard.name for shard in shards])
         tag = read_tag(self, path, table)
         ejection = read_role(self, path, table, len(shards))
+        tls, server_tls = read_tls(self, path, table, listen, shards)
         if distribution is None:
             return None
         return Keyspace(
@@ -215,6 +217,8 @@ class _Reader:
             tcp_keepalive=table.tcp_keepalive,
             probe_interval_ms=table.probe_interval_ms,
             database=table.database,
+            tls=tls,
+            server_tls=server_tls,
         )
 
     def listen_mode(self, path: Path, table: KeyspaceTable, listen: Endpoint | None) -> int | None:
@@ -362,9 +366,13 @@ def placement_warnings(keyspace: Keyspace) -> list[str]:
 
 def exposure_warnings(keyspace: Keyspace) -> list[str]:
     """What a keyspace lays open, and perhaps not on purpose."""
-    if keyspace.users or keyspace.listen.is_loopback:
+    if keyspace.users:
         return []
-    return [f"keyspace.{keyspace.name}: everyone who can reach {keyspace.listen} may use it: there is no password"]
+    return [
+        f"keyspace.{keyspace.name}: everyone who can reach {place} may use it: there is no password"
+        for place in keyspace.open_listens
+        if not place.is_loopback
+    ]
 
 
 def _shard(

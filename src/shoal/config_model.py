@@ -37,7 +37,6 @@ LATER_KEYS = {
     "cross_shard": "commands whose keys are on several shards are refused, or split where that is safe",
     "multi_key": "split commands are atomic per shard",
     "replicas": "requests go to primaries",
-    "tls": "connections are plain",
     "store": "the topology is this file",
 }
 
@@ -88,11 +87,34 @@ class RangeTable(_Table):
     ranges: list[RangePartTable]
 
 
+class ClientTlsTable(_Table):
+    """`tls` of a keyspace: how its clients are spoken to."""
+
+    cert: str
+    key: str
+    client_ca: str | None = None
+    client_auth: Literal["none", "optional", "required"] = "none"
+    min_version: Literal["1.2", "1.3"] = "1.2"
+
+
+class ServerTlsTable(_Table):
+    """`server_tls` of a keyspace: how its servers are spoken to."""
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    server_name: str | None = None
+    verify: Literal["full", "ca", "none"] = "full"
+    min_version: Literal["1.2", "1.3"] = "1.2"
+
+
 class KeyspaceTable(_Table):
     """`[keyspace.NAME]`: one listener with its shards."""
 
     listen: str = LISTEN_DEFAULT
     listen_mode: str | None = None
+    tls: ClientTlsTable | None = None
+    tls_listen: str | None = None
     backlog: int = Field(BACKLOG_DEFAULT, ge=1, le=BACKLOG_MAX)
     reuse_port: bool = False
     protocol: Literal["redis", "memcached"] = "redis"
@@ -127,6 +149,7 @@ class KeyspaceTable(_Table):
     server_password: SecretStr | None = None
     server_password_file: str | None = None
     server_password_env: str | None = None
+    server_tls: ServerTlsTable | None = None
 
 
 class FileTable(_Table):
@@ -148,6 +171,8 @@ TABLES: dict[str, type[_Table]] = {
     "keyspace.NAME": KeyspaceTable,
     "keyspace.NAME.shard": ShardTable,
     "keyspace.NAME.user": UserTable,
+    "keyspace.NAME.tls": ClientTlsTable,
+    "keyspace.NAME.server_tls": ServerTlsTable,
     "keyspace.NAME.range": RangeTable,
     "keyspace.NAME.range.ranges": RangePartTable,
 }

@@ -15,6 +15,7 @@ from shoal.errors import CoreMissingError
 
 if TYPE_CHECKING:
     from shoal._core import Proxy
+    from shoal.tls import ClientTls, ServerTls
     from shoal.topology import Topology
 
 
@@ -54,6 +55,15 @@ def check_affinity(rule: str) -> str | None:
     from shoal import _core
 
     return _core.check_affinity(rule)
+
+
+def check_tls(wish: ClientTls | ServerTls) -> tuple[str, str, int | None]:
+    """(setting, what is wrong, when our certificate expires): the files are read; "" when nothing is wrong."""
+    require_core()
+    from shoal import _core
+    from shoal.tls import ClientTls
+
+    return _core.check_client_tls(wish) if isinstance(wish, ClientTls) else _core.check_server_tls(wish)
 
 
 def locate(key: bytes, affinity: Sequence[str]) -> tuple[int, int, int]:

@@ -74,16 +74,29 @@ CONTROL_METRICS: tuple[Declaration, ...] = (
     Declaration(
         "shoal_fleet_restarts_total", "counter", "Embedded servers that ended and were started again.", ["shard"]
     ),
+    Declaration(
+        "shoal_tls_certificate_expiry_seconds",
+        "gauge",
+        "When the certificate that shoal shows expires, in seconds since 1970; side: clients, or servers.",
+        ["keyspace", "side"],
+    ),
 )
 
 
-def control_samples(version: str, epoch: int, events_dropped: int, restarts: Iterable[tuple[str, int]]) -> list[Sample]:
+def control_samples(
+    version: str,
+    epoch: int,
+    events_dropped: int,
+    restarts: Iterable[tuple[str, int]],
+    expiries: Iterable[tuple[str, str, int]] = (),
+) -> list[Sample]:
     """The values of CONTROL_METRICS."""
     return [
         Sample(0, 1, [version]),
         Sample(1, epoch),
         Sample(2, events_dropped),
         *(Sample(3, count, [shard]) for shard, count in restarts),
+        *(Sample(4, seconds, [keyspace, side]) for keyspace, side, seconds in expiries),
     ]
 
 

@@ -1,6 +1,7 @@
 """The run loop of `shoal serve` and `shoal up`: start everything, wait, stop everything in the right order.
 
     signals -> file limit -> addresses tried -> admin socket bound -> [fleet] -> proxy -> admin answers -> "ready"
+    SIGHUP, where there is TLS: certificates are read again
     first signal: proxy stops accepting and drains -> events written -> admin stops -> [fleet stops] -> exit 0
 
 Whatever fails on the way up, what was started before it is stopped in reverse, so nothing is left running. The main
@@ -19,7 +20,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from shoal import metrics
+from shoal import certificates, metrics
 from shoal.core import core_version, start_proxy
 from shoal.errors import EXIT_FAILURE, EXIT_OK, UsageError
 from shoal.listening import check_free, listen_error
@@ -77,6 +78,8 @@ class Settings:
     # What Twemproxy calls a keyspace, where that differs from its name.
     pool_names: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    # There are certificates that SIGHUP reads again; without any it ends us, as a terminal's end does.
+    reloads: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,11 @@ class Running:
     addresses: tuple[tuple[str, str], ...]
     admin: Endpoint | None
     stats: Endpoint | None = None
+
+    def listens(self) -> tuple[dict[str, str], dict[str, str]]:
+        """The address of each keyspace's own listener, and of those beside them for TLS."""
+        own = len(self.topology.keyspaces)
+        return dict(self.addresses[:own]), dict(self.addresses[own:])
 
 
 class LiveView:
@@ -102,7 +110,8 @@ class LiveView:
         from shoal import _core
 
         restarts = self._fleet.restarts() if self._fleet is not None else []
-        own = metrics.control_samples(core_version(), self._epoch, self._proxy.events_dropped(), restarts)
+        expiries = certificates.expiries(self._proxy.tls())
+        own = metrics.control_samples(core_version(), self._epoch, self._proxy.events_dropped(), restarts, expiries)
         bounds_us = _core.histogram_bounds_us()
         core_text = metrics.render(_core.metric_declarations(), self._proxy.samples(), bounds_us)
         return core_text + metrics.render(metrics.CONTROL_METRICS, own, ())
@@ -123,7 +132,7 @@ def run(
 ) -> int:
     """Runs until a signal ends it; answers the exit code. Raises ShoalError when something cannot start."""
     last_words = fleet.abandon if fleet is not None else lambda: None
-    with Signals(last_words) as signals, ExitStack() as closing:
+    with Signals(last_words, reloads=settings.reloads) as signals, ExitStack() as closing:
         log.write("debug", "starting", version=core_version(), workers=settings.workers)
         with suppress(StopRequested):  # a signal while starting: the stack stops what had been started
             _run(settings, topology, log, announce, fleet, signals, closing)
@@ -182,6 +191,8 @@ def _run(
     )
     while not signals.stop_requested:
         signals.wait(fleet.supervise() if fleet is not None else None)
+        if signals.take_reload():
+            certificates.reload(proxy, log)
 
 
 # mallopt's names for these are not in Python; the numbers are glibc's.
@@ -207,8 +218,9 @@ def _start(plan: Topology, settings: Settings) -> Proxy:
     except OSError as error:
         # The address was free a moment ago. The core's text names it; the errno makes the usual line.
         for keyspace in plan.keyspaces:
-            if str(keyspace.listen) in str(error):
-                raise listen_error(keyspace.listen, error, settings.listen_hint) from None
+            for listen in keyspace.listens:
+                if str(listen) in str(error):
+                    raise listen_error(listen, error, settings.listen_hint) from None
         raise UsageError(f"cannot listen: {error}") from None
     except ValueError as error:
         raise UsageError(f"the data plane refuses this configuration: {error}") from None

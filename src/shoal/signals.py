@@ -6,7 +6,8 @@
 
 The first SIGTERM, SIGINT or SIGHUP asks for an orderly end: it wakes `wait`, and the main loop does the rest. A
 second SIGTERM or SIGINT ends the process at once from inside the handler, whatever the main thread hangs in. SIGCHLD
-only wakes, so that a dead child is noticed without polling.
+only wakes, so that a dead child is noticed without polling. With `reloads`, SIGHUP asks for files to be read again
+instead, also where it came ignored: then a closed terminal does no harm.
 
 The handlers do no more than set a flag: they run between any two bytecodes of the main thread, which may hold the
 log's lock at that moment. Must be used from the main thread, the only one Python runs handlers in.
@@ -36,8 +37,10 @@ class StopRequested(Exception):  # noqa: N818  (it is not an error)
 class Signals:
     """Installed while the `with` block runs; what was installed before is put back."""
 
-    def __init__(self, last_words: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, last_words: Callable[[], None] = lambda: None, *, reloads: bool = False) -> None:
         self.stop_requested = False
+        self._reloads = reloads
+        self._reload_requested = False
         self.name = ""
         self._first = 0
         self._stopped_at = 0.0
@@ -52,7 +55,9 @@ class Signals:
         self._wakeup_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             # `nohup shoal serve` came with SIGHUP ignored, and means it.
-            if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGTERM:
+            if number == signal.SIGHUP and self._reloads:
+                self._before[number] = signal.signal(number, self._on_reload)
+            elif signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGTERM:
                 self._before[number] = signal.signal(number, self._on_stop)
         self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _on_child)
         return self
@@ -84,6 +89,14 @@ class Signals:
             self.name = name
             self.stop_requested = True
             self._writer.send(b"\0")
+
+    def take_reload(self) -> bool:
+        """Whether files are to be read again; true once for each wish, or for several that came together."""
+        wanted, self._reload_requested = self._reload_requested, False
+        return wanted
+
+    def _on_reload(self, _number: int, _frame: FrameType | None) -> None:
+        self._reload_requested = True
 
     def _on_stop(self, number: int, _: FrameType | None) -> None:
         if self.stop_requested and number == signal.SIGHUP:

@@ -23,6 +23,7 @@ from shoal.distribution import BRACES, KINDS, RINGED, WEIGHTED, Distribution, Sl
 from shoal.endpoint import Endpoint
 from shoal.errors import Problem, TopologyError
 from shoal.places import Path, format_path
+from shoal.tls import ClientTls, ServerTls, tls_problems
 
 SLOT_COUNT = 16384
 CODIS_SLOT_COUNT = 1024
@@ -106,6 +107,8 @@ class Keyspace:
     tcp_keepalive: bool = False
     probe_interval_ms: int = PROBE_INTERVAL_MS_DEFAULT
     database: int = 0
+    tls: ClientTls | None = None
+    server_tls: ServerTls | None = None
 
     @property
     def slots(self) -> tuple[SlotRange, ...]:
@@ -119,6 +122,19 @@ class Keyspace:
     @property
     def listen(self) -> Endpoint:
         return Endpoint(self.listen_host, self.listen_port)
+
+    @property
+    def listens(self) -> tuple[Endpoint, ...]:
+        """Every address that it listens on: its own, and one for TLS beside it."""
+        beside = self.tls.listen if self.tls is not None else None
+        return (self.listen,) if beside is None else (self.listen, beside)
+
+    @property
+    def open_listens(self) -> tuple[Endpoint, ...]:
+        """Those of them where a client is asked for no certificate."""
+        if self.tls is None or self.tls.client_auth != "required":
+            return self.listens
+        return (self.listen,) if self.tls.listen is not None else ()
 
     def slots_of(self, shard: int) -> tuple[SlotRange, ...]:
         """The ranges of one shard, in order."""
@@ -211,6 +227,20 @@ def _keyspace_problems(keyspace: Keyspace) -> Iterable[str]:
         if shard.username is not None and shard.password is None:
             yield f"shard {shard.name} has a username but no password"
     yield from _distribution_problems(keyspace)
+    yield from _user_problems(keyspace)
+    if keyspace.timeout_ms < 0:
+        yield f"timeout_ms cannot be negative: {keyspace.timeout_ms}"
+    if keyspace.max_clients < 1:
+        yield f"max_clients must be at least 1, not {keyspace.max_clients}"
+    yield from _role_problems(keyspace)
+    shards = [shard.endpoint for shard in keyspace.shards]
+    for setting, text in tls_problems(keyspace.listen, shards, keyspace.tls, keyspace.server_tls):
+        yield f"{setting}: {text}"
+    if keyspace.protocol == "memcached":
+        yield from _memcached_problems(keyspace)
+
+
+def _user_problems(keyspace: Keyspace) -> Iterable[str]:
     seen: set[str] = set()
     for user in keyspace.users:
         if user.name in seen:
@@ -218,13 +248,6 @@ def _keyspace_problems(keyspace: Keyspace) -> Iterable[str]:
         seen.add(user.name)
         if not user.password:
             yield f'user "{user.name}" has an empty password'
-    if keyspace.timeout_ms < 0:
-        yield f"timeout_ms cannot be negative: {keyspace.timeout_ms}"
-    if keyspace.max_clients < 1:
-        yield f"max_clients must be at least 1, not {keyspace.max_clients}"
-    yield from _role_problems(keyspace)
-    if keyspace.protocol == "memcached":
-        yield from _memcached_problems(keyspace)
 
 
 def is_name(text: str) -> bool:
@@ -311,14 +334,19 @@ def _slots(first: int, last: int) -> str:
 def _listener_problems(keyspaces: Sequence[Keyspace]) -> Iterable[tuple[Path, str]]:
     for index, keyspace in enumerate(keyspaces):
         path = ("keyspace", keyspace.name)
+        taken = [(place, earlier) for earlier in keyspaces[:index] for place in earlier.listens]
+        for key, listen in zip(("listen", "tls_listen"), keyspace.listens, strict=False):
+            for place, earlier in taken:
+                if listen.port and _collide(listen, place):
+                    whose = "it does already" if earlier is keyspace else f"keyspace {earlier.name} does"
+                    yield (*path, key), f"listens on {listen}, as {whose}"
+            taken.append((listen, keyspace))
         for earlier in keyspaces[:index]:
             if keyspace.name == earlier.name:
                 yield path, f'two keyspaces are called "{keyspace.name}"'
-            if keyspace.listen_port and _collide(keyspace.listen, earlier.listen):
-                yield (*path, "listen"), f"listens on {keyspace.listen}, as keyspace {earlier.name} does"
         for other in keyspaces:
             for shard in keyspace.shards:
-                if other.listen_port and other.listen.reaches(shard.endpoint):
+                if any(place.port and place.reaches(shard.endpoint) for place in other.listens):
                     yield path, f"shard {shard.name} is {shard.endpoint}, where keyspace {other.name} itself listens"
 
 

@@ -126,7 +126,7 @@ class Stage:
         words = shlex.split(shown.command)
         if words == ["make", "up"] or words[:2] == [".venv/bin/shoal", "serve"]:
             judge(self, shown, self.as_shown(self.run_background(shown.command)), goes_on=True)
-        elif words[0] == "redis-cli" or words[0].startswith(".venv/bin/"):
+        elif words[0] in ("redis-cli", "openssl") or words[0].startswith(".venv/bin/"):
             judge(self, shown, self.run(shown.command))
         else:
             pytest.fail(f"{self.name}:{shown.line}: no way to test: {shown.command}")
@@ -172,7 +172,7 @@ class Stage:
             words[:1] = [str(need("redis-cli", "redis-tools")), *unraw]
         done = subprocess.run(
             words,
-            cwd=ROOT,
+            cwd=self.folder if words[0] == "openssl" else ROOT,  # it makes files, on the stage
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -417,7 +417,7 @@ def test_client_subcommands_answer_as_a_server(wire: Wire, plain: Wire, words: s
 
 
 def test_client_subcommands_that_cannot_be_done_say_so(wire: Wire) -> None:
-    for words in (["TRACKING", "ON"], ["CACHING", "YES"], ["PAUSE", "1"], ["UNBLOCK", "1"]):
+    for words in (["TRACKING", "ON"], ["CACHING", "YES"], ["UNBLOCK", "1"]):
         reply = wire.ask("CLIENT", *words)
         assert isinstance(reply, ErrorReply)
         assert "not supported" in reply

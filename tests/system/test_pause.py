@@ -1,4 +1,4 @@
-"""CLIENT PAUSE and UNPAUSE over all workers: the same as on one plain redis-server, which is asked the same beside it."""
+"""CLIENT PAUSE and UNPAUSE over all workers: the same as on one plain redis-server, which is asked the same."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,10 +108,13 @@ def test_whoami_and_users_without_users(address: tuple[str, int]) -> None:
 
 
 def test_shoal_stops_while_clients_are_paused(fleet: Fleet, tmp_path: Path) -> None:
-    with Proxy(tmp_path / "proxy", fleet.addresses[:2], config=CONFIG) as proxy:
-        with proxy.socket() as pauser, proxy.socket() as held:
-            assert pauser.ask("CLIENT", "PAUSE", 100_000, "WRITE") == "OK"
-            held.command("SET", "p", "v")
-            assert held.is_silent(SILENCE_S)
-            assert proxy.stop() == 0
-            assert held.until_closed() == b""
+    with (
+        Proxy(tmp_path / "proxy", fleet.addresses[:2], config=CONFIG) as proxy,
+        proxy.socket() as pauser,
+        proxy.socket() as held,
+    ):
+        assert pauser.ask("CLIENT", "PAUSE", 100_000, "WRITE") == "OK"
+        held.command("SET", "p", "v")
+        assert held.is_silent(SILENCE_S)
+        assert proxy.stop() == 0
+        assert held.until_closed() == b""

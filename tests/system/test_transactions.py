@@ -120,8 +120,8 @@ def test_many_increment_under_a_watch_and_none_is_lost(proxy: Proxy, protocol: i
     def work() -> None:
         with redis.Redis(host=proxy.host, port=proxy.port, protocol=protocol) as client:
 
-            def increment(pipeline: "redis.client.Pipeline[bytes]") -> None:
-                value = int(pipeline.get(A) or 0)  # type: ignore[arg-type]
+            def increment(pipeline: redis.client.Pipeline) -> None:
+                value = int(pipeline.get(A) or 0)
                 pipeline.multi()
                 pipeline.set(A, value + 1)
 
@@ -134,7 +134,7 @@ def test_many_increment_under_a_watch_and_none_is_lost(proxy: Proxy, protocol: i
     for thread in threads:
         thread.join(50)
     with proxy.client() as client:
-        assert int(client.get(A) or 0) == threads_count * times  # type: ignore[arg-type]
+        assert int(client.get(A) or 0) == threads_count * times
 
 
 def test_a_large_transaction_of_redis_py(proxy: Proxy) -> None:

@@ -27,6 +27,10 @@ pub enum ClientError {
     },
     /// A line of HTTP; the connection is closed after it.
     Http,
+    /// Something else than TLS at a listener for TLS; the connection is closed after it.
+    PlainOnTls,
+    /// A TLS handshake at a listener that speaks none; the connection is closed after it.
+    TlsOnPlain,
     /// No such subcommand.
     UnknownSubcommand {
         /// As the client wrote it.
@@ -136,6 +140,8 @@ impl ClientError {
             Self::Protocol(error) => error.text(),
             Self::UnknownCommand { name, args } => unknown_command(name, args),
             Self::Http => "ERR this is not an HTTP port; closing, as a browser may have been made to send this".into(),
+            Self::PlainOnTls => "ERR this port speaks TLS only; connect with it (redis-cli --tls, rediss://)".into(),
+            Self::TlsOnPlain => "ERR this port does not speak TLS; connect without it, or to the port that does".into(),
             Self::UnknownSubcommand { name, command } => {
                 format!("ERR unknown subcommand '{}'. Try {} HELP.", printable(name), command.to_uppercase())
             }
@@ -241,6 +247,8 @@ pub const ERRORS: &[(&str, &str)] = &[
         "ERR this is not an HTTP port; closing, as a browser may have been made to send this",
         "A request named `POST` or `Host:`: a web page tries to reach shoal through somebody's browser. The connection is closed after it.",
     ),
+    ("ERR this port speaks TLS only; connect with it (redis-cli --tls, rediss://)", "A client without TLS at a listener for TLS. The connection is closed after it."),
+    ("ERR this port does not speak TLS; connect without it, or to the port that does", "A client that begins a TLS handshake at a plain listener. The connection is closed after it; the client's library most likely says something of a wrong version."),
     ("ERR Protocol error: <what>", "The client's bytes are not RESP, or announce more than the limits allow. The connection is closed after it."),
     ("ERR unknown command '<name>', with args beginning with: <args>", "The command is in no server's table; `unknown_commands = \"first-key\"` routes it by its first argument."),
     ("ERR no range of this keyspace holds '<key>'; add a range for it, or a fallback, to the configuration", "The keyspace is distributed by ranges, and none of them holds the key."),

@@ -81,7 +81,7 @@ limits! {
     RECONNECT_MS_MIN = 50, "milliseconds", "The first wait before a shard is tried again; doubled each time, in a cache once eject_after failures are seen.";
     RECONNECT_MS_MAX = 2_000, "milliseconds", "The longest wait before a shard is tried again; each wait is shortened by up to half, at random.";
     GREETING_BYTES_MAX = 64 * 1024, "bytes", "A shard's answer to what a new connection is told first.";
-    GREETING_MS_MAX = 5_000, "milliseconds", "A shard that has not answered that for so long is down, whatever it sends.";
+    GREETING_MS_MAX = 5_000, "milliseconds", "A shard that has not answered that for so long is down, whatever it sends; so is one that has not finished a TLS handshake.";
     RETRY_AFTER_MS_MAX = 3_600_000, "milliseconds", "A shard that fails while its keys come back stays out twice as long each time, up to this.";
     READMIT_STEPS = 16, "steps", "The keys of a readmitted shard come back in so many steps.";
     PROBE_MS = 1_000, "milliseconds", "An idle connection to a shard is sent a PING so often, unless probe_interval_ms says otherwise.";
@@ -106,6 +106,12 @@ limits! {
     ACCEPTS_PER_TURN = 64, "connections", "Accepted at one go, so that a storm of connections does not stop requests.";
     LEAVING_MS = 1_000, "milliseconds", "A client that we have finished with may go on sending for so long before its connection is closed.";
     LEAVING_MAX = 1_024, "clients", "Such clients of one worker; further ones are closed at once.";
+    TLS_HANDSHAKE_MS_MAX = 10_000, "milliseconds", "A TLS handshake with a client; then the connection is closed. A slow line needs two or three round trips, and a busy client its time between them.";
+    TLS_HANDSHAKES_MAX = 1_024, "connections", "TLS handshakes with clients that are not finished, in the whole process; further connections wait to be accepted.";
+    TLS_ACCEPTS_PER_TURN = 16, "connections", "As ACCEPTS_PER_TURN where clients speak TLS: a handshake costs up to a millisecond.";
+    TLS_RECORD_MAX = 18 * 1024, "bytes", "One encrypted record with its head; room for what one may hold is kept while reading.";
+    TLS_WRITE_BYTES = 64 * 1024, "bytes", "Encrypted at one go; what the kernel does not take of it is kept until it does.";
+    TLS_FILE_BYTES_MAX = 4 * 1024 * 1024, "bytes", "A file with certificates or a key. The authorities of a whole system take a quarter of a megabyte.";
     ACCEPT_RETRY_MS = 100, "milliseconds", "Accepting rests so long when the process is out of file descriptors.";
     ACCEPT_REPORT_MS = 10_000, "milliseconds", "That is logged so often.";
     EVENTS_KEPT_MAX = 4_096, "events", "Events (log lines) not yet fetched; further ones are counted and dropped.";
@@ -131,6 +137,7 @@ const _: () = {
     assert!(SHARDS_MAX <= 1 << 12, "twelve bits of a SCAN cursor");
     assert!(RECONNECT_MS_MIN <= RECONNECT_MS_MAX);
     assert!(INLINE_MAX <= READ_BYTES);
+    assert!(TLS_RECORD_MAX * 2 <= READ_BYTES);
     assert!(TEXT_LINE_MAX + TEXT_VALUE_MAX < REQUEST_BYTES_MAX);
     assert!(TICK_MS <= OUTPUT_STALL_MS && TICK_MS <= CONNECT_MS_MAX);
     assert!(

@@ -12,6 +12,7 @@ use shoal_core::routing::distribution::{
 };
 use shoal_core::routing::key_hash::KeyHash;
 use shoal_core::routing::tag::Tag;
+use shoal_core::routing::tls::{ClientAuth, ClientTls, MinVersion, ServerTls, Verify};
 use shoal_core::routing::topology::{
     Credentials, Ejection, Keyspace, Protocol, Role, Shard, Topology, User,
 };
@@ -105,6 +106,29 @@ pub struct KeyspaceSpec {
     unknown_commands_first_key: bool,
     timeout_ms: u64,
     max_clients: u64,
+    tls: Option<ClientTlsSpec>,
+    server_tls: Option<ServerTlsSpec>,
+}
+
+#[derive(FromPyObject)]
+pub struct ClientTlsSpec {
+    listen_host: Option<String>,
+    listen_port: u16,
+    cert: String,
+    key: String,
+    client_ca: Option<String>,
+    client_auth: String,
+    min_version: String,
+}
+
+#[derive(FromPyObject)]
+pub struct ServerTlsSpec {
+    ca: Option<String>,
+    cert: Option<String>,
+    key: Option<String>,
+    server_name: Option<String>,
+    verify: String,
+    min_version: String,
 }
 
 /// IPv6 addresses need brackets before a port; the path of a socket has no port.
@@ -213,6 +237,49 @@ fn tag(text: &str) -> Result<Tag, String> {
     }
 }
 
+fn min_version(text: &str) -> Result<MinVersion, String> {
+    match text {
+        "1.2" => Ok(MinVersion::Tls12),
+        "1.3" => Ok(MinVersion::Tls13),
+        other => Err(format!("no such version of TLS: {other}")),
+    }
+}
+
+/// What clients shall have, or why that is not possible.
+pub fn client_tls(spec: ClientTlsSpec) -> Result<ClientTls, String> {
+    Ok(ClientTls {
+        listen: spec
+            .listen_host
+            .map(|host| endpoint(&host, spec.listen_port)),
+        cert: spec.cert,
+        key: spec.key,
+        client_ca: spec.client_ca,
+        client_auth: match spec.client_auth.as_str() {
+            "none" => ClientAuth::Nobody,
+            "optional" => ClientAuth::WhoWants,
+            "required" => ClientAuth::Everybody,
+            other => return Err(format!("no such client_auth: {other}")),
+        },
+        min_version: min_version(&spec.min_version)?,
+    })
+}
+
+/// What connections to shards shall have, or why that is not possible.
+pub fn server_tls(spec: ServerTlsSpec) -> Result<ServerTls, String> {
+    Ok(ServerTls {
+        ca: spec.ca,
+        identity: spec.cert.zip(spec.key),
+        server_name: spec.server_name,
+        verify: match spec.verify.as_str() {
+            "full" => Verify::Full,
+            "ca" => Verify::Authority,
+            "none" => Verify::Nothing,
+            other => return Err(format!("no such way to verify: {other}")),
+        },
+        min_version: min_version(&spec.min_version)?,
+    })
+}
+
 /// A valid keyspace, or ValueError.
 pub fn keyspace(spec: KeyspaceSpec) -> PyResult<Keyspace> {
     let refused = |text: String| PyValueError::new_err(format!("keyspace '{}': {text}", spec.name));
@@ -238,7 +305,12 @@ pub fn keyspace(spec: KeyspaceSpec) -> PyResult<Keyspace> {
         })
     });
     let affinity = Affinity::new(&spec.affinity).map_err(|error| refused(error.to_string()))?;
+    let tls = spec.tls.map(client_tls).transpose().map_err(&refused)?;
+    let server_tls = spec.server_tls.map(server_tls).transpose();
+    let server_tls = server_tls.map_err(&refused)?;
     Ok(Keyspace {
+        tls,
+        server_tls,
         listen: endpoint(&spec.listen_host, spec.listen_port),
         listen_mode: spec.listen_mode,
         backlog: spec.backlog,

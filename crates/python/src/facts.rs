@@ -1,9 +1,11 @@
 //! What the core knows of itself: metrics, limits, errors, commands, and where a key goes.
 
+use crate::convert::{client_tls, server_tls, ClientTlsSpec, ServerTlsSpec};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use shoal_core::error::ERRORS;
 use shoal_core::limits::LIMITS;
+use shoal_core::net::tls_files::{of_clients, of_servers, FileError, Loaded};
 use shoal_core::protocol::command::{CommandSpec, Policy};
 use shoal_core::protocol::command_table::COMMANDS;
 use shoal_core::protocol::memcached::command as memcached;
@@ -108,6 +110,25 @@ fn words(name: &str) -> String {
         words.push(letter.to_ascii_lowercase());
     }
     words
+}
+
+fn verdict<C>(loaded: Result<Loaded<C>, FileError>) -> (&'static str, String, Option<u64>) {
+    match loaded {
+        Ok(loaded) => ("", String::new(), loaded.expires),
+        Err(error) => (error.setting, error.text, None),
+    }
+}
+
+#[pyfunction]
+pub fn check_client_tls(spec: ClientTlsSpec) -> PyResult<(&'static str, String, Option<u64>)> {
+    let wish = client_tls(spec).map_err(PyValueError::new_err)?;
+    Ok(verdict(of_clients(&wish)))
+}
+
+#[pyfunction]
+pub fn check_server_tls(spec: ServerTlsSpec) -> PyResult<(&'static str, String, Option<u64>)> {
+    let wish = server_tls(spec).map_err(PyValueError::new_err)?;
+    Ok(verdict(of_servers(&wish)))
 }
 
 #[pyfunction]

@@ -17,6 +17,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<proxy::Event>()?;
     module.add_class::<proxy::Sample>()?;
     module.add_class::<proxy::ShardStatus>()?;
+    module.add_class::<proxy::TlsStatus>()?;
     module.add_class::<facts::MetricDeclaration>()?;
     module.add_class::<ring::Ring>()?;
     module.add_function(wrap_pyfunction!(ring::hash_of, module)?)?;
@@ -26,6 +27,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(facts::errors, module)?)?;
     module.add_function(wrap_pyfunction!(facts::commands, module)?)?;
     module.add_function(wrap_pyfunction!(facts::text_commands, module)?)?;
+    module.add_function(wrap_pyfunction!(facts::check_client_tls, module)?)?;
+    module.add_function(wrap_pyfunction!(facts::check_server_tls, module)?)?;
     module.add_function(wrap_pyfunction!(facts::check_affinity, module)?)?;
     module.add_function(wrap_pyfunction!(facts::locate, module)?)?;
     module.add_function(wrap_pyfunction!(facts::version, module)?)?;

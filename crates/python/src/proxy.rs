@@ -7,6 +7,7 @@ use crate::convert::{topology, KeyspaceSpec};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use shoal_core::net::proxy::{Proxy as CoreProxy, StartError};
+use shoal_core::net::tls::Status;
 use shoal_core::session::engine::Level;
 use shoal_core::session::stats::{CloseReason, PerKeyspace, PerShard, BUCKETS, METRICS};
 use std::time::Duration;
@@ -41,6 +42,16 @@ pub struct ShardStatus {
 }
 
 /// See `_core.pyi`.
+#[pyclass(frozen, get_all, module = "shoal._core")]
+pub struct TlsStatus {
+    keyspace: String,
+    side: &'static str,
+    cert: String,
+    expires: Option<u64>,
+    problem: String,
+}
+
+/// See `_core.pyi`.
 #[pyclass(frozen, module = "shoal._core")]
 pub struct Proxy {
     core: CoreProxy,
@@ -63,6 +74,11 @@ impl Proxy {
             Err(StartError::Io(error)) => Err(PyOSError::new_err((
                 error.raw_os_error().unwrap_or(0),
                 error.to_string(),
+            ))),
+            Err(StartError::Tls(keyspace, side, error)) => Err(PyValueError::new_err(format!(
+                "keyspace '{keyspace}', TLS of {}: {}",
+                side.text(),
+                error.text
             ))),
             Err(StartError::Workers(count)) => Err(PyValueError::new_err(format!(
                 "{count} workers are not possible"
@@ -121,6 +137,15 @@ impl Proxy {
             .collect()
     }
 
+    fn tls(&self) -> Vec<TlsStatus> {
+        self.core.tls().into_iter().map(told).collect()
+    }
+
+    fn reload_tls(&self, py: Python<'_>) -> Vec<TlsStatus> {
+        let statuses = py.detach(|| self.core.reload_tls());
+        statuses.into_iter().map(told).collect()
+    }
+
     fn next_events(&self, py: Python<'_>, timeout_ms: u64) -> Vec<Event> {
         let reports = py.detach(|| self.core.next_events(Duration::from_millis(timeout_ms)));
         let events = reports.into_iter();
@@ -176,6 +201,16 @@ impl Proxy {
             sum_us,
             buckets,
         }
+    }
+}
+
+fn told(status: Status) -> TlsStatus {
+    TlsStatus {
+        keyspace: status.keyspace,
+        side: status.side.text(),
+        cert: status.cert,
+        expires: status.expires,
+        problem: status.problem.map_or_else(String::new, |error| error.text),
     }
 }
 

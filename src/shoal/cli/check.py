@@ -88,6 +88,8 @@ def _keyspace_meaning(keyspace: Keyspace) -> dict[str, object]:
     meaning: dict[str, object] = {
         "name": keyspace.name,
         "listen": str(keyspace.listen),
+        "tls": asdict(keyspace.tls) if keyspace.tls is not None else None,
+        "server_tls": asdict(keyspace.server_tls) if keyspace.server_tls is not None else None,
         "protocol": keyspace.protocol,
         "role": keyspace.role,
         "distribution": distribution.kind,
@@ -143,6 +145,7 @@ def _keyspace_text(keyspace: Keyspace) -> str:
     mode = f", permissions {keyspace.listen_mode:04o}" if keyspace.listen_mode is not None else ""
     rows = [
         ("listen", f"{keyspace.listen}{mode}"),
+        *_tls_rows(keyspace),
         (
             "clients",
             f"at most {keyspace.max_clients}; " + (f"must log in ({users})" if users else "no password needed"),
@@ -161,6 +164,21 @@ def _keyspace_text(keyspace: Keyspace) -> str:
     rows += _range_rows(keyspace)
     shards = [_shard_row(keyspace, index, shard) for index, shard in enumerate(keyspace.shards)]
     return f"keyspace {keyspace.name}\n{columns(rows, indent='  ')}\n{columns(shards, indent='  ')}"
+
+
+def _tls_rows(keyspace: Keyspace) -> list[tuple[str, str]]:
+    rows = []
+    if keyspace.tls is not None:
+        wanted = {"none": "no certificate", "optional": "a good certificate or none", "required": "a good certificate"}
+        place = keyspace.tls.listen or "all clients"
+        text = f"{place}; from {keyspace.tls.min_version} on; clients show {wanted[keyspace.tls.client_auth]}"
+        rows.append(("TLS", text))
+    if keyspace.server_tls is not None:
+        verified = {"full": "their authority and name", "ca": "their authority", "none": "NOTHING"}
+        text = f"from {keyspace.server_tls.min_version} on; verified is {verified[keyspace.server_tls.verify]}"
+        shown = f"; shown is {keyspace.server_tls.cert}" if keyspace.server_tls.cert is not None else ""
+        rows.append(("TLS to shards", text + shown))
+    return rows
 
 
 def _when(preconnect: bool) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def running_json(running: Running, version: str, pids: Mapping[str, int | None], data: str | None) -> str:
     """One line: who runs where. `pids` are those of embedded servers, by the name of their shard."""
-    addresses = dict(running.addresses)
+    addresses, beside = running.listens()
     content: dict[str, object] = {
         "event": "ready",
         "version": version,
@@ -29,6 +29,7 @@ def running_json(running: Running, version: str, pids: Mapping[str, int | None],
             {
                 "name": keyspace.name,
                 "listen": addresses[keyspace.name],
+                **({"tls_listen": beside[keyspace.name]} if keyspace.name in beside else {}),
                 "shards": [
                     {
                         "name": shard.name,
@@ -49,12 +50,14 @@ def running_json(running: Running, version: str, pids: Mapping[str, int | None],
 
 def running_text(running: Running, version: str, pids: Mapping[str, int | None], data: str | None) -> str:
     """The lines for people."""
-    addresses = dict(running.addresses)
+    addresses, beside = running.listens()
     lines = [f"shoal {version} is running"]
     for keyspace in running.topology.keyspaces:
         address = addresses[keyspace.name]
         title = "clients" if len(addresses) == 1 else f"clients of {keyspace.name}"
         lines += ["", f"  {title}: {address}    {_hint(keyspace, address)}".rstrip()]
+        if keyspace.name in beside:
+            lines.append(f"  {title}, TLS: {beside[keyspace.name]}")
         rows = []
         for index, shard in enumerate(keyspace.shards):
             pid = f"pid {pids[shard.name]}" if shard.name in pids else ""
@@ -95,4 +98,5 @@ def _hint(keyspace: Keyspace, address: str) -> str:
     if endpoint.is_socket:
         return f"try: redis-cli -s {endpoint}{login}"
     host = "" if endpoint.is_wildcard or endpoint.host == "127.0.0.1" else f"-h {endpoint.host} "
-    return f"try: redis-cli {host}-p {endpoint.port}{login}"
+    tls = " --tls" if keyspace.tls is not None and keyspace.tls.listen is None else ""
+    return f"try: redis-cli {host}-p {endpoint.port}{tls}{login}"

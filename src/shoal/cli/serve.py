@@ -73,7 +73,7 @@ def serve(
     Either FILE says everything (`shoal check FILE` explains it), or --nutcracker names a configuration of Twemproxy's,
     or --shard options name the servers and slots are dealt to them evenly, in the order given: the same order must be
     given each time. An option overrides what FILE says of it. SIGTERM or Ctrl-C: no new clients, what is in flight is
-    finished, exit 0.
+    finished, exit 0. SIGHUP, where FILE has TLS: certificates and keys are read again, for new connections.
 
     \b
     Examples:
@@ -216,15 +216,18 @@ def _run(config: Config, as_json: bool, listen_hint: str, pool_names: dict[str, 
         say(form(running, core_version(), {}, None))
 
     settings = Settings(
-        listens=tuple(keyspace.listen for keyspace in config.topology.keyspaces),
+        listens=tuple(listen for keyspace in config.topology.keyspaces for listen in keyspace.listens),
         admin=config.admin,
         workers=config.workers,
         drain_timeout_ms=config.drain_timeout_ms,
         scheduling=config.scheduling,
         listen_hint=listen_hint,
-        shared_listens=tuple(keyspace.listen for keyspace in config.topology.keyspaces if keyspace.reuse_port),
+        shared_listens=tuple(
+            listen for keyspace in config.topology.keyspaces if keyspace.reuse_port for listen in keyspace.listens
+        ),
         stats=config.stats,
         pool_names=pool_names,
         warnings=config.warnings,
+        reloads=any(keyspace.tls or keyspace.server_tls for keyspace in config.topology.keyspaces),
     )
     return run(settings, lambda _: config.topology, Log(config.log, config.log_level), announce)

@@ -13,7 +13,8 @@
 //! it would close the instant between "nobody serves it" and the removal of a stale file, and stay behind for ever.
 
 use crate::net::stream::{is_path, path_end, Stream};
-use crate::routing::topology::Keyspace;
+use crate::net::tls::is_whole;
+use crate::routing::topology::{Keyspace, Topology};
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token};
@@ -23,6 +24,34 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+/// One listener of a topology: whose clients come there, and what they speak first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Door {
+    /// The keyspace.
+    pub keyspace: u16,
+    /// They begin with a TLS handshake.
+    pub is_tls: bool,
+    /// Where it is.
+    pub address: String,
+}
+
+/// Every listener: that of each keyspace in order, then those that keyspaces have for TLS beside their own.
+pub fn doors(topology: &Topology) -> Vec<Door> {
+    let of = |number: usize, is_tls, address: &str| Door {
+        keyspace: number as u16,
+        is_tls,
+        address: address.to_string(),
+    };
+    let keyspaces = || topology.keyspaces.iter().enumerate();
+    let own = keyspaces()
+        .map(|(number, keyspace)| of(number, is_whole(keyspace.tls.as_ref()), &keyspace.listen));
+    let beside = keyspaces().filter_map(|(number, keyspace)| {
+        let listen = keyspace.tls.as_ref()?.listen.as_ref()?;
+        Some(of(number, true, listen))
+    });
+    own.chain(beside).collect()
+}
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -72,14 +101,19 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 impl Listener {
     /// Binds where a keyspace wants it and listens. The error names the address.
     pub fn bind(keyspace: &Keyspace) -> io::Result<Self> {
-        let bound = if is_path(&keyspace.listen) {
-            at_path(keyspace)
+        Self::bind_at(keyspace, &keyspace.listen)
+    }
+
+    /// As `bind`, at another address with all else that the keyspace says of its listener.
+    pub fn bind_at(keyspace: &Keyspace, place: &str) -> io::Result<Self> {
+        let bound = if is_path(place) {
+            at_path(keyspace, place)
         } else {
-            at_port(keyspace).map(Self::Tcp)
+            at_port(keyspace, place).map(Self::Tcp)
         };
         bound.map_err(|error| match error.raw_os_error() {
             Some(code) => io::Error::from_raw_os_error(code),
-            None => io::Error::new(error.kind(), format!("{}: {error}", keyspace.listen)),
+            None => io::Error::new(error.kind(), format!("{place}: {error}")),
         })
     }
 
@@ -107,8 +141,8 @@ impl Listener {
     }
 }
 
-fn at_port(keyspace: &Keyspace) -> io::Result<TcpListener> {
-    let address = keyspace.listen.to_socket_addrs()?.next();
+fn at_port(keyspace: &Keyspace, place: &str) -> io::Result<TcpListener> {
+    let address = place.to_socket_addrs()?.next();
     let address: SocketAddr =
         address.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such host"))?;
     let domain = Domain::for_address(address);
@@ -125,8 +159,8 @@ fn at_port(keyspace: &Keyspace) -> io::Result<TcpListener> {
     Ok(TcpListener::from_std(socket.into()))
 }
 
-fn at_path(keyspace: &Keyspace) -> io::Result<Listener> {
-    let path = Path::new(&keyspace.listen);
+fn at_path(keyspace: &Keyspace, place: &str) -> io::Result<Listener> {
+    let path = Path::new(place);
     let address = SockAddr::unix(path)?;
     clear_stale(path, &address)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;

@@ -4,15 +4,18 @@
 //! `read`, `write`, and nothing of epoll; another way of doing I/O (io_uring) would stand beside this file and offer the same.
 //!
 //! Flow: `wait` -> `Ready` -> `read` / `write`, which remember whether the kernel has more, so that edge-triggered readiness
-//! is never lost and no call is made only to hear "would block".
+//! is never lost and no call is made only to hear "would block". A socket with TLS has its `Session` beside it, in a box: one
+//! that has none pays for that with a comparison. It is `connecting` until its handshake is done (`Ready::Handshake` ->
+//! `shake`), so nobody reads or writes it before.
 //!
 //! Must stay true: a registration is never changed after it was made (no epoll_ctl per request); a read that gave less
 //! than was asked for has emptied the socket, unless the peer is known to have closed.
 //! Rejected: level-triggered readiness with interest switched on and off, which costs Twemproxy 2.4 calls per request.
 
-use crate::limits::LEAVING_MAX;
+use crate::limits::{LEAVING_MAX, READ_BYTES, TLS_HANDSHAKE_MS_MAX};
 use crate::net::listen::Listener;
 use crate::net::stream::Stream;
+use crate::net::tls_session::{Session, Step, Taken};
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -30,10 +33,12 @@ pub enum Peer {
 /// Something that can be done now.
 #[derive(Debug, Clone, Copy)]
 pub enum Ready {
-    /// Connections wait at the listener of this keyspace.
+    /// Connections wait at the listener of this number.
     Listener(u16),
     /// Another thread has left something.
     Mail,
+    /// A handshake may go on.
+    Handshake(Peer),
     /// A connection can be read, or written, or both.
     Socket {
         /// Which.
@@ -54,8 +59,49 @@ struct Socket {
     writable: bool,
     /// The peer will send no more: reads go on until they say so.
     closing: bool,
-    /// A connection that was begun.
+    /// A connection that was begun, or whose handshake is not done.
     connecting: bool,
+    /// Its TLS, where it has any.
+    tls: Option<Box<Session>>,
+}
+
+/// A client in a handshake.
+#[derive(Debug)]
+struct Shaking {
+    slot: u32,
+    /// Which of those that had this slot.
+    number: u64,
+    until: Instant,
+}
+
+impl Socket {
+    /// Notes what a read of TLS said of readiness.
+    fn got(&mut self, taken: Taken) -> Got {
+        self.readable = !taken.is_end && (taken.has_more || self.closing && !taken.is_dry);
+        match taken.bytes {
+            0 if taken.is_end => Got::End,
+            0 => Got::Nothing,
+            count => Got::Bytes(count),
+        }
+    }
+
+    #[cold]
+    fn write_tls(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            Some(tls) if !self.connecting => {
+                let (count, is_full) = tls.write(&mut self.stream, bytes)?;
+                self.writable = !is_full;
+                Ok(count)
+            }
+            _ => Ok(0),
+        }
+    }
+
+    fn farewell(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.farewell(&mut self.stream);
+        }
+    }
 }
 
 /// What a read gave.
@@ -79,6 +125,10 @@ pub struct Sockets {
     links: Vec<Option<Socket>>,
     /// Clients whose side we have shut, until when they may take their time.
     leaving: Vec<(Stream, Instant)>,
+    /// Clients in a handshake, and some that have finished it since the last look.
+    shaking: Vec<Shaking>,
+    /// What the kernel has for a socket with TLS; empty before the first one.
+    cipher: Vec<u8>,
 }
 
 const KIND_SHIFT: u32 = 32;
@@ -101,6 +151,8 @@ impl Sockets {
             clients: Vec::new(),
             links: Vec::new(),
             leaving: Vec::new(),
+            shaking: Vec::new(),
+            cipher: Vec::new(),
         })
     }
 
@@ -109,7 +161,7 @@ impl Sockets {
         Waker::new(self.poll.registry(), token(MAIL, 0))
     }
 
-    /// Connections to this listener are reported for the next keyspace in turn.
+    /// Takes a listener in, under the next number.
     pub fn listen(&mut self, mut listener: Listener) -> io::Result<()> {
         let number = self.listeners.len() as u32;
         self.poll.registry().register(
@@ -129,9 +181,9 @@ impl Sockets {
         }
     }
 
-    /// The next connection that waits at a keyspace's listener, and the text that names its far end.
-    pub fn accept(&self, keyspace: u16) -> io::Result<(Stream, String)> {
-        match self.listeners.get(keyspace as usize) {
+    /// The next connection that waits at a listener, and the text that names its far end.
+    pub fn accept(&self, listener: u16) -> io::Result<(Stream, String)> {
+        match self.listeners.get(listener as usize) {
             Some(listener) => listener.accept(),
             None => Err(io::ErrorKind::WouldBlock.into()),
         }
@@ -165,6 +217,17 @@ impl Sockets {
             };
             socket.closing |= event.is_read_closed() || event.is_error();
             socket.readable |= event.is_readable() || socket.closing;
+            if let Some(tls) = &mut socket.tls {
+                if socket.connecting {
+                    socket.writable |= event.is_writable();
+                    ready.push(Ready::Handshake(peer));
+                    continue;
+                }
+                if event.is_writable() {
+                    // What is encrypted goes first, also when there is nothing more to encrypt. An error is met again.
+                    let _ = tls.flush(&mut socket.stream);
+                }
+            }
             let was_writable = socket.writable;
             socket.writable |= event.is_writable();
             let writable = socket.writable && (!was_writable || socket.connecting);
@@ -190,7 +253,38 @@ impl Sockets {
     }
 
     /// Takes a connection in; `connecting` when it is only begun.
-    pub fn add(&mut self, peer: Peer, mut stream: Stream, connecting: bool) -> io::Result<()> {
+    pub fn add(&mut self, peer: Peer, stream: Stream, connecting: bool) -> io::Result<()> {
+        self.add_with(peer, stream, connecting, None)
+    }
+
+    /// As `add`, for a connection that begins with a handshake, which a client must finish in time.
+    pub fn add_tls(
+        &mut self,
+        peer: Peer,
+        stream: Stream,
+        session: Session,
+        now: Instant,
+    ) -> io::Result<()> {
+        self.cipher.resize(READ_BYTES, 0);
+        if let Peer::Client(slot) = peer {
+            let until = now + Duration::from_millis(TLS_HANDSHAKE_MS_MAX as u64);
+            let number = session.number();
+            self.shaking.push(Shaking {
+                slot,
+                number,
+                until,
+            });
+        }
+        self.add_with(peer, stream, true, Some(Box::new(session)))
+    }
+
+    fn add_with(
+        &mut self,
+        peer: Peer,
+        mut stream: Stream,
+        connecting: bool,
+        tls: Option<Box<Session>>,
+    ) -> io::Result<()> {
         let (_, number, kind) = self.table(peer);
         self.poll.registry().register(
             &mut stream,
@@ -208,6 +302,7 @@ impl Sockets {
             writable: !connecting,
             closing: false,
             connecting,
+            tls,
         });
         Ok(())
     }
@@ -216,8 +311,52 @@ impl Sockets {
     pub fn remove(&mut self, peer: Peer) {
         let (table, number, _) = self.table(peer);
         if let Some(place) = table.get_mut(number as usize) {
-            *place = None;
+            if let Some(mut socket) = place.take() {
+                socket.farewell();
+            }
         }
+    }
+
+    /// Goes on with a handshake.
+    pub fn shake(&mut self, peer: Peer) -> Step {
+        let Some(socket) = self.socket(peer) else {
+            return Step::Waiting;
+        };
+        let Some(tls) = &mut socket.tls else {
+            return Step::Waiting;
+        };
+        let step = tls.shake(&mut socket.stream);
+        match step {
+            Step::Done => {
+                socket.connecting = false;
+                // What came after the handshake may be with us already.
+                socket.readable = true;
+                socket.writable = true;
+            }
+            Step::Plain => {
+                socket.tls = None;
+                socket.connecting = false;
+                socket.writable = true;
+            }
+            Step::Waiting | Step::Reached | Step::Failed(_) => {}
+        }
+        step
+    }
+
+    /// Clients whose handshake takes too long. They are still there.
+    pub fn late_handshakes(&mut self, now: Instant) -> Vec<u32> {
+        let mut late = Vec::new();
+        let clients = &self.clients;
+        self.shaking.retain(|one| {
+            let socket = clients.get(one.slot as usize).and_then(Option::as_ref);
+            let session = socket.and_then(|socket| socket.tls.as_deref());
+            let is_same = session.is_some_and(|tls| !tls.is_open() && tls.number() == one.number);
+            if is_same && now >= one.until {
+                late.push(one.slot);
+            }
+            is_same && now < one.until
+        });
+        late
     }
 
     /// Ends a client's connection without cutting off what was written: our side is shut, and what the client still sends
@@ -227,6 +366,7 @@ impl Sockets {
         let Some(Some(mut socket)) = self.clients.get_mut(slot as usize).map(Option::take) else {
             return;
         };
+        socket.farewell();
         let is_shut = socket.stream.shutdown(Shutdown::Write).is_ok();
         // It keeps its place in the poll until it is closed, under a number that may be another client's by then.
         if self.poll.registry().deregister(&mut socket.stream).is_ok()
@@ -265,15 +405,12 @@ impl Sockets {
         if !socket.connecting {
             return None;
         }
-        if let Ok(Some(error)) | Err(error) = socket.stream.take_error() {
-            return Some(Err(error));
-        }
-        match socket.stream.check_peer() {
-            Ok(()) => {
+        match socket.stream.is_connected() {
+            Ok(false) => None,
+            Ok(true) => {
                 socket.connecting = false;
-                Some(socket.stream.set_nodelay())
+                Some(Ok(()))
             }
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => None,
             Err(error) => Some(Err(error)),
         }
     }
@@ -290,6 +427,9 @@ impl Sockets {
         let Some(socket) = self.socket(peer) else {
             return Ok(Got::Nothing);
         };
+        if socket.tls.is_some() {
+            return self.read_tls(peer, buffer);
+        }
         loop {
             return match socket.stream.read(buffer) {
                 Ok(0) => {
@@ -310,6 +450,20 @@ impl Sockets {
         }
     }
 
+    #[cold]
+    fn read_tls(&mut self, peer: Peer, buffer: &mut [u8]) -> io::Result<Got> {
+        let mut cipher = std::mem::take(&mut self.cipher);
+        let mut got = Ok(Got::Nothing);
+        if let Some(socket) = self.socket(peer) {
+            if let Some(tls) = &mut socket.tls {
+                let taken = tls.read(&mut socket.stream, &mut cipher, buffer);
+                got = taken.map(|taken| socket.got(taken));
+            }
+        }
+        self.cipher = cipher;
+        got
+    }
+
     /// Writes once; 0 when the kernel takes nothing now (readiness is reported later).
     #[inline]
     pub fn write(&mut self, peer: Peer, bytes: &[u8]) -> io::Result<usize> {
@@ -318,6 +472,9 @@ impl Sockets {
         };
         if !socket.writable {
             return Ok(0);
+        }
+        if socket.tls.is_some() {
+            return socket.write_tls(bytes);
         }
         loop {
             return match socket.stream.write(bytes) {

@@ -6,9 +6,11 @@
 //! Must stay true: a worker that panics is reported and takes down neither the process nor the other workers unheard.
 
 use crate::limits::{EVENTS_KEPT_MAX, WORKERS_MAX};
-use crate::net::listen::Listener;
+use crate::net::listen::{doors, Listener};
 use crate::net::poll::Sockets;
 use crate::net::resolve::Resolver;
+use crate::net::tls::{Side, Status, Tls};
+use crate::net::tls_files::FileError;
 use crate::net::worker::{Letter, Parts, Postbox, Report, Reporter, Worker};
 use crate::routing::topology::Topology;
 use crate::session::backend::Health;
@@ -34,6 +36,8 @@ pub enum StartError {
     },
     /// Threads or the poll could not be made.
     Io(io::Error),
+    /// A file of TLS cannot be used: of this keyspace, on this side.
+    Tls(String, Side, FileError),
     /// The number of workers is not 1 to `WORKERS_MAX`.
     Workers(usize),
 }
@@ -63,6 +67,7 @@ pub struct Proxy {
     threads: Mutex<Vec<JoinHandle<bool>>>,
     reports: Mutex<Receiver<Report>>,
     dropped: Arc<AtomicU64>,
+    tls: Arc<Tls>,
 }
 
 impl Proxy {
@@ -72,6 +77,9 @@ impl Proxy {
             return Err(StartError::Workers(workers));
         }
         let topology = Arc::new(topology);
+        let tls = Tls::load(&topology)
+            .map_err(|(keyspace, side, error)| StartError::Tls(keyspace, side, error))?;
+        let tls = Arc::new(tls);
         let (listeners, addresses, ports) = bind_all(&topology)?;
         let stats = Arc::new(
             (0..workers)
@@ -115,6 +123,7 @@ impl Proxy {
                 resolver: resolver.clone(),
                 reporter: reporter.clone(),
                 start,
+                tls: Arc::clone(&tls),
             });
             worker
                 .listen(listeners.take().unwrap_or_default())
@@ -129,10 +138,21 @@ impl Proxy {
             threads: Mutex::new(threads),
             reports: Mutex::new(received_reports),
             dropped,
+            tls,
         })
     }
 
-    /// (keyspace, `host:port` or path) as bound.
+    /// What each keyspace and side with TLS uses.
+    pub fn tls(&self) -> Vec<Status> {
+        self.tls.status(&self.topology)
+    }
+
+    /// Reads the files of TLS again, for new connections. What cannot be read stays as it is, and has its problem.
+    pub fn reload_tls(&self) -> Vec<Status> {
+        self.tls.reload(&self.topology)
+    }
+
+    /// (keyspace, `host:port` or path) as bound: one of each keyspace, then the listeners for TLS beside those.
     pub fn addresses(&self) -> &[(String, String)] {
         &self.addresses
     }
@@ -230,12 +250,13 @@ type Bound = (Vec<Listener>, Vec<(String, String)>, Vec<u16>);
 
 fn bind_all(topology: &Topology) -> Result<Bound, StartError> {
     let mut bound = (Vec::new(), Vec::new(), Vec::new());
-    for keyspace in &topology.keyspaces {
+    for door in doors(topology) {
+        let keyspace = &topology.keyspaces[door.keyspace as usize];
         let failed = |error| StartError::Listen {
-            address: keyspace.listen.clone(),
+            address: door.address.clone(),
             error,
         };
-        let listener = Listener::bind(keyspace).map_err(failed)?;
+        let listener = Listener::bind_at(keyspace, &door.address).map_err(failed)?;
         let (address, port) = listener.address().map_err(failed)?;
         bound.0.push(listener);
         bound.1.push((keyspace.name.clone(), address));

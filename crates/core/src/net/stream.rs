@@ -11,7 +11,7 @@ use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use socket2::{SockRef, TcpKeepalive};
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -101,6 +101,29 @@ impl Stream {
         }
     }
 
+    /// Whether a connection that was begun is there; fails when it will not be.
+    pub fn is_connected(&self) -> io::Result<bool> {
+        if let Some(error) = self.take_error()? {
+            return Err(error);
+        }
+        match self.check_peer() {
+            Ok(()) => self.set_nodelay().map(|()| true),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The next byte, which stays where it is; None: the peer has ended.
+    pub fn peek(&self) -> io::Result<Option<u8>> {
+        let mut first = [0];
+        match self {
+            Self::Tcp(stream) => stream
+                .peek(&mut first)
+                .map(|count| (count > 0).then_some(first[0])),
+            Self::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// Ends our side, or both.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         match self {
@@ -126,6 +149,13 @@ impl Write for Stream {
         match self {
             Self::Tcp(stream) => stream.write(bytes),
             Self::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write_vectored(parts),
+            Self::Unix(stream) => stream.write_vectored(parts),
         }
     }
 

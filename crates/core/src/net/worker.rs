@@ -8,13 +8,13 @@
 //! Rejected: writing as soon as there is something to write: one call per request instead of one per turn.
 
 use crate::limits::{
-    ACCEPTS_PER_TURN, ACCEPT_REPORT_MS, ACCEPT_RETRY_MS, LEAVING_MS, LINK_READS_PER_TURN,
-    READ_BYTES, TICK_MS,
+    ACCEPT_REPORT_MS, ACCEPT_RETRY_MS, LEAVING_MS, LINK_READS_PER_TURN, READ_BYTES, TICK_MS,
 };
-use crate::net::listen::Listener;
+use crate::net::listen::{doors, Door, Listener};
 use crate::net::poll::{Got, Peer, Ready, Sockets};
 use crate::net::resolve::Resolver;
 use crate::net::stream::{is_path, Stream};
+use crate::net::tls::Tls;
 use crate::routing::topology::Topology;
 use crate::session::client_admin::Mail;
 use crate::session::engine::{Action, Engine, Event, Level};
@@ -30,7 +30,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// What a thread leaves for a worker.
 #[derive(Debug)]
 pub enum Letter {
-    /// A client that was accepted for it, with the text that names its far end.
+    /// A client that was accepted for it at the door of that number, with the text that names its far end.
     Client(u16, Stream, String),
     /// From another worker's engine.
     Mail(Mail),
@@ -107,18 +107,21 @@ pub struct Worker {
     pub reporter: Reporter,
     /// When the process's clock began.
     pub start: Instant,
-    topology: Arc<Topology>,
+    pub(crate) topology: Arc<Topology>,
+    pub(crate) tls: Arc<Tls>,
+    /// Every listener, whoever accepts there.
+    pub(crate) doors: Vec<Door>,
     /// Endpoints to which TCP keep-alive is wanted: by any keyspace, it harms no other.
     kept_alive: HashSet<String>,
     /// Links to an address of a name that are not connected yet: the name's endpoint and the address.
-    dialled: HashMap<u32, (String, SocketAddr)>,
+    pub(crate) dialled: HashMap<u32, (String, SocketAddr)>,
     buffer: Vec<u8>,
     /// Sockets that have more to read than one turn allows.
     again: VecDeque<Peer>,
     next_worker: usize,
-    /// Listeners with connections that were not accepted yet.
-    crowded: Vec<u16>,
-    accept_after: Instant,
+    /// Doors with connections that were not accepted yet.
+    pub(crate) crowded: Vec<u16>,
+    pub(crate) accept_after: Instant,
     report_accept_after: Instant,
     next_tick: Instant,
     stop_by: Option<Instant>,
@@ -153,6 +156,8 @@ pub struct Parts {
     pub reporter: Reporter,
     /// See `Worker`.
     pub start: Instant,
+    /// What connections with TLS are made with.
+    pub tls: Arc<Tls>,
 }
 
 impl Worker {
@@ -166,7 +171,9 @@ impl Worker {
             .map(|(_, shard)| shard.endpoint.clone())
             .collect();
         Self {
+            doors: doors(&parts.topology),
             topology: parts.topology,
+            tls: parts.tls,
             kept_alive,
             dialled: HashMap::new(),
             engine: parts.engine,
@@ -199,14 +206,15 @@ impl Worker {
     pub fn run(&mut self) -> io::Result<bool> {
         let mut ready = Vec::with_capacity(1024);
         self.act();
+        let mut now = Instant::now();
         loop {
-            let timeout = if self.again.is_empty() {
+            let timeout = if self.again.is_empty() && !self.accepts_on(now) {
                 Duration::from_millis(TICK_MS as u64)
             } else {
                 Duration::ZERO
             };
             self.sockets.wait(timeout, &mut ready)?;
-            let now = Instant::now();
+            now = Instant::now();
             self.engine
                 .set_now(now.duration_since(self.start).as_micros() as u64);
             self.turn(&ready, now);
@@ -239,7 +247,8 @@ impl Worker {
                         self.read(peer);
                     }
                 }
-                Ready::Listener(keyspace) => self.crowded.push(keyspace),
+                Ready::Listener(door) => self.crowded.push(door),
+                Ready::Handshake(peer) => self.shake(peer),
                 Ready::Mail => self.open_letters(),
             }
         }
@@ -250,6 +259,7 @@ impl Worker {
             self.next_tick = now + Duration::from_millis(TICK_MS as u64);
             self.engine.tick();
             self.act();
+            self.end_late_handshakes(now);
             self.sockets.discard(now, &mut self.buffer);
         }
         self.write_all();
@@ -270,7 +280,7 @@ impl Worker {
         self.write(peer);
     }
 
-    fn read(&mut self, peer: Peer) {
+    pub(crate) fn read(&mut self, peer: Peer) {
         let may = match peer {
             Peer::Client(slot) => self.engine.reads_client(slot),
             Peer::Link(link) => self.engine.reads_link(link),
@@ -318,7 +328,7 @@ impl Worker {
     }
 
     /// Does what the engine asked for.
-    fn act(&mut self) {
+    pub(crate) fn act(&mut self) {
         while !self.engine.actions.is_empty() {
             for action in std::mem::take(&mut self.engine.actions) {
                 match action {
@@ -385,7 +395,14 @@ impl Worker {
     }
 
     fn begin(&mut self, link: u32, begun: io::Result<Stream>) {
-        let added = begun.and_then(|stream| self.sockets.add(Peer::Link(link), stream, true));
+        let added = begun.and_then(|stream| match self.session(link) {
+            None => self.sockets.add(Peer::Link(link), stream, true),
+            Some(session) => {
+                let session = session.map_err(io::Error::other)?;
+                self.sockets
+                    .add_tls(Peer::Link(link), stream, session, Instant::now())
+            }
+        });
         if let Err(error) = added {
             self.engine.link_lost(link, &error.to_string());
         }
@@ -401,7 +418,7 @@ impl Worker {
     fn open_letters(&mut self) {
         while let Ok(letter) = self.received.try_recv() {
             match letter {
-                Letter::Client(keyspace, stream, peer) => self.admit(keyspace, stream, peer),
+                Letter::Client(door, stream, peer) => self.admit(door, stream, peer),
                 Letter::Mail(mail) => self.engine.mail(mail),
                 Letter::Address(link, generation, endpoint, address) => {
                     if self.engine.link_generation(link) == generation {
@@ -423,11 +440,11 @@ impl Worker {
     }
 
     fn accept(&mut self, now: Instant) {
-        for keyspace in std::mem::take(&mut self.crowded) {
+        for door in std::mem::take(&mut self.crowded) {
             let mut is_crowded = true;
-            for _ in 0..ACCEPTS_PER_TURN {
-                match self.sockets.accept(keyspace) {
-                    Ok((stream, peer)) => self.deal(keyspace, stream, peer),
+            for _ in 0..self.accepts(door, now) {
+                match self.sockets.accept(door) {
+                    Ok((stream, peer)) => self.deal(door, stream, peer),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         is_crowded = false;
                         break;
@@ -441,14 +458,14 @@ impl Worker {
                     }
                 }
             }
-            if is_crowded && !self.crowded.contains(&keyspace) {
-                self.crowded.push(keyspace);
+            if is_crowded && !self.crowded.contains(&door) {
+                self.crowded.push(door);
             }
         }
     }
 
     /// Once a while is enough: it is tried again ten times a second.
-    fn report_accept(&mut self, error: &io::Error, now: Instant) {
+    pub(crate) fn report_accept(&mut self, error: &io::Error, now: Instant) {
         if now < self.report_accept_after {
             return;
         }
@@ -465,17 +482,20 @@ impl Worker {
     }
 
     /// Clients are dealt round: few long-lived ones are spread as evenly as many.
-    fn deal(&mut self, keyspace: u16, stream: Stream, peer: String) {
+    fn deal(&mut self, door: u16, stream: Stream, peer: String) {
         let worker = self.next_worker % self.postboxes.len();
         self.next_worker = self.next_worker.wrapping_add(1);
         if worker == self.number {
-            self.admit(keyspace, stream, peer);
+            self.admit(door, stream, peer);
         } else {
-            self.postboxes[worker].leave(Letter::Client(keyspace, stream, peer));
+            self.postboxes[worker].leave(Letter::Client(door, stream, peer));
         }
     }
 
-    fn admit(&mut self, keyspace: u16, stream: Stream, peer: String) {
+    fn admit(&mut self, door: u16, stream: Stream, peer: String) {
+        let Door {
+            keyspace, is_tls, ..
+        } = self.doors[door as usize];
         // A socket without this option works, only more slowly.
         let _ = stream.set_nodelay();
         if self.topology.keyspaces[keyspace as usize].tcp_keepalive {
@@ -484,7 +504,16 @@ impl Worker {
         }
         let local = stream.local_end();
         let slot = self.engine.client_connected(keyspace, peer, local);
-        if self.sockets.add(Peer::Client(slot), stream, false).is_err() {
+        let session = is_tls.then(|| self.tls.accepted(keyspace as usize));
+        let added = match session.flatten() {
+            None => self.sockets.add(Peer::Client(slot), stream, false),
+            Some(Ok(session)) => {
+                self.sockets
+                    .add_tls(Peer::Client(slot), stream, session, Instant::now())
+            }
+            Some(Err(error)) => Err(io::Error::other(error)),
+        };
+        if added.is_err() {
             self.engine.client_lost(slot);
         }
         self.act();
@@ -505,7 +534,7 @@ impl Worker {
         }
     }
 
-    fn write(&mut self, peer: Peer) {
+    pub(crate) fn write(&mut self, peer: Peer) {
         loop {
             let output = match peer {
                 Peer::Client(slot) => self.engine.client_output(slot),

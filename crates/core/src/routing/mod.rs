@@ -10,4 +10,5 @@ pub mod merge;
 pub mod placement;
 pub mod route;
 pub mod tag;
+pub mod tls;
 pub mod topology;

@@ -12,6 +12,7 @@ use crate::routing::admission::Admission;
 use crate::routing::affinity::{hashed_part, Affinity};
 use crate::routing::distribution::{cluster_slot, Distribution, Group};
 use crate::routing::tag::Tag;
+use crate::routing::tls::{ClientTls, ServerTls};
 
 /// Name and password that we show to a server.
 #[derive(Clone, PartialEq, Eq)]
@@ -129,6 +130,10 @@ pub struct Keyspace {
     pub timeout_ms: u64,
     /// Clients at one time, over all workers.
     pub max_clients: u64,
+    /// TLS of its clients.
+    pub tls: Option<ClientTls>,
+    /// TLS of its connections to shards.
+    pub server_tls: Option<ServerTls>,
 }
 
 impl Keyspace {
@@ -156,7 +161,20 @@ impl Keyspace {
             unknown_commands_first_key: false,
             timeout_ms: 0,
             max_clients: CLIENTS_DEFAULT as u64,
+            tls: None,
+            server_tls: None,
         }
+    }
+
+    fn tls_complaint(&self) -> Option<String> {
+        let of_clients = self
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.complaint(&self.listen));
+        of_clients.or_else(|| {
+            let endpoints = self.shards.iter().map(|shard| shard.endpoint.as_str());
+            self.server_tls.as_ref()?.complaint(endpoints)
+        })
     }
 
     /// What people are told of a key's place before they are told its shard.
@@ -227,6 +245,13 @@ impl Topology {
             if keyspace.protocol == Protocol::Memcached && !keyspace.users.is_empty() {
                 return Err(TopologyError(format!(
                     "keyspace '{}' has users, but nobody can authenticate in the memcached text protocol",
+                    keyspace.name
+                )));
+            }
+            let complaint = keyspace.tls_complaint();
+            if let Some(text) = complaint {
+                return Err(TopologyError(format!(
+                    "keyspace '{}': {text}",
                     keyspace.name
                 )));
             }

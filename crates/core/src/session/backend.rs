@@ -160,6 +160,8 @@ pub struct InFlight {
 pub enum LinkState {
     /// The socket is not connected yet.
     Connecting,
+    /// It is, and agrees on TLS.
+    Securing,
     /// Waiting for answers to what it was told first: so many.
     Greeting(u8),
     /// In use.
@@ -258,7 +260,7 @@ impl Link {
     pub fn outgoing(&mut self) -> &mut Output {
         match self.state {
             LinkState::Up | LinkState::Retired => &mut self.out,
-            LinkState::Connecting | LinkState::Greeting(_) => &mut self.held,
+            LinkState::Connecting | LinkState::Securing | LinkState::Greeting(_) => &mut self.held,
         }
     }
 
@@ -282,7 +284,7 @@ impl Link {
     pub fn was_ready(&self) -> bool {
         match self.state {
             LinkState::Up | LinkState::Retired => true,
-            LinkState::Connecting | LinkState::Greeting(_) => false,
+            LinkState::Connecting | LinkState::Securing | LinkState::Greeting(_) => false,
         }
     }
 }

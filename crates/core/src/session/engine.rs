@@ -375,10 +375,20 @@ impl Engine {
 
     /// Forgets a client at once. Its requests in flight run on; their replies find nobody.
     pub(crate) fn drop_client(&mut self, slot: u32, reason: CloseReason) {
+        self.drop_client_for(slot, reason, None);
+    }
+
+    /// As `drop_client`; what is known beyond the reason is logged.
+    pub(crate) fn drop_client_for(
+        &mut self,
+        slot: u32,
+        reason: CloseReason,
+        detail: Option<String>,
+    ) {
         let Some(client) = self.clients.get(slot) else {
             return;
         };
-        self.report_close(slot, client.reason.unwrap_or(reason));
+        self.report_close(slot, client.reason.unwrap_or(reason), detail);
         if self.clients.get(slot).is_some_and(|client| client.stalls) {
             self.release_stalls(slot);
         }
@@ -400,7 +410,7 @@ impl Engine {
     }
 
     /// Counts and logs the end of a client.
-    fn report_close(&mut self, slot: u32, reason: CloseReason) {
+    fn report_close(&mut self, slot: u32, reason: CloseReason, detail: Option<String>) {
         let Some(client) = self.clients.get(slot) else {
             return;
         };
@@ -418,7 +428,7 @@ impl Engine {
         } else {
             Level::Info
         };
-        let fields = vec![
+        let mut fields = vec![
             ("reason", reason.text().to_string()),
             ("client", client.id.to_string()),
             ("peer", client.peer.to_string()),
@@ -429,6 +439,7 @@ impl Engine {
                     .clone(),
             ),
         ];
+        fields.extend(detail.map(|detail| ("detail", detail)));
         self.event(level, "client-closed", fields);
     }
 

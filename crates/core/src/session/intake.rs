@@ -15,6 +15,7 @@ use crate::routing::route::Request;
 use crate::session::client::Intake;
 use crate::session::dispatch::Taken;
 use crate::session::engine::{Action, Engine};
+use crate::session::secure::is_client_hello;
 use crate::session::stats::{CloseReason, PerKeyspace};
 
 impl Engine {
@@ -157,6 +158,10 @@ impl Engine {
                         Taken::Yes => at += len,
                         Taken::NotYet => break,
                     }
+                }
+                Scan::Inline { .. } | Scan::Partial | Scan::Invalid(_) if is_client_hello(rest) => {
+                    self.refuse_hello(slot);
+                    at = data.len();
                 }
                 Scan::Inline { line, len } => match self.inline(slot, &rest[..line]) {
                     Taken::Yes => at += len,

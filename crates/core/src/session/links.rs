@@ -118,6 +118,12 @@ impl Engine {
             .map(|link| self.endpoint(link.shard).to_string())
     }
 
+    /// A link's keyspace, and the endpoint that it is to be connected to.
+    pub fn link_place(&self, link: u32) -> Option<(usize, String)> {
+        let keyspace = self.backends[self.links.get(link)?.shard].keyspace;
+        Some((keyspace, self.link_endpoint(link)?))
+    }
+
     /// The generation of a link's number.
     pub fn link_generation(&self, link: u32) -> u32 {
         self.links.generation(link)
@@ -264,6 +270,9 @@ impl Engine {
         self.actions.push(Action::CloseLink(id));
         self.stats().shard(shard, PerShard::Connections, -1);
         self.stats().shard(shard, PerShard::Losses, 1);
+        let is_insecure = link.state == LinkState::Securing;
+        self.stats()
+            .shard(shard, PerShard::TlsFailures, i64::from(is_insecure));
         self.stalled.retain(|&(stalled, ..)| stalled != id);
         let mut fields = self.shard_fields(shard);
         fields.insert(0, ("reason", reason.to_string()));
@@ -444,7 +453,8 @@ impl Engine {
     pub fn link_output(&mut self, id: u32) -> Option<&mut Output> {
         let link = self.links.get_mut(id)?;
         link.dirty = false;
-        (link.state != LinkState::Connecting).then_some(&mut link.out)
+        let is_there = !matches!(link.state, LinkState::Connecting | LinkState::Securing);
+        is_there.then_some(&mut link.out)
     }
 
     /// Some of a link's output was written.

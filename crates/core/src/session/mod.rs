@@ -28,6 +28,7 @@ pub mod pubsub;
 pub mod replies;
 pub mod scan;
 pub mod scripts;
+pub mod secure;
 pub mod slab;
 pub mod slowlog;
 pub mod spread;

@@ -92,6 +92,7 @@ metrics! {
         EjectionsRefused Counter "shoal_ejections_refused_total" "Times that a shard failed and stayed in, since ejected_max shards were out.";
         Transactions Counter "shoal_transactions_total" "EXECs of transactions.";
         TransactionsAborted Counter "shoal_transactions_aborted_total" "EXECs that executed nothing: an error while queueing, a changed key, keys on several shards, a shard that is down.";
+        TlsHandshakes Counter "shoal_tls_handshakes_total" "TLS handshakes with clients that were finished.";
         ScriptsMended Counter "shoal_scripts_mended_total" "Times a script was loaded into a shard that had not seen it.";
     }
     PerShard(Shard) {
@@ -105,6 +106,7 @@ metrics! {
         Losses Counter "shoal_shard_losses_total" "Connections to the shard that were lost or could not be made.";
         Timeouts Counter "shoal_shard_timeouts_total" "Connections to the shard that were given up because an answer did not come in time.";
         Eofs Counter "shoal_shard_eofs_total" "Connections that the shard closed.";
+        TlsFailures Counter "shoal_shard_tls_failures_total" "TLS handshakes with the shard that failed.";
         Ejections Counter "shoal_shard_ejections_total" "Times that the shard was ejected.";
         Readmissions Counter "shoal_shard_readmissions_total" "Times that the shard had all of its keys back.";
         Ejected Gauge "shoal_shard_ejected" "1 while the shard is ejected.";
@@ -142,6 +144,16 @@ pub enum CloseReason {
     MaxClients,
     /// A shard was lost in the middle of a reply that had been passed on in part.
     ReplyCut,
+    /// It sent something that is not TLS to a listener for TLS.
+    PlainOnTls,
+    /// It began a TLS handshake at a listener that speaks none.
+    TlsOnPlain,
+    /// Its TLS handshake took too long.
+    TlsTimeout,
+    /// It showed no certificate where one is wanted, or one that is not good.
+    TlsCertificate,
+    /// Its TLS handshake failed for another reason: it does not trust our certificate, or speaks no version that we do.
+    TlsFailed,
     /// shoal stopped.
     Stopping,
 }
@@ -161,6 +173,11 @@ impl CloseReason {
         Self::RequestIdle,
         Self::MaxClients,
         Self::ReplyCut,
+        Self::PlainOnTls,
+        Self::TlsOnPlain,
+        Self::TlsTimeout,
+        Self::TlsCertificate,
+        Self::TlsFailed,
         Self::Stopping,
     ];
 
@@ -179,6 +196,11 @@ impl CloseReason {
             Self::RequestIdle => "request-idle",
             Self::MaxClients => "max-clients",
             Self::ReplyCut => "reply-cut",
+            Self::PlainOnTls => "plain-on-tls",
+            Self::TlsOnPlain => "tls-on-plain",
+            Self::TlsTimeout => "tls-timeout",
+            Self::TlsCertificate => "tls-certificate",
+            Self::TlsFailed => "tls-failed",
             Self::Stopping => "stopping",
         }
     }

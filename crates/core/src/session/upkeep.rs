@@ -83,6 +83,11 @@ impl Engine {
                 let limit = within(CONNECT_MS_MAX);
                 (idle > limit).then(|| (true, format!("no connection within {limit} ms")))
             }
+            LinkState::Securing => {
+                let limit = within(GREETING_MS_MAX);
+                let reason = || format!("no TLS handshake within {limit} ms; does it speak TLS?");
+                (idle > limit).then(|| (true, reason()))
+            }
             LinkState::Greeting(_) => {
                 let limit = within(GREETING_MS_MAX);
                 let waited = self.now_ms.saturating_sub(link.greeted_ms);

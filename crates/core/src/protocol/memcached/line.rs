@@ -67,7 +67,11 @@ pub fn error(out: &mut Vec<u8>, error: &ClientError) {
     let text = text.strip_prefix("ERR ").unwrap_or(&text);
     let is_clients = matches!(
         error,
-        ClientError::Protocol(_) | ClientError::Http | ClientError::RequestIdle
+        ClientError::Protocol(_)
+            | ClientError::Http
+            | ClientError::RequestIdle
+            | ClientError::PlainOnTls
+            | ClientError::TlsOnPlain
     );
     out.extend_from_slice(if is_clients {
         b"CLIENT_ERROR shoal: "

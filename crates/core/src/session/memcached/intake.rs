@@ -9,6 +9,7 @@ use crate::session::client::Intake;
 use crate::session::dispatch::Taken;
 use crate::session::engine::Engine;
 use crate::session::memcached::dispatch::TextRequest;
+use crate::session::secure::is_client_hello;
 use crate::session::stats::{CloseReason, PerKeyspace};
 
 impl Engine {
@@ -52,6 +53,10 @@ impl Engine {
                         Taken::Yes => at += len,
                         Taken::NotYet => break,
                     }
+                }
+                Scan::Refused { .. } | Scan::Partial if is_client_hello(&data[at..]) => {
+                    self.refuse_hello(slot);
+                    at = data.len();
                 }
                 Scan::Refused { len, line, is_mute } => {
                     self.text_refused(slot, line, is_mute);
