@@ -132,6 +132,8 @@ pub enum Waiter {
     Part,
     /// Nobody; the reply shows that the shard lives.
     Probe,
+    /// The link: the number by which the shard knows it.
+    Identity,
     /// Nobody; a script was loaded ahead of its use, or something sent ahead of WAIT.
     Prelude,
 }
@@ -177,6 +179,8 @@ pub struct Link {
     pub exclusive_lane: usize,
     /// Whose it is.
     pub owner: Owner,
+    /// The number by which the shard knows it; 0: not asked yet.
+    pub server_id: u64,
     /// The beginning of a push that is for somebody.
     pub push: Vec<u8>,
     /// What it is doing.
@@ -229,6 +233,7 @@ impl Link {
             } else {
                 Owner::Request
             },
+            server_id: 0,
             push: Vec::new(),
             state: LinkState::Connecting,
             out: Output::keeping_much(),

@@ -8,6 +8,7 @@
 use crate::protocol::encode::Proto;
 use crate::protocol::request::RequestScanner;
 use crate::session::backend::lane;
+use crate::session::blocking_wait::Wait;
 use crate::session::replies::Replies;
 use crate::session::stats::CloseReason;
 
@@ -24,6 +25,8 @@ pub enum Intake {
     Link(u32),
     /// Not until every reply has been given: the next request changes how the connection is used.
     Barrier,
+    /// Not until the request that waits has its reply; only its end is looked for.
+    Blocked,
     /// Never again; closed when everything is written.
     Closing,
 }
@@ -72,6 +75,8 @@ pub struct Particulars {
     pub no_touch: bool,
     /// Connections to shards that it has to itself; see `own_links`.
     pub own_links: Vec<u32>,
+    /// Keys on several shards for which it waits.
+    pub wait: Option<Box<Wait>>,
 }
 
 /// See the head of this file.

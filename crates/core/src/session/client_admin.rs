@@ -46,6 +46,17 @@ pub enum Mail {
     List(Ticket, Filter),
     /// CLIENT KILL: how many clients were closed.
     Kill(Ticket, Filter),
+    /// CLIENT UNBLOCK: whether the client waited here.
+    Unblock {
+        /// Where the answer goes.
+        ticket: Ticket,
+        /// Of whoever asks.
+        keyspace: u16,
+        /// CLIENT ID.
+        id: u64,
+        /// With an error, not as at its time-out.
+        is_error: bool,
+    },
     /// To worker 0: a shard of a cache (numbered through the topology) has failed as often as it may.
     ShardFailed(usize),
     /// From worker 0: such a shard takes so many sixteenths of its keys from now on.
@@ -212,6 +223,9 @@ impl Engine {
         if particulars.no_touch {
             flags.push('T');
         }
+        if client.intake == Intake::Blocked {
+            flags.push('b');
+        }
         if flags.is_empty() {
             flags.push('N');
         }
@@ -239,7 +253,12 @@ impl Engine {
     }
 
     /// Puts a question to every worker, this one among them; the answers are gathered.
-    fn ask_workers(&mut self, asker: &Asker, kind: GatherKind, question: impl Fn(Ticket) -> Mail) {
+    pub(crate) fn ask_workers(
+        &mut self,
+        asker: &Asker,
+        kind: GatherKind,
+        question: impl Fn(Ticket) -> Mail,
+    ) {
         let workers = self.identity.workers;
         let number = self.reserve_gather(asker, Gather::new(kind, workers));
         let ticket = Ticket {
@@ -276,6 +295,15 @@ impl Engine {
                     self.close_killed(&ticket, slot);
                 }
                 self.reply_to(ticket, count);
+            }
+            Mail::Unblock {
+                ticket,
+                keyspace,
+                id,
+                is_error,
+            } => {
+                let count = u8::from(self.unblock_here(keyspace, id, is_error));
+                self.reply_to(ticket, count.to_string().into_bytes());
             }
             Mail::ShardFailed(shard) => self.shard_failed(shard),
             Mail::Share(shard, share) => self.take_share(shard, share),

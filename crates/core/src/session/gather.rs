@@ -49,6 +49,13 @@ pub enum GatherKind {
     },
     /// Replies of memcached.
     Text(TextMerge),
+    /// A step of a request that waits for keys on several shards.
+    Wait,
+    /// Streams of several shards.
+    Streams {
+        /// The request's keys in their order.
+        keys: Vec<Vec<u8>>,
+    },
     /// CLIENT LIST of all workers: lines.
     ClientList,
     /// CLIENT KILL of all workers: counts; the old form wants OK or an error.

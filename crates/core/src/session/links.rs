@@ -361,7 +361,7 @@ impl Engine {
             return;
         };
         match entry.waiter {
-            Waiter::Probe | Waiter::Prelude => {}
+            Waiter::Probe | Waiter::Prelude | Waiter::Identity => {}
             Waiter::Part if client.replies.gather(entry.number).is_some() => {
                 self.fail_part(entry.client, entry.number, entry.part, error);
             }

@@ -28,6 +28,7 @@ impl Engine {
         self.look_at_heavy();
         self.look_at_requests();
         self.look_at_ejected();
+        self.look_at_waits();
     }
 
     fn retry_shards(&mut self) {
@@ -220,6 +221,7 @@ impl Engine {
     pub fn stop(&mut self) {
         self.is_stopping = true;
         for slot in self.clients.indexes() {
+            self.stop_blocked(slot);
             if let Some(client) = self.clients.get_mut(slot) {
                 if client.intake != Intake::Closing {
                     client.reason = Some(CloseReason::Stopping);
