@@ -417,7 +417,7 @@ def test_client_subcommands_answer_as_a_server(wire: Wire, plain: Wire, words: s
 
 
 def test_client_subcommands_that_cannot_be_done_say_so(wire: Wire) -> None:
-    for words in (["TRACKING", "ON"], ["CACHING", "YES"], ["UNBLOCK", "1"]):
+    for words in (["TRACKING", "ON"], ["CACHING", "YES"]):
         reply = wire.ask("CLIENT", *words)
         assert isinstance(reply, ErrorReply)
         assert "not supported" in reply
@@ -579,8 +579,7 @@ def test_config_get(wire: Wire, fleet: Fleet) -> None:
     "words",
     [
         "SUBSCRIBE c", "PSUBSCRIBE c*", "SSUBSCRIBE c", "UNSUBSCRIBE",
-        "PUBLISH c m", "SPUBLISH c m", "PUBSUB CHANNELS", "BLPOP k 1", "BRPOP k 0", "BLMOVE a b LEFT RIGHT 0",
-        "BRPOPLPUSH a b 0", "BZPOPMIN k 0", "BZMPOP 0 1 k MIN", "BLMPOP 0 1 k LEFT", "WAITAOF 0 0 0", "MONITOR",
+        "PUBLISH c m", "SPUBLISH c m", "PUBSUB CHANNELS", "MONITOR",
         "SWAPDB 0 1", "DEBUG SLEEP 10", "SHUTDOWN", "SAVE", "BGSAVE", "REPLICAOF no one", "FUNCTION LIST",
         "SLOWLOG GET", "LATENCY RESET", "MODULE LIST", "MIGRATE h 1 k 0 1", "ROLE", "FAILOVER", "PSYNC ? -1", "SYNC",
         "CONFIG SET x y",

@@ -121,6 +121,13 @@ pub enum ClientError {
         /// What happened to the connection.
         reason: String,
     },
+    /// Somebody waited for keys of a shard whose connection was lost; nothing was taken.
+    WaitLost {
+        /// The shard's name.
+        shard: String,
+        /// Its endpoint.
+        endpoint: String,
+    },
     /// Too many connections for single requests are in use.
     Exhausted,
     /// The replies of several shards are too large to be held together.
@@ -176,6 +183,9 @@ impl ClientError {
             ),
             Self::ShardLost { shard, endpoint, reason } => format!(
                 "ERR connection to shard '{shard}' at {endpoint} was lost ({reason}); whether the request was executed is unknown"
+            ),
+            Self::WaitLost { shard, endpoint } => format!(
+                "ERR connection to shard '{shard}' at {endpoint} was lost while waiting for its keys; nothing was taken, ask again"
             ),
             Self::Exhausted => "ERR too many requests that need a connection of their own are waiting; try again later".into(),
             Self::GatherTooLarge => "ERR the shards' replies to this request are too large to be put together; ask for less at a time".into(),
@@ -270,7 +280,8 @@ pub const ERRORS: &[(&str, &str)] = &[
     ("ERR max number of clients reached", "The keyspace has `max_clients` clients. The connection is closed after it."),
     ("ERR shard '<name>' at <endpoint> is down (<reason>); the request was not sent", "The shard cannot be reached at the moment; it is tried again with growing waits."),
     ("ERR connection to shard '<name>' at <endpoint> was lost (<reason>); whether the request was executed is unknown", "The connection broke, or the shard did not answer within `timeout_ms`, after the request had been sent. It is never sent again."),
-    ("ERR too many requests that need a connection of their own are waiting; try again later", "Too many WAITs at one time."),
+    ("ERR connection to shard '<name>' at <endpoint> was lost while waiting for its keys; nothing was taken, ask again", "A blocking command with keys on several shards waited, and one of them was lost."),
+    ("ERR too many requests that need a connection of their own are waiting; try again later", "Too many clients wait in blocking commands and WAIT at one time (`EXCLUSIVE_LINKS_MAX` for each worker): use more workers, or fewer waiting consumers."),
     ("ERR the shards' replies to this request are too large to be put together; ask for less at a time", "The parts of a split or merged reply exceed the bound together."),
     ("ERR invalid cursor", "SCAN with a cursor that shoal did not give."),
     ("ERR shards answered in unexpected ways to one request (<what>)", "The shards' replies to the parts of one request do not fit together; for example they run different versions."),

@@ -74,7 +74,8 @@ limits! {
     LINK_OUT_HIGH = 4 * 1024 * 1024, "bytes", "With so much waiting for a shard, clients that add to it are not read until half of it has been written.";
     LINK_QUEUE_HIGH = 65_536, "requests", "With so many requests unanswered on one connection, clients that add to it are not read.";
     CONNECTIONS_MAX = 64, "connections", "Connections of one worker to each shard, for each database and protocol, that a keyspace may ask for.";
-    EXCLUSIVE_LINKS_MAX = 1_024, "connections", "Connections of one worker that serve one request or one client alone (WAIT, WATCH, blocking commands, tracking).";
+    EXCLUSIVE_LINKS_MAX = 10_000, "connections", "Connections of one worker that serve one request or one client alone (WAIT, WATCH, blocking commands, tracking).";
+    BLOCKED_INCOMING_HIGH = 1024 * 1024, "bytes", "A client that waits is read so far, so that its end is noticed at once.";
     OWN_LINKS_IDLE_MAX = 16, "connections", "Such connections to one shard that are kept for the next client that needs one.";
     PUSH_BYTES_MAX = 513 * 1024 * 1024, "bytes", "One message that a shard sends unasked: a published value may be as long as any other, and has a channel.";
     CONNECT_MS_MAX = 2_000, "milliseconds", "A shard that does not accept a connection for so long is down.";

@@ -136,6 +136,12 @@ pub fn map(out: &mut Vec<u8>, proto: Proto, pairs: usize) {
     }
 }
 
+/// A map; RESP2 clients get an array of so many elements, which are to be arrays of two.
+pub fn map_or_array(out: &mut Vec<u8>, proto: Proto, pairs: usize) {
+    let kind = if proto == Proto::Resp3 { b'%' } else { b'*' };
+    header(out, kind, pairs);
+}
+
 /// Head of a set; the caller appends `count` elements. RESP2: an array.
 pub fn set(out: &mut Vec<u8>, proto: Proto, count: usize) {
     match proto {

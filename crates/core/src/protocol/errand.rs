@@ -19,6 +19,35 @@ pub const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
 /// Something that replicas are told but that changes nothing: a mark in the replication stream, for WAIT to wait for.
 pub const MARK: &[u8] = b"*3\r\n$7\r\nPUBLISH\r\n$12\r\n__shoal:mark\r\n$0\r\n\r\n";
 
+/// A server is asked by which number it knows a connection.
+pub const WHO: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n";
+
+/// A server is to tell on this connection (RESP3) when what is read on it changes.
+pub const TELL: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$2\r\nON\r\n";
+
+/// A read of keys of any type, so that the server tells when they change; answered with how many there are.
+pub fn watch(keys: &[&[u8]]) -> Vec<u8> {
+    let mut words: Vec<&[u8]> = vec![b"EXISTS"];
+    words.extend_from_slice(keys);
+    let mut out = Vec::new();
+    request(&mut out, &words);
+    out
+}
+
+/// The last entry of a stream.
+pub fn last_entry(key: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    request(&mut out, &[b"XREVRANGE", key, b"+", b"-", b"COUNT", b"1"]);
+    out
+}
+
+/// Ends the wait of another connection to the same server.
+pub fn unblock(out: &mut Vec<u8>, id: u64, is_error: bool) {
+    let id = id.to_string();
+    let reason: &[u8] = if is_error { b"ERROR" } else { b"TIMEOUT" };
+    request(out, &[b"CLIENT", b"UNBLOCK", id.as_bytes(), reason]);
+}
+
 /// What a connection is told before its first request: who we are, which protocol, which database. The last answer of a
 /// main connection is the server's description. Gives the number of answers to expect, at least 1.
 pub fn greeting(

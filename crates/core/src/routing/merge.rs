@@ -79,6 +79,7 @@ fn merge_or_misfit(
             sum.checked_add(number)
                 .ok_or(Misfit("a sum beyond 64 bits"))
         }),
+        Merge::Min if parts[0].first() == Some(&b'*') => least_of_each(parts, out),
         Merge::Min => integers(parts, out, |least, number| Ok(least.min(number))),
         Merge::Max => integers(parts, out, |most, number| Ok(most.max(number))),
         Merge::Concat => concat(parts, out),
@@ -193,6 +194,34 @@ fn integers(
         });
     }
     encode::integer(out, result.unwrap_or_default());
+    Ok(())
+}
+
+/// Arrays of integers of the same length: the smallest of each place.
+fn least_of_each(parts: &[&[u8]], out: &mut Vec<u8>) -> Result<(), Misfit> {
+    let mut least: Vec<i64> = Vec::new();
+    for (index, part) in parts.iter().enumerate() {
+        let (count, mut at) = array_header(part)?;
+        let mut numbers = Vec::new();
+        for _ in 0..count {
+            let (number, length) = integer(part.get(at..).unwrap_or_default())?;
+            at += length;
+            numbers.push(number);
+        }
+        if at != part.len() || (index > 0 && numbers.len() != least.len()) {
+            return Err(Misfit("arrays of other lengths"));
+        }
+        if index == 0 {
+            least = numbers;
+        } else {
+            let pairs = least.iter_mut().zip(numbers);
+            pairs.for_each(|(least, number)| *least = number.min(*least));
+        }
+    }
+    encode::array(out, least.len());
+    least
+        .iter()
+        .for_each(|&number| encode::integer(out, number));
     Ok(())
 }
 

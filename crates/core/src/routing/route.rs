@@ -89,6 +89,8 @@ pub enum Route {
     Wait,
     /// The shards of its keys, on connections of the client's own.
     Blocking,
+    /// Streams of several shards; see `Scratch`.
+    Streams,
     /// We answer.
     Local(Local),
     /// We refuse.
@@ -208,6 +210,7 @@ fn by_policy(
         Policy::Keyed if spec.fixed_key != 0 && spec.check == Check::None => {
             map.route(request.arg(spec.fixed_key as usize), scratch)
         }
+        Policy::Keyed if spec.check == Check::BlockOption => streams(map, spec, request, scratch),
         Policy::Keyed => match checked(spec, request) {
             Ok(()) => one_shard(map, spec, request, scratch).map_or_else(refuse, Route::Shard),
             Err(error) => refuse(error),
@@ -342,7 +345,7 @@ fn checked(spec: &'static CommandSpec, request: &Request<'_>) -> Result<(), Clie
     match spec.check {
         Check::None => Ok(()),
         Check::SortPatterns => sort_patterns(spec, request),
-        Check::BlockOption => block_option(spec, request),
+        Check::BlockOption => Ok(()),
     }
 }
 
@@ -378,27 +381,96 @@ fn sort_patterns(spec: &'static CommandSpec, request: &Request<'_>) -> Result<()
     Ok(())
 }
 
-/// Follows the options as the servers do: a group may be called STREAMS, its consumer BLOCK.
-fn block_option(spec: &'static CommandSpec, request: &Request<'_>) -> Result<(), ClientError> {
+/// Streams: with BLOCK the request may wait; else each shard has its own.
+fn streams(
+    map: &Map<'_>,
+    spec: &'static CommandSpec,
+    request: &Request<'_>,
+    scratch: &mut Scratch,
+) -> Route {
+    if let Err(error) = place_keys(map, spec, request, scratch) {
+        return refuse(error);
+    }
+    if block_value(request).is_some() {
+        return Route::Blocking;
+    }
+    let first = scratch.shards[0];
+    if scratch.shards.iter().all(|&shard| shard == first) {
+        return Route::Shard(first);
+    }
+    if has_id_for_each(request, scratch) {
+        return Route::Streams;
+    }
+    // The shard says what is wrong with it.
+    Route::Shard(first)
+}
+
+/// Behind the keys of a read of streams there are as many IDs.
+fn has_id_for_each(request: &Request<'_>, scratch: &Scratch) -> bool {
+    scratch
+        .keys
+        .first()
+        .is_some_and(|&first| request.args.len() - first as usize == 2 * scratch.keys.len())
+}
+
+/// Fills `scratch` with a request's keys and their shards.
+pub fn key_shards(
+    keyspace: &Keyspace,
+    admission: &Admission,
+    spec: &'static CommandSpec,
+    request: &Request<'_>,
+    scratch: &mut Scratch,
+) -> Result<(), ClientError> {
+    let map = &Map {
+        keyspace,
+        admission,
+    };
+    place_keys(map, spec, request, scratch)?;
+    if spec.check == Check::BlockOption && !has_id_for_each(request, scratch) {
+        // The shard says what is wrong with it.
+        let first = scratch.shards[0];
+        scratch.shards.fill(first);
+    }
+    Ok(())
+}
+
+/// The refusal of a request whose keys are on several shards.
+pub fn cross_shard(
+    keyspace: &Keyspace,
+    spec: &'static CommandSpec,
+    request: &Request<'_>,
+    scratch: &Scratch,
+) -> ClientError {
+    ClientError::CrossShard {
+        command: spec.full_name,
+        keys: places(keyspace, request, scratch),
+    }
+}
+
+/// The argument that says how long a read of streams waits. Follows the options as the servers do: a group may be called
+/// STREAMS, its consumer BLOCK.
+pub fn block_value(request: &Request<'_>) -> Option<usize> {
+    let mut found = None;
     let mut index = 1;
     while index < request.args.len() {
         let word = request.arg(index);
         if word.eq_ignore_ascii_case(b"STREAMS") {
             break;
         }
-        if word.eq_ignore_ascii_case(b"BLOCK") {
-            return Err(ClientError::Refused {
-                command: spec.full_name,
-                reason: "with BLOCK is not supported yet; ask again at intervals without BLOCK",
-            });
+        let is_block = word.eq_ignore_ascii_case(b"BLOCK");
+        if is_block {
+            found = Some(index + 1);
         }
         index += if word.eq_ignore_ascii_case(b"GROUP") {
             3
-        } else if word.eq_ignore_ascii_case(b"COUNT") || word.eq_ignore_ascii_case(b"CLAIM") {
+        } else if is_block
+            || word.eq_ignore_ascii_case(b"COUNT")
+            || word.eq_ignore_ascii_case(b"CLAIM")
+        {
             2
         } else {
             1
         };
     }
-    Ok(())
+    found
 }

@@ -103,7 +103,7 @@ impl Engine {
             Intake::Open => !client.ended,
             Intake::InFlight => waiting > 0,
             Intake::Output => client.replies.bytes() > 0,
-            Intake::Barrier => waiting > 0,
+            Intake::Barrier | Intake::Blocked => waiting > 0,
             Intake::Paused => self.pauses[client.keyspace as usize].is_some(),
             Intake::Closing => waiting > 0 || !client.replies.out.is_empty(),
             Intake::Link(id) => self

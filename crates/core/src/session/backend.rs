@@ -134,6 +134,8 @@ pub enum Waiter {
     Probe,
     /// A client's EXEC, for QUEUED or the reason why not.
     Queued,
+    /// The link: the number by which the shard knows it.
+    Identity,
     /// Nobody; a script was loaded ahead of its use, or something sent ahead of WAIT.
     Prelude,
 }
@@ -181,6 +183,8 @@ pub struct Link {
     pub exclusive_lane: usize,
     /// Whose it is.
     pub owner: Owner,
+    /// The number by which the shard knows it; 0: not asked yet.
+    pub server_id: u64,
     /// The beginning of a push that is for somebody.
     pub push: Vec<u8>,
     /// What it is doing.
@@ -233,6 +237,7 @@ impl Link {
             } else {
                 Owner::Request
             },
+            server_id: 0,
             push: Vec::new(),
             state: LinkState::Connecting,
             out: Output::keeping_much(),

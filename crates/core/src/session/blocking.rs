@@ -1,32 +1,225 @@
 //! Requests that wait: lists, sorted sets and streams until there is something.
 //!
-//! Owns: nothing yet but the refusal.
+//! Owns: the way of a request that may wait, CLIENT UNBLOCK, and what ends a wait early.
 //!
-//! Must stay true: nothing waits on a connection that others use.
+//! Flow: keys on one shard: the request goes unchanged on a connection of the client's own, its reply passes through, and
+//! the connection is given back. Keys on several: `blocking_wait`.
+//!
+//! Must stay true: nothing waits on a connection that others use; a client that waits is read only so far that its end is
+//! noticed, and its connections are closed at once then, so that the shard sees it as it would see the client; CLIENT
+//! UNBLOCK never takes a client away from an element that is on its way: the shard itself ends the wait.
+//! Rejected: closing the connection to end a wait. What the shard delivers at that moment would be lost.
 
-use crate::routing::route::Request;
-use crate::session::dispatch::Asker;
+use crate::error::ClientError;
+use crate::protocol::command::{lookup, Check};
+use crate::protocol::errand;
+use crate::protocol::request::strict_integer;
+use crate::routing::route::{cross_shard, key_shards, Request};
+use crate::session::backend::Waiter;
+use crate::session::client::Intake;
+use crate::session::client_admin::Mail;
+use crate::session::dispatch::{client_number, Asker};
 use crate::session::engine::Engine;
+use crate::session::gather::GatherKind;
+use crate::session::own_links::{Owner, Purpose};
+use crate::session::stats::PerShard;
+
+/// Redis' own words.
+pub(crate) const UNBLOCKED: &str = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
 
 impl Engine {
     /// A request that may wait.
     pub(crate) fn block(&mut self, asker: &Asker, request: &Request<'_>) {
-        self.not_yet(
-            asker,
+        let Some(spec) = lookup(request.arg(0)) else {
+            return;
+        };
+        if self.clients.get(asker.slot).is_some_and(|it| it.ended) {
+            // As a server, which forgets a client that has ended instead of waiting for it.
+            if let Some(client) = self.clients.get_mut(asker.slot) {
+                client.intake = Intake::Closing;
+            }
+            return self.settle_client(asker.slot);
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let space = &self.topology.keyspaces[asker.keyspace];
+        let placed = key_shards(
+            space,
+            &self.admissions[asker.keyspace],
+            spec,
             request,
-            "is not supported yet: it may block; use the command's form without B and ask again when it finds nothing",
+            &mut scratch,
         );
+        let first = scratch.shards.first().copied().unwrap_or(0);
+        let is_one = scratch.shards.iter().all(|&shard| shard == first);
+        match placed {
+            Err(error) => self.answer_error(asker, &error),
+            Ok(()) if is_one => self.block_on(asker, self.shard_number(asker, first), request),
+            Ok(()) if spec.check == Check::BlockOption => {
+                self.wait_for_streams(asker, &scratch, request)
+            }
+            Ok(()) if spec.keys.len() > 1 => {
+                let error = cross_shard(space, spec, request, &scratch);
+                self.answer_error(asker, &error);
+            }
+            Ok(()) => self.wait_for_elements(asker, spec, &scratch, request),
+        }
+        self.scratch = scratch;
+    }
+
+    /// The request as it is, on a connection of the client's own.
+    fn block_on(&mut self, asker: &Asker, shard: usize, request: &Request<'_>) {
+        let link = match self.open_own(asker.slot, shard, asker.lane, Purpose::Block) {
+            Ok(link) => link,
+            Err(error) => {
+                self.stats().shard(shard, PerShard::Failed, 1);
+                return self.answer_error(asker, &error);
+            }
+        };
+        self.begin_block(asker.slot);
+        let number = client_number(self, asker);
+        if self.links.get(link).is_some_and(|link| link.server_id == 0) {
+            self.send(link, errand::WHO);
+            self.sent(asker, link, number, 0, Waiter::Identity);
+        }
+        self.send(link, request.data);
+        self.sent(asker, link, number, 0, Waiter::Client);
+    }
+
+    /// From now on a client's requests are kept, not taken.
+    pub(crate) fn begin_block(&mut self, slot: u32) {
+        if let Some(client) = self.clients.get_mut(slot) {
+            if client.intake == Intake::Open {
+                client.intake = Intake::Blocked;
+            }
+        }
+    }
+
+    /// A connection on which a client waited has brought its reply.
+    pub(crate) fn block_is_over(&mut self, id: u32) {
+        let is_over = self.links.get(id).is_some_and(|link| {
+            let is_block = matches!(
+                link.owner,
+                Owner::Client {
+                    purpose: Purpose::Block,
+                    ..
+                }
+            );
+            is_block && link.queue.is_empty() && link.was_ready()
+        });
+        if is_over {
+            self.give_back(id, true);
+        }
     }
 
     /// CLIENT UNBLOCK.
     pub(crate) fn unblock_client(&mut self, asker: &Asker, request: &Request<'_>) {
-        self.not_yet(
-            asker,
-            request,
-            "is not supported yet: nobody waits; close the client's connection instead",
-        );
+        let Some(id) = strict_integer(request.arg(2)) else {
+            return self.answer_error(asker, &ClientError::NotAnInteger);
+        };
+        let reason = request.arg(3);
+        let is_error = reason.eq_ignore_ascii_case(b"ERROR");
+        let is_known = is_error || reason.eq_ignore_ascii_case(b"TIMEOUT");
+        if request.args.len() > 4 || (request.args.len() == 4 && !is_known) {
+            let words = "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR";
+            return self.answer_error(asker, &ClientError::Words(words));
+        }
+        let keyspace = asker.keyspace as u16;
+        let kind = GatherKind::ClientKill { old_form: false };
+        self.ask_workers(asker, kind, |ticket| Mail::Unblock {
+            ticket,
+            keyspace,
+            id: id as u64,
+            is_error,
+        });
     }
 
-    /// The connection on which a client waits is gone.
-    pub(crate) fn wait_lost(&mut self, _slot: u32, _shard: usize) {}
+    /// Ends the wait of a client of this worker; whether it waited.
+    pub(crate) fn unblock_here(&mut self, keyspace: u16, id: u64, is_error: bool) -> bool {
+        let found = self.clients.iter().find(|(_, client)| {
+            client.id == id && client.keyspace == keyspace && client.intake == Intake::Blocked
+        });
+        let Some((slot, _)) = found else {
+            return false;
+        };
+        self.end_block(slot, is_error.then_some(UNBLOCKED));
+        true
+    }
+
+    /// Ends a wait with an error or, without, as its time-out would.
+    pub(crate) fn end_block(&mut self, slot: u32, error: Option<&'static str>) {
+        if self.is_waiting_for_several(slot) {
+            return self.end_wait(slot, error);
+        }
+        let own = self
+            .clients
+            .get(slot)
+            .and_then(|client| client.particulars.as_deref())
+            .map_or_else(Vec::new, |particulars| particulars.own_links.clone());
+        let waits = own.into_iter().find_map(|id| {
+            let link = self.links.get(id)?;
+            let is_block = matches!(
+                link.owner,
+                Owner::Client {
+                    purpose: Purpose::Block,
+                    ..
+                }
+            );
+            is_block.then_some((id, link.shard, link.server_id))
+        });
+        let Some((id, shard, server_id)) = waits else {
+            return;
+        };
+        match self.link_for(shard, 0) {
+            Ok(main) if server_id != 0 => {
+                if let Some(link) = self.links.get_mut(main) {
+                    errand::unblock(link.outgoing().tail(), server_id, error.is_some());
+                }
+                let nobody = Asker {
+                    slot: u32::MAX,
+                    generation: 0,
+                    keyspace: 0,
+                    lane: 0,
+                    mute: true,
+                };
+                self.sent(&nobody, main, 0, 0, Waiter::Prelude);
+            }
+            // It has not begun to wait there, or the shard is gone.
+            Ok(_) | Err(_) => self.cut_block(slot, id, error),
+        }
+    }
+
+    /// Ends a wait on our side alone.
+    fn cut_block(&mut self, slot: u32, id: u32, error: Option<&'static str>) {
+        let waiting = self
+            .links
+            .get(id)
+            .and_then(|link| link.queue.back())
+            .copied();
+        self.give_back(id, false);
+        let (Some(entry), Some(client)) = (waiting, self.clients.get_mut(slot)) else {
+            return;
+        };
+        let mut line = Vec::new();
+        match error {
+            Some(error) => crate::protocol::encode::error(&mut line, error),
+            None => crate::protocol::encode::null_array(&mut line, client.proto),
+        }
+        client.replies.replace(entry.number, line);
+        self.touch_client(slot);
+        self.settle_client(slot);
+    }
+
+    /// shoal stops: nobody waits any longer.
+    pub(crate) fn stop_blocked(&mut self, slot: u32) {
+        let is_blocked = self
+            .clients
+            .get(slot)
+            .is_some_and(|client| client.intake == Intake::Blocked);
+        if is_blocked {
+            self.end_block(
+                slot,
+                Some("UNBLOCKED shoal is stopping; ask again when it is back"),
+            );
+        }
+    }
 }

@@ -8,6 +8,7 @@
 use crate::protocol::encode::Proto;
 use crate::protocol::request::RequestScanner;
 use crate::session::backend::lane;
+use crate::session::blocking_wait::Wait;
 use crate::session::replies::Replies;
 use crate::session::stats::CloseReason;
 use crate::session::transaction::{Transaction, Watch};
@@ -27,6 +28,8 @@ pub enum Intake {
     Barrier,
     /// Not until the pause of its keyspace ends.
     Paused,
+    /// Not until the request that waits has its reply; only its end is looked for.
+    Blocked,
     /// Never again; closed when everything is written.
     Closing,
 }
@@ -79,6 +82,8 @@ pub struct Particulars {
     pub transaction: Option<Box<Transaction>>,
     /// Keys that are watched.
     pub watch: Option<Box<Watch>>,
+    /// Keys on several shards for which it waits.
+    pub wait: Option<Box<Wait>>,
 }
 
 /// See the head of this file.

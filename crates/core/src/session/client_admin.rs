@@ -49,6 +49,17 @@ pub enum Mail {
     Kill(Ticket, Filter),
     /// CLIENT PAUSE of a keyspace (by index), or its end; answered with nothing.
     Pause(Ticket, usize, Option<Pause>),
+    /// CLIENT UNBLOCK: whether the client waited here.
+    Unblock {
+        /// Where the answer goes.
+        ticket: Ticket,
+        /// Of whoever asks.
+        keyspace: u16,
+        /// CLIENT ID.
+        id: u64,
+        /// With an error, not as at its time-out.
+        is_error: bool,
+    },
     /// To worker 0: a shard of a cache (numbered through the topology) has failed as often as it may.
     ShardFailed(usize),
     /// From worker 0: such a shard takes so many sixteenths of its keys from now on.
@@ -219,6 +230,9 @@ impl Engine {
         if particulars.no_touch {
             flags.push('T');
         }
+        if client.intake == Intake::Blocked {
+            flags.push('b');
+        }
         if flags.is_empty() {
             flags.push('N');
         }
@@ -294,6 +308,15 @@ impl Engine {
             Mail::Pause(ticket, keyspace, pause) => {
                 self.take_pause(keyspace, pause);
                 self.reply_to(ticket, Vec::new());
+            }
+            Mail::Unblock {
+                ticket,
+                keyspace,
+                id,
+                is_error,
+            } => {
+                let count = u8::from(self.unblock_here(keyspace, id, is_error));
+                self.reply_to(ticket, count.to_string().into_bytes());
             }
             Mail::ShardFailed(shard) => self.shard_failed(shard),
             Mail::Share(shard, share) => self.take_share(shard, share),

@@ -15,6 +15,7 @@ use crate::limits::{
 use crate::protocol::command::Merge;
 use crate::protocol::encode::{self, Proto};
 use crate::protocol::memcached::line;
+use crate::protocol::request::strict_integer;
 use crate::routing::merge::{merge, unexpected};
 use crate::session::backend::{InFlight, LinkState, Waiter};
 use crate::session::client::Intake;
@@ -48,7 +49,9 @@ impl Engine {
         let Some(link) = self.links.get(id) else {
             return;
         };
-        if link.queue.is_empty()
+        if link.lane.is_none() && link.owner != Owner::Request {
+            self.block_is_over(id);
+        } else if link.queue.is_empty()
             && (link.state == LinkState::Retired
                 || (link.owner == Owner::Request && link.was_ready()))
         {
@@ -198,6 +201,13 @@ impl Engine {
                 }
             }
             Waiter::Queued => self.note_queued(entry, bytes, is_first),
+            Waiter::Identity => {
+                let id_there = bytes.get(1..).map(<[u8]>::trim_ascii_end);
+                if let (Some(text), Some(link)) = (id_there, self.links.get_mut(id)) {
+                    let number = strict_integer(text).unwrap_or(0);
+                    link.server_id = u64::try_from(number).unwrap_or(0);
+                }
+            }
             Waiter::Prelude => {}
         }
     }
@@ -361,6 +371,8 @@ impl Engine {
                 encode::simple(out, "OK");
             }
             GatherKind::Text(how) => merge_text(&how, &parts, out),
+            GatherKind::Wait => return self.waited(asker, &parts, proto, out),
+            GatherKind::Streams { keys } => Self::compose_streams(&parts, &keys, proto, out),
             GatherKind::ClientList => {
                 let text = parts.concat();
                 encode::verbatim(out, proto, &text);

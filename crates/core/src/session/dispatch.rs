@@ -125,6 +125,7 @@ impl Engine {
             | Route::Scan
             | Route::Wait
             | Route::Blocking
+            | Route::Streams
             | Route::Local(_)
             | Route::Refuse(_) => None,
         }
@@ -263,6 +264,7 @@ impl Engine {
             }
             Route::Wait => self.wait(asker, request),
             Route::Blocking => self.block(asker, request),
+            Route::Streams => self.read_streams(asker, request),
             Route::Local(local) => {
                 self.stats().keyspace(asker.keyspace, PerKeyspace::Local, 1);
                 self.local(asker, local, request);
@@ -448,6 +450,7 @@ fn needs_barrier(route: &Route) -> bool {
         | Route::AllShards(_)
         | Route::AnyShard
         | Route::Scan
+        | Route::Streams
         | Route::ScriptLoad
         | Route::ScriptFlush
         | Route::Refuse(_) => false,

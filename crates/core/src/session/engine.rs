@@ -136,6 +136,8 @@ pub struct Engine {
     /// (client, generation): clients with much output.
     pub(crate) heavy: Vec<(u32, u32)>,
     pub(crate) exclusive_links: usize,
+    /// (client, generation): those that wait for keys on several shards.
+    pub(crate) waiting: Vec<(u32, u32)>,
     /// What keeps the requests of all clients from the short way: bits of `care`.
     pub(crate) care: u8,
     /// What pauses each keyspace.
@@ -219,6 +221,7 @@ impl Engine {
             stalled: Vec::new(),
             heavy: Vec::new(),
             exclusive_links: 0,
+            waiting: Vec::new(),
             care: 0,
             pauses,
             is_stopping: false,

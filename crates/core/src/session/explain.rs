@@ -181,6 +181,10 @@ fn deed(keyspace: &Keyspace, route: &Route) -> (String, &'static str) {
             "sent to its keys' shards on a connection of the client's own".into(),
             "single",
         ),
+        Route::Streams => (
+            "split over the streams' shards, the replies put together".into(),
+            "per-shard",
+        ),
         Route::AnyShard => ("sent to any shard that is up".into(), "single"),
         Route::Scan => ("sent to the shard that the cursor names".into(), "single"),
         Route::Local(_) => ("answered by shoal".into(), "single"),

@@ -57,6 +57,13 @@ pub enum GatherKind {
     },
     /// Replies of memcached.
     Text(TextMerge),
+    /// A step of a request that waits for keys on several shards.
+    Wait,
+    /// Streams of several shards.
+    Streams {
+        /// The request's keys in their order.
+        keys: Vec<Vec<u8>>,
+    },
     /// CLIENT LIST of all workers: lines.
     ClientList,
     /// Something that every worker has taken: OK.

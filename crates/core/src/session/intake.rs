@@ -7,7 +7,7 @@
 //! the request it has begun.
 
 use crate::error::ClientError;
-use crate::limits::{CHUNK_MOVED_MIN, OUTPUT_HIGH, REQUEST_BYTES_TOTAL_MAX};
+use crate::limits::{BLOCKED_INCOMING_HIGH, CHUNK_MOVED_MIN, OUTPUT_HIGH, REQUEST_BYTES_TOTAL_MAX};
 use crate::protocol::encode;
 use crate::protocol::inline;
 use crate::protocol::request::{ProtocolError, RequestScanner, Scan};
@@ -219,6 +219,10 @@ impl Engine {
             return;
         };
         client.ended = true;
+        if client.intake == Intake::Blocked {
+            // As a server: what waits for somebody who has ended is forgotten, and nothing is taken for it.
+            return self.drop_client(slot, CloseReason::ClientClosed);
+        }
         if client.intake == Intake::Open {
             client.intake = Intake::Closing;
         }
@@ -267,7 +271,7 @@ impl Engine {
             Intake::Open | Intake::Link(_) | Intake::Paused => false,
             Intake::InFlight => waiting <= client.window as usize / 2,
             Intake::Output => out <= OUTPUT_HIGH / 2,
-            Intake::Barrier => waiting == 0,
+            Intake::Barrier | Intake::Blocked => waiting == 0,
             Intake::Closing => {
                 if waiting == 0 && out == 0 {
                     let reason = if client.ended {
@@ -313,6 +317,10 @@ impl Engine {
     pub fn reads_client(&self, slot: u32) -> bool {
         self.clients
             .get(slot)
-            .is_some_and(|client| client.intake == Intake::Open && !client.ended)
+            .is_some_and(|client| match client.intake {
+                Intake::Open => !client.ended,
+                Intake::Blocked => client.incoming.len() < BLOCKED_INCOMING_HIGH,
+                _ => false,
+            })
     }
 }

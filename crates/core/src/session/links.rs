@@ -370,7 +370,7 @@ impl Engine {
             return;
         };
         match entry.waiter {
-            Waiter::Probe | Waiter::Prelude | Waiter::Queued => {}
+            Waiter::Probe | Waiter::Prelude | Waiter::Queued | Waiter::Identity => {}
             Waiter::Part if client.replies.gather(entry.number).is_some() => {
                 self.fail_part(entry.client, entry.number, entry.part, error);
             }

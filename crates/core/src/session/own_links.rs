@@ -22,6 +22,8 @@ pub enum Purpose {
     Watch,
     /// A request waits on it, for ever if it must.
     Block,
+    /// The shard tells on it that keys have changed for which a request waits.
+    Wake,
     /// What the client reads on it is remembered by the shard, which tells when it changes.
     Track,
     /// What the shard tells comes on it, because the client's own protocol has no place for it.
@@ -56,7 +58,7 @@ impl Owner {
         match self {
             Self::Subscriptions
             | Self::Client {
-                purpose: Purpose::Track | Purpose::Feed,
+                purpose: Purpose::Track | Purpose::Feed | Purpose::Wake,
                 ..
             } => true,
             Self::Lane | Self::Request | Self::Idle | Self::Client { .. } => false,
@@ -64,7 +66,7 @@ impl Owner {
     }
 }
 
-#[allow(dead_code)] // what needs connections of its own comes to it one after the other
+#[allow(dead_code)] // `own_link` is for what keeps its connection over several requests
 impl Engine {
     /// A connection to a shard (numbered through the topology) for one client alone, of the database and protocol of `lane`:
     /// one that was kept, or a new one. Requests may be sent on it at once.
@@ -182,7 +184,7 @@ impl Engine {
                 }
                 match purpose {
                     Purpose::Watch => self.watch_lost(slot),
-                    Purpose::Block => self.wait_lost(slot, shard),
+                    Purpose::Block | Purpose::Wake => self.wait_lost(slot, shard, id),
                     Purpose::Track | Purpose::Feed => self.tracking_lost(slot, shard),
                 }
             }
@@ -193,6 +195,11 @@ impl Engine {
     pub(crate) fn pushed(&mut self, id: u32, owner: Owner, push: &[u8]) {
         match owner {
             Owner::Subscriptions => self.published(id, push),
+            Owner::Client {
+                slot,
+                generation,
+                purpose: Purpose::Wake,
+            } => self.woken(id, slot, generation),
             Owner::Client {
                 slot, generation, ..
             } => self.invalidated(id, slot, generation, push),

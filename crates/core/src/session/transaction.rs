@@ -184,7 +184,7 @@ impl Engine {
         };
         match decide(space, admission, request, &mut self.scratch).1 {
             Route::Shard(shard) | Route::Script { shard, .. } => Ok(at(shard)),
-            Route::Blocking | Route::Split { .. } => {
+            Route::Blocking | Route::Streams | Route::Split { .. } => {
                 let spec = spec.ok_or_else(|| refused(None))?;
                 shard_of_keys(space, admission, spec, request, &mut self.scratch).map(at)
             }

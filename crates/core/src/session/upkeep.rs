@@ -29,6 +29,7 @@ impl Engine {
         self.look_at_requests();
         self.look_at_ejected();
         self.look_at_pauses();
+        self.look_at_waits();
     }
 
     fn retry_shards(&mut self) {
@@ -226,6 +227,7 @@ impl Engine {
     pub fn stop(&mut self) {
         self.is_stopping = true;
         for slot in self.clients.indexes() {
+            self.stop_blocked(slot);
             if let Some(client) = self.clients.get_mut(slot) {
                 if client.intake != Intake::Closing {
                     client.reason = Some(CloseReason::Stopping);

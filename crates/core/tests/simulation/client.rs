@@ -477,7 +477,7 @@ impl SimulatedClient {
     }
 
     fn ask_wrong(&mut self, chance: &mut Chance, now_us: u64) {
-        let cases: [(&[&str], &str); 5] = [
+        let cases: [(&[&str], &str); 4] = [
             (&["NOSUCH", "a"], "-ERR unknown command 'NOSUCH'"),
             (&["GET"], "-ERR wrong number of arguments for 'get' command"),
             (
@@ -485,7 +485,6 @@ impl SimulatedClient {
                 "-ERR wrong number of arguments for 'mset' command",
             ),
             (&["SCAN", "x"], "-ERR invalid cursor"),
-            (&["BLPOP", "a", "0"], "-ERR 'blpop' "),
         ];
         let (args, words) = chance.pick(&cases);
         self.push(
