@@ -194,7 +194,7 @@ def test_every_element_is_taken_once(wide: Proxy, push: str, pop: str) -> None:
         with wide.socket() as wire:
             order = keys[turn % 4 :] + keys[: turn % 4]
             while True:
-                reply = wire.ask(pop, *order, 1.5)
+                reply = wire.ask(pop, *order, "1.5")
                 if reply is None:
                     return
                 if not isinstance(reply, list) or not isinstance(reply[1], bytes):

@@ -212,7 +212,6 @@ MULTI_KEY = [
     "GEOSEARCHSTORE {} {} FROMLONLAT 1 1 BYRADIUS 1 m",
     "GEORADIUS {} 1 1 1 m STORE {}",
     "SORT {} STORE {}",
-    "XREAD STREAMS {} {} 0 0",
     "LCS {} {}",
     "EVAL return 2 {} {}",
 ]

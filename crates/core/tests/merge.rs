@@ -7,12 +7,13 @@ use shoal_core::routing::merge::{element_len, merge};
 
 const MISFIT: &[u8] = b"-ERR shards answered in unexpected ways to one request (";
 
-const KINDS: [Merge; 11] = [
+const KINDS: [Merge; 12] = [
     Merge::AllOk,
     Merge::First,
     Merge::Sum,
     Merge::Min,
     Merge::Max,
+    Merge::MinEach,
     Merge::Concat,
     Merge::And,
     Merge::KeyOrder,
@@ -203,6 +204,22 @@ fn naive(
         }
         Merge::Min => integers()?.into_iter().min().map(number),
         Merge::Max => integers()?.into_iter().max().map(number),
+        Merge::MinEach => {
+            let mut rows = Vec::new();
+            for value in &values {
+                let Many(b'*', elements) = value else {
+                    return None;
+                };
+                let row: Option<Vec<i64>> = elements.iter().map(Value::integer).collect();
+                rows.push(row?);
+            }
+            let count = rows.first()?.len();
+            if rows.iter().any(|row| row.len() != count) {
+                return None;
+            }
+            let least = |index: usize| rows.iter().map(|row| row[index]).min().map(number);
+            Some(Many(b'*', (0..count).filter_map(least).collect()))
+        }
         Merge::Concat => {
             let mut all = Vec::new();
             for value in &values {

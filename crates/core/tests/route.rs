@@ -256,7 +256,7 @@ fn check(space: &Space, parts: &[Vec<u8>], seen: &mut Seen) {
     let is_dangerous = match twin_spec.check {
         Check::None => false,
         Check::SortPatterns => sort_reaches_other_keys(parts),
-        Check::BlockOption => stream_read_blocks(parts),
+        Check::BlockOption => false,
     };
     match (&twin_spec.policy, &route) {
         (_, Route::Refuse(_)) if is_dangerous => seen.refused += 1,
@@ -302,10 +302,26 @@ fn check(space: &Space, parts: &[Vec<u8>], seen: &mut Seen) {
             assert_eq!(scratch.keys, whole, "every argument goes with some key");
             seen.split += 1;
         }
+        (Policy::Keyed, Route::Blocking) => {
+            // More than needed is allowed: the servers refuse those requests, on whatever connection.
+            assert_eq!(twin_spec.check, Check::BlockOption);
+            seen.other += 1;
+        }
+        (Policy::Keyed, Route::Streams) => {
+            assert_eq!(twin_spec.check, Check::BlockOption);
+            assert!(!is_together);
+            seen.split += 1;
+        }
         (policy, route) => {
             assert_eq!(*route, plain_route(policy, twin_spec), "{parts:?}");
             seen.other += 1;
         }
+    }
+    if twin_spec.check == Check::BlockOption && stream_read_blocks(parts) {
+        assert!(
+            matches!(route, Route::Blocking | Route::Refuse(_)),
+            "{parts:?} would wait on a connection of others"
+        );
     }
     // The invariant itself.
     if let Route::Shard(shard) | Route::Script { shard, .. } = route {

@@ -8,12 +8,13 @@ use shoal_core::protocol::encode::Proto;
 use shoal_core::routing::merge::{element_len, merge};
 use shoal_core::session::info::{merge_config, merge_info, Own};
 
-const KINDS: [Merge; 11] = [
+const KINDS: [Merge; 12] = [
     Merge::AllOk,
     Merge::First,
     Merge::Sum,
     Merge::Min,
     Merge::Max,
+    Merge::MinEach,
     Merge::Concat,
     Merge::And,
     Merge::KeyOrder,

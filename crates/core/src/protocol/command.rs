@@ -133,6 +133,8 @@ pub enum Merge {
     Sum,
     /// The smallest integer.
     Min,
+    /// Arrays of integers, element by element: the smallest.
+    MinEach,
     /// The largest integer.
     Max,
     /// Arrays are laid behind each other.

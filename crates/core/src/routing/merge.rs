@@ -79,7 +79,7 @@ fn merge_or_misfit(
             sum.checked_add(number)
                 .ok_or(Misfit("a sum beyond 64 bits"))
         }),
-        Merge::Min if parts[0].first() == Some(&b'*') => least_of_each(parts, out),
+        Merge::MinEach => least_of_each(parts, out),
         Merge::Min => integers(parts, out, |least, number| Ok(least.min(number))),
         Merge::Max => integers(parts, out, |most, number| Ok(most.max(number))),
         Merge::Concat => concat(parts, out),

@@ -401,8 +401,7 @@ fn streams(
     if has_id_for_each(request, scratch) {
         return Route::Streams;
     }
-    // The shard says what is wrong with it.
-    Route::Shard(first)
+    refuse(cross_shard(map.keyspace, spec, request, scratch))
 }
 
 /// Behind the keys of a read of streams there are as many IDs.
@@ -426,10 +425,10 @@ pub fn key_shards(
         admission,
     };
     place_keys(map, spec, request, scratch)?;
-    if spec.check == Check::BlockOption && !has_id_for_each(request, scratch) {
-        // The shard says what is wrong with it.
-        let first = scratch.shards[0];
-        scratch.shards.fill(first);
+    let first = scratch.shards[0];
+    let is_one = scratch.shards.iter().all(|&shard| shard == first);
+    if spec.check == Check::BlockOption && !is_one && !has_id_for_each(request, scratch) {
+        return Err(cross_shard(keyspace, spec, request, scratch));
     }
     Ok(())
 }

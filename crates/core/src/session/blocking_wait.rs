@@ -68,6 +68,12 @@ pub struct Wait {
     ending: Option<Option<&'static str>>,
 }
 
+impl Wait {
+    fn is_late(&self, now_ms: u64) -> bool {
+        self.deadline_ms.is_some_and(|deadline| deadline <= now_ms)
+    }
+}
+
 impl Engine {
     /// Lists and sorted sets.
     pub(crate) fn wait_for_elements(
@@ -284,10 +290,7 @@ impl Engine {
             self.close_watches(&wait);
             return false;
         }
-        let is_late = wait
-            .deadline_ms
-            .is_some_and(|deadline| deadline <= self.now_ms);
-        let mut is_over = is_late || wait.ending.is_some();
+        let mut is_over = wait.is_late(self.now_ms) || wait.ending.is_some();
         let next = match (wait.stage, &mut wait.streams) {
             (Stage::Resolving, Some(read)) => {
                 read.resolve(parts);

@@ -189,7 +189,12 @@ impl Engine {
             }
         }
         let kind = GatherKind::Merge {
-            merge: Merge::Min,
+            // One of them answers with a number, the other with an array of two.
+            merge: if request.args.len() > 3 {
+                Merge::MinEach
+            } else {
+                Merge::Min
+            },
             order: Vec::new(),
         };
         let number = self.reserve_gather(asker, Gather::new(kind, shards));
