@@ -319,9 +319,12 @@ impl TextScanner {
             Shape::Verbosity => self.judge_verbosity(data, is_mute),
             Shape::Meta => self.judge_meta(data),
             Shape::MetaStore => self.judge_meta_store(data),
-            Shape::MetaNothing | Shape::Stats | Shape::Version | Shape::Quit | Shape::Refused => {
-                whole
-            }
+            // None of them is sent with more.
+            Shape::Stats | Shape::Version | Shape::Quit | Shape::Refused => Verdict::Line {
+                words: count.min(2),
+                is_mute: false,
+            },
+            Shape::MetaNothing => whole,
         }
     }
 
