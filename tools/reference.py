@@ -24,7 +24,9 @@ MARKED = re.compile(r"(<!-- generated: ([a-z-]+) -->\n)(.*?)(<!-- end: \2 -->)",
 POLICIES = {
     "blocking": "May wait: sent to the shard of their keys on a connection of the client's own.",
     "keyed": "Sent to the shard of their keys. With several keys, all must be on one shard.",
-    "script": "Scripts and functions: sent to the shard of their keys, all on one. A script new to it is loaded there.",
+    "script": "Scripts and functions: sent to the shard of their keys, all on one; without keys to the shard "
+    "of their first argument if an affinity rule names a part of it, else to the first shard. A script new to it is "
+    "loaded there.",
     "split": "Split over the shards of their keys; the replies are put together in order.",
     "scan": "Goes over one shard after the other.",
     "all shards": "Sent to every shard; the replies are put together.",
@@ -38,7 +40,9 @@ MERGES = {
     "concat": "all answers, one after the other",
     "config": "one map; sizes added up",
     "info": "one report; counts added up",
+    "first": "the same from each",
     "key-order": "in the order of the keys",
+    "min": "the smallest",
     "sum": "added up",
 }
 

@@ -564,10 +564,9 @@ def test_config_get(wire: Wire, fleet: Fleet) -> None:
     assert pairs(wire.ask("CONFIG", "GET", "nosuch")) == {}
     wire.ask("HELLO", 3)
     assert wire.ask("CONFIG", "GET", "databases") == {b"databases": b"16"}
-    for words in (["SET", "maxmemory", "1"], ["RESETSTAT"], ["REWRITE"]):
-        reply = wire.ask("CONFIG", *words)
-        assert isinstance(reply, ErrorReply)
-        assert "not supported" in reply
+    reply = wire.ask("CONFIG", "SET", "maxmemory", "1")
+    assert isinstance(reply, ErrorReply)
+    assert "not supported" in reply
     for shard in range(SHARDS):
         fleet.client(shard).config_set("maxmemory", "0")
 
@@ -580,9 +579,9 @@ def test_config_get(wire: Wire, fleet: Fleet) -> None:
     [
         "SUBSCRIBE c", "PSUBSCRIBE c*", "SSUBSCRIBE c", "UNSUBSCRIBE",
         "PUBLISH c m", "SPUBLISH c m", "PUBSUB CHANNELS", "MONITOR",
-        "SWAPDB 0 1", "DEBUG SLEEP 10", "SHUTDOWN", "SAVE", "BGSAVE", "REPLICAOF no one", "FUNCTION LIST",
-        "SLOWLOG GET", "LATENCY RESET", "MODULE LIST", "MIGRATE h 1 k 0 1", "ROLE", "FAILOVER", "PSYNC ? -1", "SYNC",
-        "CONFIG SET x y",
+        "DEBUG SLEEP 10", "SHUTDOWN", "REPLICAOF no one", "FUNCTION STATS",
+        "SLOWLOG GET", "LATENCY DOCTOR", "MODULE UNLOAD x", "MIGRATE h 1 k 0 1", "ROLE", "FAILOVER", "PSYNC ? -1",
+        "SYNC", "CONFIG SET x y",
     ],
 )  # fmt: skip
 def test_what_is_refused_says_why_and_leaves_the_connection_open(wire: Wire, fleet: Fleet, words: str) -> None:

@@ -276,7 +276,7 @@ pub const ERRORS: &[(&str, &str)] = &[
     ("ERR '<command>' <reason>", "The command cannot be done through shoal; the reason says what to do instead."),
     ("CROSSSLOT '<command>' has keys on different shards: <keys>; ...", "A command whose keys must be on one shard; the keys' slots and shards are named."),
     ("ERR '<command>' with <what> reaches keys that it does not name, ...", "SORT with BY or GET patterns."),
-    ("ERR '<command>' names no key, so no shard can be chosen for it; ...", "A script without keys."),
+    ("ERR '<command>' names no key, so no shard can be chosen for it; ...", "A request without keys, of a command that goes to the shard of its keys. (Scripts may do without.)"),
     ("ERR max number of clients reached", "The keyspace has `max_clients` clients. The connection is closed after it."),
     ("ERR shard '<name>' at <endpoint> is down (<reason>); the request was not sent", "The shard cannot be reached at the moment; it is tried again with growing waits."),
     ("ERR connection to shard '<name>' at <endpoint> was lost (<reason>); whether the request was executed is unknown", "The connection broke, or the shard did not answer within `timeout_ms`, after the request had been sent. It is never sent again."),

@@ -267,7 +267,10 @@ fn check(space: &Space, parts: &[Vec<u8>], seen: &mut Seen) {
                     assert!(!is_together);
                     seen.cross_shard += 1;
                 }
-                ClientError::NoKeys(_) => assert!(placed.is_empty()),
+                ClientError::NoKeys(_) => {
+                    assert!(placed.is_empty());
+                    assert!(!matches!(twin_spec.policy, Policy::Script { .. }));
+                }
                 ClientError::Text(_) => assert!(found.is_err()),
                 ClientError::WrongArity(_) => {
                     assert!(matches!(twin_spec.policy, Policy::Split { step: 2.., .. }));
@@ -325,13 +328,31 @@ fn check(space: &Space, parts: &[Vec<u8>], seen: &mut Seen) {
     }
     // The invariant itself.
     if let Route::Shard(shard) | Route::Script { shard, .. } = route {
-        assert!(found.is_ok() && !placed.is_empty(), "{parts:?}");
+        let is_script = matches!(twin_spec.policy, Policy::Script { .. });
+        assert!(
+            found.is_ok() && (is_script || !placed.is_empty()),
+            "{parts:?}"
+        );
+        if placed.is_empty() {
+            assert_eq!(shard, home_of(space, parts), "{parts:?}");
+        }
         for (at, owner) in placed {
             assert_eq!(
                 owner, shard,
                 "key {at} of {parts:?} is not on the shard it is sent to"
             );
         }
+    }
+}
+
+/// Where a script without keys runs: by its first argument, if a rule names a part of it.
+fn home_of(space: &Space, parts: &[Vec<u8>]) -> u16 {
+    let argument = parts.get(3).cloned().unwrap_or_default();
+    let has_rule = space.keyspace().affinity.part(&argument).is_some();
+    if has_rule {
+        space.shard_of(&argument)
+    } else {
+        0
     }
 }
 
@@ -558,5 +579,14 @@ fn affinity_rules_keep_queues_together() {
             shards[0],
             Some(space.shard_of(format!("bull:{queue}:x").as_bytes()))
         );
+        let argument = format!("bull:{queue}:x").into_bytes();
+        for words in [["EVAL", "return 1", "0"], ["FCALL", "f", "0"]] {
+            let mut parts: Vec<Vec<u8>> = words.map(|word| word.as_bytes().to_vec()).into();
+            parts.push(argument.clone());
+            let mut seen = Seen::default();
+            check(&space, &parts, &mut seen);
+            assert_eq!(seen.one_shard, 1);
+            assert_eq!(Some(home_of(&space, &parts)), shards[0]);
+        }
     }
 }

@@ -217,6 +217,8 @@ fn by_policy(
         },
         Policy::Script { body, sha } => match one_shard(map, spec, request, scratch) {
             Ok(shard) => Route::Script { shard, body, sha },
+            Err(ClientError::NoKeys(_)) => home_shard(map, request.arg(3), scratch)
+                .map_or_else(refuse, |shard| Route::Script { shard, body, sha }),
             Err(error) => refuse(error),
         },
         Policy::Split { step, merge } => split(map, spec, request, scratch, step, merge),
@@ -294,6 +296,22 @@ fn one_shard(
         command: spec.full_name,
         keys: places(map.keyspace, request, scratch),
     })
+}
+
+/// Where a script without keys runs: with what its first argument belongs to, if an affinity rule says so (queue libraries
+/// pass a queue's name so); else always on the same shard, the first that takes keys.
+#[cold]
+fn home_shard(map: &Map<'_>, argument: &[u8], scratch: &mut Scratch) -> Result<u16, ClientError> {
+    if let Some(shard) = map.any_shard(&mut scratch.chance) {
+        return Ok(shard);
+    }
+    if map.keyspace.affinity.part(argument).is_some() {
+        let shard = map.keyspace.shard_of(argument, map.admission);
+        return shard.ok_or_else(|| no_range(argument));
+    }
+    let shards = 0..map.admission.shards();
+    let mut admitted = shards.filter(|&shard| map.admission.share(shard) > 0);
+    Ok(admitted.next().unwrap_or(0))
 }
 
 /// Some keys for an error: the first of each shard, so that the difference is seen.
