@@ -84,6 +84,10 @@ test-python: build $(VENV)/.installed-dev .cache/redis53/.installed  ## run the 
 test-clients: build $(VENV)/.installed-dev  ## run the smoke tests of ioredis, node-redis, go-redis and Jedis
 	$(BIN)/python -m pytest -m other_clients tests/clients $(PYTEST_ARGS)
 
+.PHONY: test-redispy
+test-redispy: build $(VENV)/.installed-dev  ## run redis-py's own tests on one Redis and through shoal (ARGS='--record')
+	@PYTHONPATH=tests:. $(BIN)/python -m redispy $(ARGS)
+
 .PHONY: lint
 lint:  ## check style and types, Python and Rust
 	@$(MAKE) --no-print-directory --keep-going lint-python lint-rust

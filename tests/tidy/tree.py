@@ -23,6 +23,7 @@ GENERATED = {
     "requirements.lock",
     "requirements-dev.lock",
     "requirements-oldest-client.lock",
+    "tests/redispy/requirements.lock",
 }
 
 
