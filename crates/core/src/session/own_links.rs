@@ -66,7 +66,6 @@ impl Owner {
     }
 }
 
-#[allow(dead_code)] // `own_link` is for what keeps its connection over several requests
 impl Engine {
     /// A connection to a shard (numbered through the topology) for one client alone, of the database and protocol of `lane`:
     /// one that was kept, or a new one. Requests may be sent on it at once.
@@ -108,6 +107,7 @@ impl Engine {
     }
 
     /// The connection that a client has to a shard for a purpose, if it has one.
+    #[allow(dead_code)] // for what keeps its connection over several requests, and asks for it by its shard
     pub(crate) fn own_link(&self, slot: u32, shard: usize, purpose: Purpose) -> Option<u32> {
         let particulars = self.clients.get(slot)?.particulars.as_deref()?;
         particulars.own_links.iter().copied().find(|&id| {

@@ -71,12 +71,12 @@ pub struct Watch {
 }
 
 impl Transaction {
-    /// The request in the queue that ends at `commands[index].end`.
-    pub(crate) fn range(&self, index: usize) -> std::ops::Range<usize> {
+    /// The bytes of one queued request.
+    pub(crate) fn request(&self, index: usize) -> &[u8] {
         let start = index
             .checked_sub(1)
             .map_or(0, |before| self.commands[before].end);
-        start..self.commands[index].end
+        &self.bytes[start..self.commands[index].end]
     }
 }
 
@@ -438,7 +438,7 @@ impl Engine {
         if owns {
             for index in 0..transaction.commands.len() {
                 if !matches!(transaction.commands[index].deed, Deed::Own(_)) {
-                    bytes.extend_from_slice(&transaction.bytes[transaction.range(index)]);
+                    bytes.extend_from_slice(transaction.request(index));
                 }
             }
         } else {
@@ -580,12 +580,7 @@ impl Engine {
         encode::array(out, transaction.commands.len());
         for (index, queued) in transaction.commands.iter().enumerate() {
             if let Deed::Own(local) = queued.deed {
-                self.own_reply(
-                    asker,
-                    local,
-                    &transaction.bytes[transaction.range(index)],
-                    out,
-                );
+                self.own_reply(asker, local, transaction.request(index), out);
             }
         }
     }

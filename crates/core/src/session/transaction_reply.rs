@@ -77,12 +77,7 @@ impl Engine {
         encode::array(out, transaction.commands.len());
         for (index, queued) in transaction.commands.iter().enumerate() {
             if let Deed::Own(local) = queued.deed {
-                self.own_reply(
-                    asker,
-                    local,
-                    &transaction.bytes[transaction.range(index)],
-                    out,
-                );
+                self.own_reply(asker, local, transaction.request(index), out);
                 continue;
             }
             let rest = reply.get(at..).unwrap_or_default();
