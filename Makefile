@@ -128,6 +128,10 @@ reference: build $(VENV)/.installed-dev  ## derive the tables of docs/reference.
 bench: build $(VENV)/.installed-dev  ## measure CPU per request against other proxies, side by side (ARGS)
 	$(BIN)/python -m benchmarks $(ARGS)
 
+.PHONY: bench-features
+bench-features: build $(VENV)/.installed-dev  ## measure messages, transactions and waits beside one Redis (ARGS)
+	$(BIN)/python -m benchmarks.features $(ARGS)
+
 .PHONY: lock
 lock: $(VENV)/bin/python  ## derive requirements*.lock from pyproject.toml (UPGRADE=1: newest versions)
 	$(PYTHON) -m venv .cache/lock

@@ -17,6 +17,7 @@ The files, in the order in which data flows:
     reckon.py      ratios, medians, capacity: arithmetic only
     machine.py     what the machine and the programs are
     report.py      tables, the raw record
+    features.py    a run of its own: messages, transactions and waits (featureload.c) beside one Redis
 
 What must stay true: a ratio compares two cells of the same round; all processes of a cell share one core; a cell in
 which a request failed or missed its key is not a cell. Only the standard library is used, so that the harness

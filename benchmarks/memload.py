@@ -26,19 +26,19 @@ CONNECTIONS_MAX = 4096
 
 
 @functools.cache
-def generator() -> str:
-    """The path of the compiled load generator; BenchError when it cannot be compiled."""
+def compiled(source: Path) -> str:
+    """The path of a compiled load generator; BenchError when it cannot be compiled."""
     compiler = shutil.which("cc")
     if compiler is None:
-        raise BenchError("the load on memcached is compiled with cc: install the Debian packages gcc and libc6-dev")
+        raise BenchError(f"{source.name} is compiled with cc: install the Debian packages gcc and libc6-dev")
     CACHE.mkdir(exist_ok=True)
-    path = CACHE / "memload"
+    path = CACHE / source.stem
     # Under a name of its own first: another run may be executing the one that is there.
-    made = CACHE / f"memload-{os.getpid()}"
-    command = [compiler, "-O2", "-Wall", "-Wextra", "-o", str(made), str(SOURCE)]
+    made = CACHE / f"{source.stem}-{os.getpid()}"
+    command = [compiler, "-O2", "-Wall", "-Wextra", "-o", str(made), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS_MAX, check=False)
     if done.returncode != 0:
-        raise BenchError(f"{SOURCE.name} does not compile: {done.stderr.strip()[:500]}")
+        raise BenchError(f"{source.name} does not compile: {done.stderr.strip()[:500]}")
     made.replace(path)
     return str(path)
 
@@ -47,7 +47,7 @@ def load_command(port: int, workload: Workload, requests: int) -> list[str]:
     """The command line of a cell."""
     numbers = (port, workload.clients, requests, workload.pipeline, workload.keys.count)
     return [
-        generator(),
+        compiled(SOURCE),
         *(str(number) for number in numbers),
         workload.keys.prefix,
         str(workload.keys_per_request),

@@ -217,10 +217,10 @@ def record_text(plan: Plan, outcome: Outcome, machine: dict[str, Any], versions:
     return "\n".join(facts) + "\n" + summary(plan, outcome) + "\n\n" + verdict + "\n"
 
 
-def write_record(directory: Path, when: datetime, machine: dict[str, Any], text: str, raw: str) -> Path:
-    """Write both files; the name tells date and kind of host. Returns the path of the text."""
+def write_record(directory: Path, when: datetime, machine: dict[str, Any], text: str, raw: str, kind: str = "") -> Path:
+    """Write both files; the name tells date, kind of run and kind of host. Returns the path of the text."""
     directory.mkdir(parents=True, exist_ok=True)
-    stem = f"{when.strftime('%Y-%m-%dT%H%M')}-{host_kind(machine)}"
+    stem = f"{when.strftime('%Y-%m-%dT%H%M')}-{kind}{host_kind(machine)}"
     (directory / f"{stem}.json").write_text(raw)
     path = directory / f"{stem}.md"
     path.write_text(text)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import accounting, machine, memload, reckon, report, shards, syscalls
+from benchmarks import accounting, features, machine, memload, reckon, report, shards, syscalls
 from benchmarks.bench import ALL_CORES, ONE_CORE, Outcome, Plan, objection
 from benchmarks.load import load_command, parse_load
 from benchmarks.processes import BenchError, pinned
@@ -459,3 +459,39 @@ def test_every_workload_has_a_bar_and_a_name_of_its_own() -> None:
     assert all(workload.reach is not None for workload in WORKLOADS)
     with pytest.raises(KeyError, match="no workload 'x'"):
         by_name("x")
+
+
+# -------------------------------------------------------------------------------------------------------- features
+
+
+def test_a_features_figures_are_paired_by_round() -> None:
+    samples = [
+        sample(0, SHOAL, 6.0, "multi"),
+        sample(0, DIRECT, 12.0, "multi"),
+        sample(1, SHOAL, 30.0, "multi"),
+        sample(1, DIRECT, 20.0, "multi"),
+        sample(2, SHOAL, 1.0, "multi"),
+        sample(0, DIRECT, 99.0, "fanout"),
+    ]
+    assert features.figure_ratios(samples, "multi", "cpu_us_per_request") == [0.5, 1.5]
+    assert features.figure_ratios(samples, "fanout", "p50_ms") == []
+    chosen = [feature for feature in features.features(1) if feature.name == "multi"]
+    row = features.summary(chosen, samples).splitlines()[2]
+    assert "1.00 [0.50-1.50]" in row
+
+
+def test_the_load_of_features_finds_a_reply_that_is_wrong() -> None:
+    """A shard that answers OK within MULTI, where QUEUED must come."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        feature = features.Feature("multi", "one", (1, 1, 1), 1, "transaction")
+        command = feature.command(server.getsockname()[1])
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
+            link, _address = server.accept()
+            with link:
+                link.recv(4096)
+                link.sendall(b"+OK\r\n+OK\r\n*1\r\n+OK\r\n")
+                output, _nothing = load.communicate(timeout=30)
+    assert load.returncode == 1
+    assert output.startswith("Error from server: another reply")
+    with pytest.raises(BenchError, match="another reply"):
+        parse_load(output)
