@@ -1,9 +1,10 @@
-//! Bytes in, bytes out: RESP and memcached, requests and replies, inline requests, and what is known of each command.
+//! Bytes in, bytes out: RESP and memcached, requests and replies, inline requests, what is known of each command, and patterns.
 
 pub mod command;
 pub mod command_table;
 pub mod encode;
 pub mod errand;
+pub mod glob;
 pub mod inline;
 pub mod memcached;
 pub mod own_command;
