@@ -99,18 +99,28 @@ def test_every_setting_arrives(everything: Config) -> None:
     assert not second.unknown_commands_first_key
 
 
+def test_the_home_shard_is_found_by_its_name() -> None:
+    text = '[keyspace.main]\nshards = ["a:1", "b:1", "c:1"]\nhome_shard = "s2"'
+    assert parse_config(text, FILE).topology.keyspace("main").home_shard == 2
+
+
 def test_no_password_in_a_repr(everything: Config) -> None:
     assert "hidden" not in repr(everything)
 
 
 def test_two_lines_are_enough() -> None:
     config = parse_config('[keyspace.main]\nshards = ["127.0.0.1:7001"]', FILE)
+    assert config.topology.keyspace("main").home_shard == 0
     assert config.topology.keyspace("main").listen == Endpoint("127.0.0.1", 6380)
     assert (config.workers, config.admin, config.log, config.log_level) == (1, None, "logfmt", "info")
 
 
 # A body is put below `[keyspace.main]` (line 1), so its first line is line 2.
 BODIES = [
+    (
+        'shards = ["a:1", "b:1"]\nhome_shard = "s2"',
+        'shoal.toml:3: keyspace.main.home_shard: there is no shard "s2" (there are s0, s1)',
+    ),
     ("shards = []", "shoal.toml:2: keyspace.main.shards: there is no shard"),
     ("", 'shoal.toml:1: keyspace.main.shards: shards are missing; add shards = ["127.0.0.1:7001", ...]'),
     ('shards = ["a:1", "b"]', 'shoal.toml:2: keyspace.main.shards[1]: not host:port: "b"'),

@@ -25,7 +25,7 @@ POLICIES = {
     "blocking": "May wait: sent to the shard of their keys on a connection of the client's own.",
     "keyed": "Sent to the shard of their keys. With several keys, all must be on one shard.",
     "script": "Scripts and functions: sent to the shard of their keys, all on one; without keys to the shard "
-    "of their first argument if an affinity rule names a part of it, else to the first shard. A script new to it is "
+    "of their first argument if an affinity rule names a part of it, else to the `home_shard`. A script new to it is "
     "loaded there.",
     "split": "Split over the shards of their keys; the replies are put together in order.",
     "scan": "Goes over one shard after the other.",

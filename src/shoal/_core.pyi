@@ -137,6 +137,8 @@ class KeyspaceSpec(Protocol):
     @property
     def database(self) -> int: ...  # in which a client begins
     @property
+    def home_shard(self) -> int: ...  # where scripts run that name no key: an index of `shards`
+    @property
     def shards(self) -> Sequence[ShardSpec]: ...
     @property
     def distribution(self) -> DistributionSpec: ...

@@ -17,7 +17,7 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
 from shoal import places
-from shoal.config_placement import open_warnings, read_distribution, read_tag, trap
+from shoal.config_placement import open_warnings, read_distribution, read_tag, some, trap
 from shoal.config_role import read_role
 from shoal.config_tls import read_tls
 from shoal.core import check_affinity, limit
@@ -217,9 +217,19 @@ class _Reader:
             tcp_keepalive=table.tcp_keepalive,
             probe_interval_ms=table.probe_interval_ms,
             database=table.database,
+            home_shard=self.home_shard(path, table, shards),
             tls=tls,
             server_tls=server_tls,
         )
+
+    def home_shard(self, path: Path, table: KeyspaceTable, shards: tuple[Shard, ...]) -> int:
+        names = [shard.name for shard in shards]
+        if table.home_shard is None:
+            return 0
+        if table.home_shard not in names:
+            self.wrong((*path, "home_shard"), f'there is no shard "{table.home_shard}" (there are {some(names)})')
+            return 0
+        return names.index(table.home_shard)
 
     def listen_mode(self, path: Path, table: KeyspaceTable, listen: Endpoint | None) -> int | None:
         text, place = table.listen_mode, (*path, "listen_mode")

@@ -129,6 +129,7 @@ class KeyspaceTable(_Table):
     preconnect: bool = True
     tcp_keepalive: bool = False
     database: int = Field(0, ge=0)
+    home_shard: str | None = None
     distribution: str = "slots"
     hash: str | None = None
     signed_char: bool | None = None

@@ -173,7 +173,7 @@ def _table(reader: Reader, path: Path, entry: config_model.RangeTable, names: li
     for index, part in enumerate(entry.ranges):
         place = (*path, "ranges", index)
         if part.shard not in names:
-            reader.wrong((*place, "shard"), f'there is no shard "{part.shard}" (there are {_some(names)})')
+            reader.wrong((*place, "shard"), f'there is no shard "{part.shard}" (there are {some(names)})')
             sound = False
         for key, bound in (("from", part.begin), ("upto", part.upto)):
             complaint = _bound_problem(bound, numeric)
@@ -198,7 +198,8 @@ def _bound_problem(bound: int | str | None, numeric: bool) -> str | None:
     return None
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """Names for a complaint: the first few."""
     return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
 
 

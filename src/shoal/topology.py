@@ -107,6 +107,7 @@ class Keyspace:
     tcp_keepalive: bool = False
     probe_interval_ms: int = PROBE_INTERVAL_MS_DEFAULT
     database: int = 0
+    home_shard: int = 0
     tls: ClientTls | None = None
     server_tls: ServerTls | None = None
 
@@ -232,6 +233,8 @@ def _keyspace_problems(keyspace: Keyspace) -> Iterable[str]:
         yield f"timeout_ms cannot be negative: {keyspace.timeout_ms}"
     if keyspace.max_clients < 1:
         yield f"max_clients must be at least 1, not {keyspace.max_clients}"
+    if not 0 <= keyspace.home_shard < len(keyspace.shards):
+        yield f"home_shard is number {keyspace.home_shard}, and there are {len(keyspace.shards)} shards"
     yield from _role_problems(keyspace)
     shards = [shard.endpoint for shard in keyspace.shards]
     for setting, text in tls_problems(keyspace.listen, shards, keyspace.tls, keyspace.server_tls):
@@ -297,6 +300,8 @@ def _memcached_problems(keyspace: Keyspace) -> Iterable[str]:
         yield "shoal does not log in to memcached servers: no server_password"
     if keyspace.database:
         yield "memcached has no databases"
+    if keyspace.home_shard:
+        yield "memcached has no scripts, which a home_shard is for"
     if keyspace.unknown_commands_first_key:
         yield 'memcached\'s unknown commands cannot be routed: unknown_commands must be "refuse"'
 

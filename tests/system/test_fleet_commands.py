@@ -1,11 +1,15 @@
 """What one server does for itself, asked once: each shard does it, and the answer is what one server gives."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from harness import ErrorReply, Fleet, Proxy, Wire, wait_until
-from system.placement import SHARDS, one_key_each
+from system.placement import SHARDS, one_key_each, shard_of
 
+COUNTER = (
+    "#!lua name=count\nredis.register_function('fleet_count', function() return redis.call('INCR', 'keyless') end)"
+)
+SINGLE = ["atomicity: single"]
 LIBRARY = "#!lua name=fleet\nredis.register_function('fleet_get', function(keys) return redis.call('GET', keys[1]) end)"
 
 
@@ -99,3 +103,37 @@ def test_a_script_without_keys_runs_on_one_shard_always_the_same(proxy: Proxy, f
         for number in range(8):
             assert wire.ask("EVAL", "return redis.call('INCR', 'keyless')", 0, f"argument {number}") == number + 1
     assert [fleet.client(shard).get("keyless") for shard in range(SHARDS)].count(None) == SHARDS - 1
+
+
+HOMED = """
+[keyspace.main]
+listen = "{listen}"
+shards = ["{shard0}", "{shard1}", "{shard2}", "{shard3}"]
+affinity = ["^rq:"]
+home_shard = "s2"
+"""
+
+
+def test_a_script_without_keys_runs_on_the_home_shard_that_was_chosen(
+    fleet: Fleet, new_proxy: Callable[..., Proxy]
+) -> None:
+    proxy = new_proxy(fleet.addresses, config=HOMED)
+    with proxy.socket() as wire:
+        wire.ask("FUNCTION", "LOAD", "REPLACE", COUNTER)
+        assert wire.ask("EVAL", "return redis.call('INCR', 'keyless')", 0) == 1
+        assert wire.ask("EVAL", "return redis.call('INCR', 'keyless')", 0, "no rule knows this") == 2
+        assert wire.ask("FCALL", "fleet_count", 0) == 3
+        assert wire.ask("EVAL", "return redis.call('INCR', 'ruled')", 0, "rq:queue") == 1
+        assert [fleet.client(shard).get("keyless") for shard in range(SHARDS)] == [None, None, b"3", None]
+        ruled = shard_of(b"rq:")
+        assert ruled != 2, "or this shows nothing"
+        assert fleet.client(ruled).get("ruled") == b"1"
+        said = wire.ask("SHOAL", "EXPLAIN", "EVAL", "return 1", 0)
+        assert said == ["command: eval", "no key: the home shard", "route: sent unchanged to shard s2", *SINGLE]
+        said = wire.ask("SHOAL", "EXPLAIN", "FCALL", "fleet_count", 0, "rq:queue")
+        assert isinstance(said, list)
+        assert said[1:3] == [
+            "no key: its first argument belongs to 'rq:' by an affinity rule",
+            f"route: sent unchanged to shard s{ruled}",
+        ]
+        wire.ask("FUNCTION", "FLUSH")

@@ -452,21 +452,6 @@ def test_time_is_told_while_any_shard_is_up(proxy: Proxy, fleet: Fleet) -> None:
         assert all(isinstance(wire.ask("TIME"), list) for _ in range(10))
 
 
-def test_sort_with_patterns_is_refused(proxy: Proxy) -> None:
-    with proxy.socket() as wire:
-        wire.ask("RPUSH", "{s}list", 3, 1, 2)
-        assert wire.ask("SORT", "{s}list", "DESC") == [b"3", b"2", b"1"]
-        assert wire.ask("SORT", "{s}list", "BY", "nosort") == [b"3", b"1", b"2"]
-        assert wire.ask("SORT", "{s}list", "GET", "#") == [b"1", b"2", b"3"]
-        assert wire.ask("SORT", "{s}list", "STORE", "{s}sorted") == 3
-        for words in (["BY", "w_*"], ["GET", "v_*"], ["BY", "nosort", "GET", "v_*->f"]):
-            for command in ("SORT", "SORT_RO"):
-                reply = wire.ask(command, "{s}list", *words)
-                assert isinstance(reply, ErrorReply)
-                assert "does not name" in reply
-        assert isinstance(wire.ask("SORT", "{s}list", "STORE", "far away"), ErrorReply)
-
-
 def test_streams(proxy: Proxy) -> None:
     with proxy.socket() as wire:
         for key in one_key_each():

@@ -91,8 +91,10 @@ pub enum ClientError {
     HiddenKeys {
         /// The command.
         command: &'static str,
-        /// What reaches other keys.
-        what: &'static str,
+        /// The option that does.
+        option: &'static str,
+        /// Its pattern.
+        pattern: Vec<u8>,
     },
     /// A command with no key to route by.
     NoKeys(&'static str),
@@ -168,7 +170,10 @@ impl ClientError {
             Self::WatchMoved => "ERR the watch was begun in another database or protocol, or its connection was lost; UNWATCH, and SELECT or HELLO before WATCH".into(),
             Self::MultiRefused { shard, reason } => format!("ERR shard '{shard}' refused MULTI ({reason}); the commands may have been executed one by one"),
             Self::CrossShard { command, keys } => cross_shard(command, keys),
-            Self::HiddenKeys { command, what } => format!("ERR '{command}' with {what} reaches keys that it does not name, which may be on other shards; leave it out, or read those keys yourself"),
+            Self::HiddenKeys { command, option, pattern } => format!(
+                "ERR '{command}' with {option} '{}' reaches keys that it does not name, which may be on other shards; give the pattern a {{hash tag}} before its '*' that puts them beside the key, or read those keys yourself",
+                printable(pattern)
+            ),
             Self::NoRange(key) => format!(
                 "ERR no range of this keyspace holds '{}'; add a range for it, or a fallback, to the configuration",
                 printable(key)
@@ -275,7 +280,7 @@ pub const ERRORS: &[(&str, &str)] = &[
     ("ERR DB index is out of range (shoal has databases 0 to 15)", "SELECT of another database."),
     ("ERR '<command>' <reason>", "The command cannot be done through shoal; the reason says what to do instead."),
     ("CROSSSLOT '<command>' has keys on different shards: <keys>; ...", "A command whose keys must be on one shard; the keys' slots and shards are named."),
-    ("ERR '<command>' with <what> reaches keys that it does not name, ...", "SORT with BY or GET patterns."),
+    ("ERR '<command>' with <option> '<pattern>' reaches keys that it does not name, ...", "SORT with a BY or GET pattern whose keys are not all on one shard for certain."),
     ("ERR '<command>' names no key, so no shard can be chosen for it; ...", "A request without keys, of a command that goes to the shard of its keys. (Scripts may do without.)"),
     ("ERR max number of clients reached", "The keyspace has `max_clients` clients. The connection is closed after it."),
     ("ERR shard '<name>' at <endpoint> is down (<reason>); the request was not sent", "The shard cannot be reached at the moment; it is tried again with growing waits."),

@@ -115,6 +115,7 @@ def _keyspace_meaning(keyspace: Keyspace) -> dict[str, object]:
         "tcp_keepalive": keyspace.tcp_keepalive,
         "probe_interval_ms": keyspace.probe_interval_ms,
         "database": keyspace.database,
+        "home_shard": keyspace.shards[keyspace.home_shard].name,
         "backlog": keyspace.backlog,
         "reuse_port": keyspace.reuse_port,
         "shards": shards,
@@ -160,6 +161,8 @@ def _keyspace_text(keyspace: Keyspace) -> str:
     ]
     if keyspace.database:
         rows.append(("database", str(keyspace.database)))
+    if keyspace.home_shard:
+        rows.append(("home shard", f"{keyspace.shards[keyspace.home_shard].name}, for scripts that name no key"))
     rows += [("affinity" if not index else "", rule) for index, rule in enumerate(keyspace.affinity)]
     rows += _range_rows(keyspace)
     shards = [_shard_row(keyspace, index, shard) for index, shard in enumerate(keyspace.shards)]

@@ -15,6 +15,11 @@
 use std::fmt;
 
 use regex::bytes::{Regex, RegexBuilder};
+use regex_automata::hybrid::dfa::DFA;
+use regex_automata::hybrid::LazyStateID;
+use regex_automata::nfa::thompson::{self, NFA};
+use regex_automata::Input;
+use regex_syntax::ParserBuilder;
 
 use crate::limits::{
     AFFINITY_KEY_BYTES_MAX, AFFINITY_PATTERN_MAX, AFFINITY_PROGRAM_BYTES_MAX, AFFINITY_RULES_MAX,
@@ -39,6 +44,9 @@ struct Rule {
     regex: Regex,
     /// Looking for groups costs more than finding the match; most rules have none.
     has_groups: bool,
+    /// The same rule as a machine that is fed byte by byte, and so knows when nothing that follows can matter. None: it is
+    /// too large to be one.
+    machine: Option<DFA>,
 }
 
 /// A rule that cannot be used, and why.
@@ -99,6 +107,20 @@ impl Affinity {
             .iter()
             .find_map(|rule| rule.part(head).filter(|part| !part.is_empty()))
     }
+
+    /// What `part` finds in every key that begins so; the outer `None` where that depends on what follows.
+    pub fn settled<'k>(&self, prefix: &'k [u8]) -> Option<Option<&'k [u8]>> {
+        let head = &prefix[..prefix.len().min(AFFINITY_KEY_BYTES_MAX)];
+        for rule in &self.rules {
+            if !rule.is_settled(prefix) {
+                return None;
+            }
+            if let Some(part) = rule.part(head).filter(|part| !part.is_empty()) {
+                return Some(Some(part));
+            }
+        }
+        Some(None)
+    }
 }
 
 impl Rule {
@@ -118,7 +140,56 @@ impl Rule {
             );
         }
         let has_groups = regex.captures_len() > 1;
-        Ok(Rule { regex, has_groups })
+        let machine = machine_of(pattern);
+        Ok(Rule {
+            regex,
+            has_groups,
+            machine,
+        })
+    }
+
+    /// Whether the rule finds the same in every key that begins so: no thread of the search is left, or all that can follow
+    /// (any byte, or the end) ends it in the same way.
+    fn is_settled(&self, prefix: &[u8]) -> bool {
+        prefix.len() >= AFFINITY_KEY_BYTES_MAX || self.settles(prefix).unwrap_or(false)
+    }
+
+    /// A match is known one byte late. `None`: the machine cannot tell.
+    fn settles(&self, prefix: &[u8]) -> Option<bool> {
+        let machine = self.machine.as_ref()?;
+        let cache = &mut machine.create_cache();
+        let mut state = machine
+            .start_state_forward(cache, &Input::new(prefix))
+            .ok()?;
+        for &byte in prefix {
+            state = machine.next_state(cache, state, byte).ok()?;
+            if state.is_dead() || state.is_quit() {
+                return Some(state.is_dead());
+            }
+        }
+        let at_end = machine.next_eoi_state(cache, state).ok()?.is_match();
+        let mut nexts: Vec<LazyStateID> = Vec::new();
+        for byte in 0..=u8::MAX {
+            let next = machine.next_state(cache, state, byte).ok()?;
+            if next.is_match() != at_end {
+                return Some(false);
+            }
+            if !next.is_dead() && !nexts.contains(&next) {
+                nexts.push(next);
+            }
+        }
+        for next in nexts {
+            if machine.next_eoi_state(cache, next).ok()?.is_match() {
+                return Some(false);
+            }
+            for byte in 0..=u8::MAX {
+                if !machine.next_state(cache, next, byte).ok()?.is_dead() {
+                    return Some(false);
+                }
+            }
+        }
+        // States lose their names when the machine's memory was full and is begun anew.
+        Some(cache.clear_count() == 0)
     }
 
     fn part<'k>(&self, head: &'k [u8]) -> Option<&'k [u8]> {
@@ -129,6 +200,18 @@ impl Rule {
         let first = groups.iter().skip(1).flatten().next();
         first.or_else(|| groups.get(0)).map(|part| part.as_bytes())
     }
+}
+
+/// A rule as the machine that `settles` feeds.
+fn machine_of(pattern: &str) -> Option<DFA> {
+    let mut parser = ParserBuilder::new().unicode(false).utf8(false).build();
+    let bounds = thompson::Config::new()
+        .utf8(false)
+        .nfa_size_limit(Some(AFFINITY_PROGRAM_BYTES_MAX));
+    let nfa = NFA::compiler()
+        .configure(bounds)
+        .build_from_hir(&parser.parse(pattern).ok()?);
+    DFA::builder().build_from_nfa(nfa.ok()?).ok()
 }
 
 /// The regex library explains over several lines, the last of which is the reason.
@@ -164,6 +247,11 @@ pub fn hashed_part<'k>(affinity: &Affinity, tag: Tag, key: &'k [u8]) -> &'k [u8]
         return tag.part(key);
     }
     affinity.part(key).unwrap_or_else(|| tag.part(key))
+}
+
+/// As `hashed_part` of every key that begins so; `None` where what follows may decide.
+pub fn settled_part<'k>(affinity: &Affinity, tag: Tag, prefix: &'k [u8]) -> Option<&'k [u8]> {
+    affinity.settled(prefix)?.or_else(|| tag.settled(prefix))
 }
 
 #[cfg(test)]
@@ -223,6 +311,77 @@ mod tests {
         let none = Affinity::default();
         assert!(none.is_empty() && !rules.is_empty());
         assert_eq!(hashed_part(&none, Tag::BRACES, b"rq:{x}"), b"x");
+    }
+
+    #[test]
+    fn what_follows_a_prefix_matters_only_where_a_rule_is_still_searching() {
+        let rules = affinity(&["^bull:([^:]+):", "^rq:", "^lock(-signal)?:(.*)"]);
+        let cases: [(&str, Option<Option<&str>>); 9] = [
+            ("bull:mail:", Some(Some("mail"))),
+            ("bull:mail:x", Some(Some("mail"))),
+            ("bull:mail", None),
+            ("bull", None),
+            ("w_", Some(None)),
+            ("", None),
+            ("rq:", Some(Some("rq:"))),
+            ("lock:a:", None),
+            ("lock-signal:x", None),
+        ];
+        for (prefix, settled) in cases {
+            let found = rules.settled(prefix.as_bytes());
+            let settled = settled.map(|part| part.map(str::as_bytes));
+            assert_eq!(found, settled, "{prefix}");
+        }
+        for (rule, prefix) in [
+            ("end", "x"),
+            ("^rq:+", "rq:"),
+            ("^rq:$", "rq:"),
+            (r"^rq:\b", "rq:"),
+            ("^rq(:x)?", "rq"),
+        ] {
+            assert_eq!(affinity(&[rule]).settled(prefix.as_bytes()), None, "{rule}");
+        }
+        assert_eq!(Affinity::default().settled(b""), Some(None));
+    }
+
+    /// The twin: whatever is settled is found again in every longer key.
+    #[test]
+    fn a_settled_part_is_that_of_every_longer_key() {
+        let rules = [
+            "^a:([^:]+):",
+            "^a:",
+            "a+:",
+            "^(a|ab)b?",
+            "^a:$",
+            r"^a\b",
+            "^(?:a|(b):)a",
+            "^a.?b?$",
+            "b",
+        ];
+        let pieces = ["", "a", "b", ":", "a:", "ab", ":a:", "ba:b", "{a}"];
+        let mut settled = 0;
+        for one in rules {
+            for two in rules {
+                let rules = affinity(&[one, two]);
+                for prefix in pieces
+                    .iter()
+                    .flat_map(|head| pieces.map(|tail| format!("{head}{tail}")))
+                {
+                    let Some(part) = rules.settled(prefix.as_bytes()) else {
+                        continue;
+                    };
+                    settled += 1;
+                    for rest in pieces
+                        .iter()
+                        .flat_map(|x| pieces.map(|y| format!("{x}{y}")))
+                    {
+                        let key = format!("{prefix}{rest}");
+                        assert_eq!(rules.part(key.as_bytes()), part, "{one} {two} {key}");
+                    }
+                }
+            }
+        }
+        assert!(settled > 300, "{settled}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod memcached;
 pub mod merge;
 pub mod placement;
 pub mod route;
+pub mod sort_patterns;
 pub mod tag;
 pub mod tls;
 pub mod topology;

@@ -18,6 +18,7 @@ use crate::protocol::command::{
 use crate::protocol::request::is_http;
 use crate::routing::admission::Admission;
 use crate::routing::placement::Map;
+use crate::routing::sort_patterns::patterns_on;
 use crate::routing::topology::Keyspace;
 
 /// A whole request: its bytes and where its arguments are in them.
@@ -134,7 +135,7 @@ fn in_container(
     }
 }
 
-fn shortened(text: &[u8]) -> Vec<u8> {
+pub(crate) fn shortened(text: &[u8]) -> Vec<u8> {
     text[..text.len().min(TEXT_IN_ERROR_MAX + 1)].to_vec()
 }
 
@@ -211,10 +212,14 @@ fn by_policy(
             map.route(request.arg(spec.fixed_key as usize), scratch)
         }
         Policy::Keyed if spec.check == Check::BlockOption => streams(map, spec, request, scratch),
-        Policy::Keyed => match checked(spec, request) {
-            Ok(()) => one_shard(map, spec, request, scratch).map_or_else(refuse, Route::Shard),
-            Err(error) => refuse(error),
-        },
+        Policy::Keyed => {
+            let shard = one_shard(map, spec, request, scratch);
+            let shard = shard.and_then(|shard| match spec.check {
+                Check::SortPatterns => patterns_on(map, spec, request, shard),
+                Check::None | Check::BlockOption => Ok(shard),
+            });
+            shard.map_or_else(refuse, Route::Shard)
+        }
         Policy::Script { body, sha } => match one_shard(map, spec, request, scratch) {
             Ok(shard) => Route::Script { shard, body, sha },
             Err(ClientError::NoKeys(_)) => home_shard(map, request.arg(3), scratch)
@@ -299,7 +304,7 @@ fn one_shard(
 }
 
 /// Where a script without keys runs: with what its first argument belongs to, if an affinity rule says so (queue libraries
-/// pass a queue's name so); else always on the same shard, the first that takes keys.
+/// pass a queue's name so); else always on the same shard, the keyspace's home. In a cache that may be out: then on the next.
 #[cold]
 fn home_shard(map: &Map<'_>, argument: &[u8], scratch: &mut Scratch) -> Result<u16, ClientError> {
     if let Some(shard) = map.any_shard(&mut scratch.chance) {
@@ -309,9 +314,11 @@ fn home_shard(map: &Map<'_>, argument: &[u8], scratch: &mut Scratch) -> Result<u
         let shard = map.keyspace.shard_of(argument, map.admission);
         return shard.ok_or_else(|| no_range(argument));
     }
-    let shards = 0..map.admission.shards();
-    let mut admitted = shards.filter(|&shard| map.admission.share(shard) > 0);
-    Ok(admitted.next().unwrap_or(0))
+    let (home, count) = (map.keyspace.home_shard, map.admission.shards().max(1));
+    let mut in_turn = (0..count).map(|offset| (home + offset) % count);
+    Ok(in_turn
+        .find(|&shard| map.admission.share(shard) > 0)
+        .unwrap_or(home))
 }
 
 /// Some keys for an error: the first of each shard, so that the difference is seen.
@@ -356,47 +363,6 @@ fn split(
     } else {
         Route::Split { step, merge }
     }
-}
-
-/// What the key specifications cannot say.
-fn checked(spec: &'static CommandSpec, request: &Request<'_>) -> Result<(), ClientError> {
-    match spec.check {
-        Check::None => Ok(()),
-        Check::SortPatterns => sort_patterns(spec, request),
-        Check::BlockOption => Ok(()),
-    }
-}
-
-fn sort_patterns(spec: &'static CommandSpec, request: &Request<'_>) -> Result<(), ClientError> {
-    let mut index = 2;
-    while index < request.args.len() {
-        let word = request.arg(index);
-        let pattern = request.arg(index + 1);
-        if word.eq_ignore_ascii_case(b"BY") {
-            if pattern.contains(&b'*') {
-                return Err(ClientError::HiddenKeys {
-                    command: spec.full_name,
-                    what: "a BY pattern",
-                });
-            }
-            index += 1;
-        } else if word.eq_ignore_ascii_case(b"GET") {
-            // `#` is the element itself; a pattern without `*` gives nil for every element, wherever it is asked.
-            if pattern.contains(&b'*') {
-                return Err(ClientError::HiddenKeys {
-                    command: spec.full_name,
-                    what: "a GET pattern",
-                });
-            }
-            index += 1;
-        } else if word.eq_ignore_ascii_case(b"LIMIT") {
-            index += 2;
-        } else if word.eq_ignore_ascii_case(b"STORE") {
-            index += 1;
-        }
-        index += 1;
-    }
-    Ok(())
 }
 
 /// Streams: with BLOCK the request may wait; else each shard has its own.

@@ -43,6 +43,19 @@ impl Tag {
         }
     }
 
+    /// The part of every key that begins so, where a whole tag does; `None` where what follows may decide.
+    pub fn settled(self, prefix: &[u8]) -> Option<&[u8]> {
+        match self {
+            Self::None => None,
+            // Only the first tag counts; when that is empty, the whole key does.
+            Self::Pair { open, close } => {
+                between(prefix, open, close).filter(|part| !part.is_empty())
+            }
+            Self::MayBeEmpty => between(prefix, b'{', b'}'),
+            Self::LineStart => line_start(prefix),
+        }
+    }
+
     fn rare(self, key: &[u8]) -> &[u8] {
         match self {
             Self::None => key,
@@ -112,5 +125,39 @@ mod tests {
                 ("{a\n}b", "{a\n}b"),
             ],
         );
+    }
+
+    /// Whatever is put behind a prefix that settles the part, the part is the same.
+    #[test]
+    fn a_settled_part_is_that_of_every_longer_key() {
+        let tags = [
+            Tag::None,
+            Tag::BRACES,
+            Tag::MayBeEmpty,
+            Tag::LineStart,
+            Tag::Pair {
+                open: b'$',
+                close: b'$',
+            },
+        ];
+        let pieces = ["", "{", "}", "a", "{}", "{a}", "\n", "$", "$$"];
+        let mut settled = 0;
+        for tag in tags {
+            for prefix in pieces
+                .iter()
+                .flat_map(|one| pieces.map(|two| format!("{one}x{two}{one}")))
+                .chain(pieces.map(String::from))
+            {
+                let Some(part) = tag.settled(prefix.as_bytes()) else {
+                    continue;
+                };
+                settled += 1;
+                for rest in pieces {
+                    let key = format!("{prefix}{rest}");
+                    assert_eq!(tag.part(key.as_bytes()), part, "{tag:?} {key:?}");
+                }
+            }
+        }
+        assert!(settled > 20, "{settled}");
     }
 }

@@ -9,7 +9,7 @@
 
 use crate::limits::{BACKLOG, CLIENTS_DEFAULT, KEYSPACES_MAX, PROBE_MS, SHARDS_MAX};
 use crate::routing::admission::Admission;
-use crate::routing::affinity::{hashed_part, Affinity};
+use crate::routing::affinity::{hashed_part, settled_part, Affinity};
 use crate::routing::distribution::{cluster_slot, Distribution, Group};
 use crate::routing::tag::Tag;
 use crate::routing::tls::{ClientTls, ServerTls};
@@ -116,6 +116,8 @@ pub struct Keyspace {
     pub shards: Vec<Shard>,
     /// Position of its first shard among all shards of the topology.
     pub first_shard: usize,
+    /// Where scripts run that name no key: an index of `shards`.
+    pub home_shard: u16,
     /// Hash to shard.
     pub distribution: Distribution,
     /// Which part of a key is hashed.
@@ -154,6 +156,7 @@ impl Keyspace {
             database: 0,
             shards,
             first_shard: 0,
+            home_shard: 0,
             distribution,
             affinity: Affinity::default(),
             tag: Tag::BRACES,
@@ -199,6 +202,22 @@ impl Keyspace {
         })
     }
 
+    /// As `shard_of`, for every key that begins so: None where what follows may decide.
+    pub fn shard_of_all(&self, prefix: &[u8], admission: &Admission) -> Option<u16> {
+        match self.distribution {
+            // A range looks at more of a key than its hashed part.
+            Distribution::Random(_) | Distribution::Ranges(_) => return None,
+            Distribution::Slots(_)
+            | Distribution::Codis(_)
+            | Distribution::Ring(_)
+            | Distribution::Modula(_)
+            | Distribution::Jump(_)
+            | Distribution::Rendezvous(_) => {}
+        }
+        settled_part(&self.affinity, self.tag, prefix)?;
+        self.shard_of(prefix, admission)
+    }
+
     /// The index of the shard that a key belongs to while every shard takes its keys. None: no range holds it.
     pub fn owner_of(&self, key: &[u8]) -> Option<u16> {
         self.distribution.shard(key, self.part(key))
@@ -240,6 +259,12 @@ impl Topology {
                 return Err(TopologyError(format!(
                     "keyspace '{}' has {count} shards; 1 to {SHARDS_MAX} are possible",
                     keyspace.name
+                )));
+            }
+            if usize::from(keyspace.home_shard) >= count {
+                return Err(TopologyError(format!(
+                    "keyspace '{}' has no shard number {} to be the home of scripts without keys",
+                    keyspace.name, keyspace.home_shard
                 )));
             }
             if keyspace.protocol == Protocol::Memcached && !keyspace.users.is_empty() {

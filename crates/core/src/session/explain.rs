@@ -141,6 +141,9 @@ fn explanation(keyspace: &Keyspace, admission: &Admission, request: &Request<'_>
             }
         }
     }
+    if let (Route::Script { .. }, true) = (&route, scratch.keys.is_empty()) {
+        line("no key", home_reason(keyspace, request.arg(3)));
+    }
     let (what, atomicity) = deed(keyspace, &route);
     line("route", what);
     line("atomicity", atomicity.to_string());
@@ -150,6 +153,20 @@ fn explanation(keyspace: &Keyspace, admission: &Admission, request: &Request<'_>
         line("with keys on several shards", "refused".to_string());
     }
     text
+}
+
+/// Why a script that names no key runs where it does.
+fn home_reason(keyspace: &Keyspace, argument: &[u8]) -> String {
+    if matches!(keyspace.distribution, Distribution::Random(_)) {
+        return "any shard will do".into();
+    }
+    match keyspace.affinity.part(argument) {
+        Some(part) => format!(
+            "its first argument belongs to '{}' by an affinity rule",
+            crate::error::printable(part)
+        ),
+        None => "the home shard".into(),
+    }
 }
 
 /// What a route does, and how atomic that is.

@@ -1,0 +1,84 @@
+//! SORT's patterns: `BY weight_*` and `GET {x}:*->field` reach keys that the request does not name.
+//!
+//! Owns: the judgement whether all of them are on the shard that the request goes to. A server puts each element in the place
+//! of the pattern's first `*`, so what stands before it is all that is known of those keys: they have one place only if that
+//! much decides it (a whole hash tag, an affinity rule that is through with its search).
+//!
+//! Must stay true: an element may be any bytes, braces among them; what an element could change is not taken for settled.
+//! `GET #` is the element itself, and a pattern without `*` reaches no key at all.
+//! Rejected: to look at the elements first. They change, and reading them is what SORT is for.
+
+use crate::error::ClientError;
+use crate::protocol::command::CommandSpec;
+use crate::routing::placement::Map;
+use crate::routing::route::{shortened, Request};
+
+/// The options that have a pattern.
+const PATTERNED: [&str; 2] = ["BY", "GET"];
+/// Other options with values, and how many.
+const VALUED: [(&[u8], usize); 2] = [(b"LIMIT", 2), (b"STORE", 1)];
+
+/// The shard of the request's own keys, if its patterns reach no further.
+#[cold]
+pub fn patterns_on(
+    map: &Map<'_>,
+    spec: &'static CommandSpec,
+    request: &Request<'_>,
+    shard: u16,
+) -> Result<u16, ClientError> {
+    let mut index = 2;
+    while index < request.args.len() {
+        let word = request.arg(index);
+        let is_word = |option: &&&str| word.eq_ignore_ascii_case(option.as_bytes());
+        let values = VALUED
+            .iter()
+            .find(|(option, _)| word.eq_ignore_ascii_case(option));
+        if let Some(option) = PATTERNED.iter().find(is_word) {
+            one_pattern(map, spec, request, (option, index + 1), shard)?;
+            index += 1;
+        } else if let Some((_, count)) = values {
+            index += count;
+        }
+        index += 1;
+    }
+    Ok(shard)
+}
+
+/// `at`: an option, and where its pattern stands.
+fn one_pattern(
+    map: &Map<'_>,
+    spec: &'static CommandSpec,
+    request: &Request<'_>,
+    at: (&'static str, usize),
+    shard: u16,
+) -> Result<(), ClientError> {
+    let (option, index) = at;
+    let pattern = request.arg(index);
+    let Some(star) = pattern.iter().position(|&byte| byte == b'*') else {
+        return Ok(());
+    };
+    let space = map.keyspace;
+    if space.shards.len() == 1 {
+        return Ok(());
+    }
+    let prefix = pattern.get(..star).unwrap_or_default();
+    let Some(reached) = space.shard_of_all(prefix, map.admission) else {
+        return Err(ClientError::HiddenKeys {
+            command: spec.full_name,
+            option,
+            pattern: shortened(pattern),
+        });
+    };
+    if reached == shard {
+        return Ok(());
+    }
+    let place = |text: &[u8], group: &[u8], shard: u16| {
+        let name = space.shards[usize::from(shard)].name.clone();
+        (shortened(text), space.group(group).phrase(), name)
+    };
+    let key = request.arg(1);
+    Err(ClientError::CrossShard {
+        command: spec.full_name,
+        keys: vec![place(key, key, shard), place(pattern, prefix, reached)],
+    })
+}
