@@ -28,6 +28,7 @@ listen = "0.0.0.0:6380"
 distribution = "slots"
 affinity = ['^bull:([^:]+):', "^rq:"]
 unknown_commands = "first-key"
+transactions = "per-shard"
 timeout_ms = 0
 max_clients = 5
 password = "hidden-default"
@@ -81,6 +82,7 @@ def test_every_setting_arrives(everything: Config) -> None:
     assert main.listen == Endpoint("0.0.0.0", 6380)
     assert main.affinity == ("^bull:([^:]+):", "^rq:")
     assert main.unknown_commands_first_key
+    assert main.transactions_per_shard
     assert (main.timeout_ms, main.max_clients) == (0, 5)
     assert [(user.name, user.password) for user in main.users] == [("default", "hidden-default"), ("app", "hidden-app")]
     left, right = main.shards
@@ -97,6 +99,7 @@ def test_every_setting_arrives(everything: Config) -> None:
     assert [str(part) for part in second.slots] == ["0-5460", "5461-10922", "10923-16383"]
     assert second.users == ()
     assert not second.unknown_commands_first_key
+    assert not second.transactions_per_shard
 
 
 def test_the_home_shard_is_found_by_its_name() -> None:
@@ -143,6 +146,7 @@ BODIES = [
     ('shards = ["a:1"]\ndatabase = 256', "keyspace.main.database: must be at most 255"),
     ('shards = ["a:1"]\nprotocol = "memcached"\npassword = "x"', "memcached has no AUTH in its text protocol"),
     ('shards = ["a:1"]\nprotocol = "memcached"\ndatabase = 1', "memcached has no databases"),
+    ('shards = ["a:1"]\nprotocol = "memcached"\ntransactions = "per-shard"', "memcached has no transactions"),
     ('shards = ["/s", "/s"]', "shards s0 and s1 have the same address /s"),
     ('shards = ["./s"]', "write the absolute path of a socket"),
     ('shards = ["a:1"]\nfallback = "jump"', 'fallback: only distribution "range" has a fallback'),
@@ -151,6 +155,7 @@ BODIES = [
     ('shards = ["a:1"]\ncross_shard = "off"', "keyspace.main.cross_shard: not yet supported: for now"),
     ('shards = ["a:1"]\ndistribution = "x"', "keyspace.main.distribution: must be one of slots, codis, ketama, modula"),
     ('shards = ["a:1"]\naffinity = ["ok", "(("]', "shoal.toml:3: keyspace.main.affinity[1]: "),
+    ('shards = ["a:1"]\ntransactions = "split"', 'keyspace.main.transactions: must be "one-shard" or "per-shard"'),
     ('shards = ["a:1"]\nunknown_commands = "x"', 'keyspace.main.unknown_commands: must be "refuse" or "first-key"'),
     ('shards = ["a:1"]\ntimeout_ms = -1', "keyspace.main.timeout_ms: must be at least 0"),
     ('shards = ["a:1"]\ntimeout_ms = "5"', "keyspace.main.timeout_ms: must be a whole number"),

@@ -151,6 +151,8 @@ class KeyspaceSpec(Protocol):
     @property
     def unknown_commands_first_key(self) -> bool: ...
     @property
+    def transactions_per_shard(self) -> bool: ...  # keys on several shards: split instead of refused
+    @property
     def timeout_ms(self) -> int: ...  # waiting for a shard's reply; 0 waits for ever
     @property
     def max_clients(self) -> int: ...

@@ -204,6 +204,7 @@ class _Reader:
             affinity=tuple(table.affinity),
             users=users,
             unknown_commands_first_key=table.unknown_commands == "first-key",
+            transactions_per_shard=table.transactions == "per-shard",
             timeout_ms=table.timeout_ms,
             max_clients=table.max_clients,
             hash_tag=tag,

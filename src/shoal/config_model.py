@@ -140,6 +140,7 @@ class KeyspaceTable(_Table):
     shard: list[ShardTable] | None = None
     affinity: list[str] = []
     unknown_commands: Literal["refuse", "first-key"] = "refuse"
+    transactions: Literal["one-shard", "per-shard"] = "one-shard"
     timeout_ms: int = Field(TIMEOUT_MS_DEFAULT, ge=0, le=DAY_MS)
     max_clients: int = Field(MAX_CLIENTS_DEFAULT, ge=1, le=MAX_CLIENTS_MAX)
     password: SecretStr | None = None

@@ -94,6 +94,7 @@ class Keyspace:
     affinity: tuple[str, ...] = ()
     users: tuple[User, ...] = ()
     unknown_commands_first_key: bool = False
+    transactions_per_shard: bool = False
     timeout_ms: int = TIMEOUT_MS_DEFAULT
     max_clients: int = MAX_CLIENTS_DEFAULT
     hash_tag: str = BRACES
@@ -304,6 +305,8 @@ def _memcached_problems(keyspace: Keyspace) -> Iterable[str]:
         yield "memcached has no scripts, which a home_shard is for"
     if keyspace.unknown_commands_first_key:
         yield 'memcached\'s unknown commands cannot be routed: unknown_commands must be "refuse"'
+    if keyspace.transactions_per_shard:
+        yield 'memcached has no transactions: transactions must be "one-shard"'
 
 
 NAME_RULE = "letters, digits, '_', '-' and '.', at most 63, starting with a letter or a digit"

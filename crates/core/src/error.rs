@@ -78,6 +78,13 @@ pub enum ClientError {
         /// Its words.
         reason: String,
     },
+    /// Of a transaction on several shards, what one of them says.
+    PartAborted {
+        /// The shard's name.
+        shard: String,
+        /// The error of the command that it did not queue.
+        reason: String,
+    },
     /// Keys on several shards.
     CrossShard {
         /// The command.
@@ -169,6 +176,7 @@ impl ClientError {
             Self::TransactionTooLarge => "ERR the transaction is too large; execute it in smaller ones".into(),
             Self::WatchMoved => "ERR the watch was begun in another database or protocol, or its connection was lost; UNWATCH, and SELECT or HELLO before WATCH".into(),
             Self::MultiRefused { shard, reason } => format!("ERR shard '{shard}' refused MULTI ({reason}); the commands may have been executed one by one"),
+            Self::PartAborted { shard, reason } => format!("EXECABORT shard '{shard}' executed none of its commands because of: {reason}"),
             Self::CrossShard { command, keys } => cross_shard(command, keys),
             Self::HiddenKeys { command, option, pattern } => format!(
                 "ERR '{command}' with {option} '{}' reaches keys that it does not name, which may be on other shards; give the pattern a {{hash tag}} before its '*' that puts them beside the key, or read those keys yourself",
@@ -258,6 +266,7 @@ pub const ERRORS: &[(&str, &str)] = &[
     ("ERR the watch was begun in another database or protocol, or its connection was lost; ...", "SELECT or HELLO between WATCH and EXEC, or between two WATCHes."),
     ("ERR shard '<name>' refused MULTI (<reason>); the commands may have been executed one by one", "The user that shoal has on the shard may not use MULTI: allow it."),
     ("EXECABORT Transaction discarded because of: <error>", "A shard refused a command of the transaction before executing any."),
+    ("EXECABORT shard '<name>' executed none of its commands because of: <error>", "The same, of a transaction on several shards (`transactions = \"per-shard\"`), in place of the replies to that shard's commands; the other shards have executed theirs."),
     (
         "ERR this is not an HTTP port; closing, as a browser may have been made to send this",
         "A request named `POST` or `Host:`: a web page tries to reach shoal through somebody's browser. The connection is closed after it.",

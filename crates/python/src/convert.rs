@@ -105,6 +105,7 @@ pub struct KeyspaceSpec {
     affinity: Vec<String>,
     users: Vec<UserSpec>,
     unknown_commands_first_key: bool,
+    transactions_per_shard: bool,
     timeout_ms: u64,
     max_clients: u64,
     tls: Option<ClientTlsSpec>,
@@ -332,6 +333,7 @@ pub fn keyspace(spec: KeyspaceSpec) -> PyResult<Keyspace> {
         tag,
         users: spec.users.into_iter().map(user).collect(),
         unknown_commands_first_key: spec.unknown_commands_first_key,
+        transactions_per_shard: spec.transactions_per_shard,
         timeout_ms: spec.timeout_ms,
         max_clients: spec.max_clients,
     })

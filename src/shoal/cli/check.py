@@ -108,6 +108,7 @@ def _keyspace_meaning(keyspace: Keyspace) -> dict[str, object]:
         "affinity": list(keyspace.affinity),
         "users": [user.name for user in keyspace.users],
         "unknown_commands": "first-key" if keyspace.unknown_commands_first_key else "refuse",
+        "transactions": "per-shard" if keyspace.transactions_per_shard else "one-shard",
         "timeout_ms": keyspace.timeout_ms,
         "max_clients": keyspace.max_clients,
         "connections": keyspace.connections,
@@ -158,6 +159,7 @@ def _keyspace_text(keyspace: Keyspace) -> str:
         ("shard's reply", timeout),
         ("connections", f"{keyspace.connections} to each shard, made " + _when(keyspace.preconnect)),
         ("unknown commands", unknown),
+        ("transactions", "split over shards" if keyspace.transactions_per_shard else "on one shard"),
     ]
     if keyspace.database:
         rows.append(("database", str(keyspace.database)))

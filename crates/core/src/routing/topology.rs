@@ -128,6 +128,8 @@ pub struct Keyspace {
     pub users: Vec<User>,
     /// Route unknown commands by their first argument instead of refusing them.
     pub unknown_commands_first_key: bool,
+    /// A transaction with keys on several shards is executed by each of them on its own, instead of being refused.
+    pub transactions_per_shard: bool,
     /// How long a shard may take to answer; 0: for ever.
     pub timeout_ms: u64,
     /// Clients at one time, over all workers.
@@ -162,6 +164,7 @@ impl Keyspace {
             tag: Tag::BRACES,
             users: Vec::new(),
             unknown_commands_first_key: false,
+            transactions_per_shard: false,
             timeout_ms: 0,
             max_clients: CLIENTS_DEFAULT as u64,
             tls: None,

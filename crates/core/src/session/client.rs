@@ -11,7 +11,8 @@ use crate::session::backend::lane;
 use crate::session::blocking_wait::Wait;
 use crate::session::replies::Replies;
 use crate::session::stats::CloseReason;
-use crate::session::transaction::{Transaction, Watch};
+use crate::session::transaction::Transaction;
+use crate::session::transaction_watch::Watch;
 
 /// Whether a client's requests are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

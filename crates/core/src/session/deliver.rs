@@ -365,7 +365,7 @@ impl Engine {
                     self.remember_script(&body);
                 }
             }
-            GatherKind::Exec(plan) => self.compose_exec(asker, &plan, parts[0], out),
+            GatherKind::Exec(plan) => return self.compose_exec(asker, number, plan, &parts, out),
             GatherKind::Unwatch { link } => {
                 self.give_back(link, true);
                 encode::simple(out, "OK");

@@ -5,7 +5,7 @@
 //!
 //! Must stay true: nothing is executed; no password is shown.
 
-use crate::protocol::command::{Grade, Policy};
+use crate::protocol::command::{Grade, Local, Policy};
 use crate::routing::admission::{Admission, SHARE_WHOLE};
 use crate::routing::distribution::Distribution;
 use crate::routing::route::{decide, Request, Route, Scratch};
@@ -147,6 +147,14 @@ fn explanation(keyspace: &Keyspace, admission: &Admission, request: &Request<'_>
     let (what, atomicity) = deed(keyspace, &route);
     line("route", what);
     line("atomicity", atomicity.to_string());
+    if matches!(route, Route::Local(Local::Exec)) {
+        let value = if keyspace.transactions_per_shard {
+            "executed by each shard on its own, atomic on each"
+        } else {
+            "refused"
+        };
+        line("with keys on several shards", value.to_string());
+    }
     let could_span =
         known.filter(|spec| spec.policy == Policy::Keyed && spec.grade != Grade::Single);
     if could_span.is_some() && atomicity == "single" {

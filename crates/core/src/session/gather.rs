@@ -99,6 +99,13 @@ impl Gather {
         })
     }
 
+    /// Has places for so many parts, and is whole when fewer are there: the others are asked for only then.
+    pub fn awaiting(kind: GatherKind, parts: usize, left: usize) -> Box<Self> {
+        let mut gather = Self::new(kind, parts);
+        gather.left = left;
+        gather
+    }
+
     /// A piece of a part; true when it was the last piece of the last part.
     pub fn chunk(&mut self, part: u16, bytes: &[u8], done: bool) -> bool {
         if self.bytes + bytes.len() > GATHER_BYTES_MAX {

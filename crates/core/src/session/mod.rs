@@ -37,5 +37,7 @@ pub mod stats;
 pub mod streams;
 pub mod tracking;
 pub mod transaction;
+pub mod transaction_exec;
 pub mod transaction_reply;
+pub mod transaction_watch;
 pub mod upkeep;

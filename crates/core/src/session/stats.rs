@@ -92,6 +92,7 @@ metrics! {
         EjectionsRefused Counter "shoal_ejections_refused_total" "Times that a shard failed and stayed in, since ejected_max shards were out.";
         Transactions Counter "shoal_transactions_total" "EXECs of transactions.";
         TransactionsAborted Counter "shoal_transactions_aborted_total" "EXECs that executed nothing: an error while queueing, a changed key, keys on several shards, a shard that is down.";
+        TransactionsSplit Counter "shoal_transactions_split_total" "EXECs whose keys were on several shards, and which each of them executed its part of (transactions = \"per-shard\").";
         TlsHandshakes Counter "shoal_tls_handshakes_total" "TLS handshakes with clients that were finished.";
         ScriptsMended Counter "shoal_scripts_mended_total" "Times a script was loaded into a shard that had not seen it.";
     }
