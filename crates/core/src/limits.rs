@@ -62,6 +62,8 @@ limits! {
     EARLY_SMALL_MAX = 1024, "bytes", "A reply up to this size that came before its turn is kept in a buffer with others.";
     EARLY_SMALL_TOTAL_MAX = 64 * 1024, "bytes", "That buffer, for one client; it is emptied before it is filled again.";
     GATHER_BYTES_MAX = 512 * 1024 * 1024, "bytes", "Replies of several shards held for one request, until they are merged.";
+    SCAN_SHARDS_PER_CALL = 64, "shards", "So many shards are asked one after the other for one reply to SCAN, while it has fewer keys than COUNT.";
+    SCAN_BYTES_MAX = 64 * 1024, "bytes", "With so many bytes of keys a reply to SCAN is given, however few keys they are.";
     GATHER_TOTAL_MAX = 1024 * 1024 * 1024, "bytes", "The same for all requests of one worker; the one that goes past it gets an error.";
     NAMED_COPY_MAX = 16 * 1024, "bytes", "A script call up to this size is kept until its reply, so that NOSCRIPT can be mended.";
     TRANSACTION_COMMANDS_MAX = 1024 * 1024, "commands", "Commands between MULTI and EXEC.";

@@ -16,7 +16,7 @@ use crate::protocol::command::Merge;
 use crate::protocol::encode::{self, Proto};
 use crate::protocol::memcached::line;
 use crate::protocol::request::strict_integer;
-use crate::routing::merge::{merge, unexpected};
+use crate::routing::merge::merge;
 use crate::session::backend::{InFlight, LinkState, Waiter};
 use crate::session::client::Intake;
 use crate::session::dispatch::Asker;
@@ -343,7 +343,7 @@ impl Engine {
             GatherKind::Info { sections } => {
                 self.compose_info(asker.keyspace, &parts, &sections, proto, out)
             }
-            GatherKind::Scan { shard, shards } => self.compose_scan(shard, shards, parts[0], out),
+            GatherKind::Scan(step) => return self.scanned(asker, number, step, parts[0], out),
             GatherKind::Named {
                 request,
                 sha,
@@ -394,16 +394,6 @@ impl Engine {
         let sections: Vec<&[u8]> = sections.iter().map(Vec::as_slice).collect();
         let text = self.with_own(keyspace, |own| merge_info(parts, own, &sections));
         encode::verbatim(out, proto, &text);
-    }
-
-    fn compose_scan(&self, shard: u16, shards: u16, reply: &[u8], out: &mut Vec<u8>) {
-        if matches!(reply.first(), Some(b'-' | b'!')) {
-            out.extend_from_slice(reply);
-            return;
-        }
-        if crate::session::scan::rewrite(reply, shard, shards, out).is_none() {
-            unexpected(out, "a cursor");
-        }
     }
 
     /// Takes the bytes of a gather's part that came from another worker.
