@@ -286,7 +286,9 @@ def policy_of(name: str, rule: Json | None, facts: Json, is_container: bool) -> 
             return f"Policy::Local(Local::{rule['local'] if 'local' in rule else local_name(name)})"
         case "refuse":
             return f"Policy::Refuse({json.dumps(rule['text'])})"
-        case "any-shard" | "scan" | "script-load" | "script-flush" | "wait" | "blocking" | "keyed" as plain:
+        case "blocking":
+            return f"Policy::Blocking(Undo::{camel(rule['undo'])})"
+        case "any-shard" | "scan" | "script-load" | "script-flush" | "wait" | "keyed" as plain:
             return f"Policy::{camel(plain)}"
     raise CommandsError(f"overlay.toml: unknown policy {rule['policy']!r} of {name}")
 
@@ -389,7 +391,7 @@ HEAD = """\
 //! Must stay true: sorted by name (upper case, bytes); `make commands` changes nothing while the sources stay the same.
 
 use crate::protocol::command::{{
-    flags, Begin, Check, CommandSpec, CountWords, Find, Grade, KeySpec, Local, Merge, Policy,
+    flags, Begin, Check, CommandSpec, CountWords, Find, Grade, KeySpec, Local, Merge, Policy, Undo,
 }};
 """
 

@@ -78,6 +78,7 @@ limits! {
     CONNECTIONS_MAX = 64, "connections", "Connections of one worker to each shard, for each database and protocol, that a keyspace may ask for.";
     EXCLUSIVE_LINKS_MAX = 10_000, "connections", "Connections of one worker that serve one request or one client alone (WAIT, WATCH, blocking commands, tracking).";
     BLOCKED_INCOMING_HIGH = 1024 * 1024, "bytes", "A client that waits is read so far, so that its end is noticed at once.";
+    PUT_BACK_BYTES_MAX = 64 * 1024 * 1024, "bytes", "What was taken for a client that has left is put back up to this size; it has to be held for that.";
     OWN_LINKS_IDLE_MAX = 16, "connections", "Such connections to one shard that are kept for the next client that needs one.";
     PUSH_BYTES_MAX = 513 * 1024 * 1024, "bytes", "One message that a shard sends unasked: a published value may be as long as any other, and has a channel.";
     CONNECT_MS_MAX = 2_000, "milliseconds", "A shard that does not accept a connection for so long is down.";

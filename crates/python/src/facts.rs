@@ -87,7 +87,7 @@ fn row(spec: &CommandSpec) -> (&'static str, String, String, &'static str) {
         Policy::AnyShard => ("any shard".to_string(), ""),
         Policy::Scan => ("scan".to_string(), ""),
         Policy::ScriptLoad | Policy::ScriptFlush | Policy::Wait => ("all shards".to_string(), ""),
-        Policy::Blocking => ("blocking".to_string(), ""),
+        Policy::Blocking(_) => ("blocking".to_string(), ""),
         Policy::Local(_) => ("local".to_string(), ""),
         Policy::Container => ("container".to_string(), ""),
         Policy::Refuse(reason) => ("refused".to_string(), reason),

@@ -151,6 +151,22 @@ pub enum Merge {
     AnyNonNull,
 }
 
+/// How what a waiting command took is put back, when the client for which it was taken has left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Undo {
+    /// Not at all: nothing is taken, or it lies elsewhere now.
+    #[default]
+    Nothing,
+    /// To the left end of the list.
+    Left,
+    /// To the right end of the list.
+    Right,
+    /// To the end that the argument behind the keys names.
+    Named,
+    /// As members with their scores.
+    Scores,
+}
+
 /// What the router does with a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
@@ -185,7 +201,7 @@ pub enum Policy {
     /// WAIT: all shards on connections of their own, smallest reply.
     Wait,
     /// May keep its connection waiting: on one of the client's own.
-    Blocking,
+    Blocking(Undo),
     /// Answered by shoal.
     Local(Local),
     /// A container (CLIENT, CONFIG ...): the subcommand decides; alone it is an arity error.

@@ -233,7 +233,7 @@ fn by_policy(
         Policy::ScriptLoad => Route::ScriptLoad,
         Policy::ScriptFlush => Route::ScriptFlush,
         Policy::Wait => Route::Wait,
-        Policy::Blocking => Route::Blocking,
+        Policy::Blocking(_) => Route::Blocking,
         Policy::Local(local) => Route::Local(local),
         Policy::Container => refuse(ClientError::WrongArity(spec.full_name)),
         Policy::Refuse(reason) => refuse(ClientError::Refused {

@@ -38,6 +38,17 @@ pub(crate) struct Asker {
     pub mute: bool,
 }
 
+impl Asker {
+    /// Who asks on shoal's own account: no reply reaches anybody.
+    pub(crate) const NOBODY: Self = Self {
+        slot: u32::MAX,
+        generation: 0,
+        keyspace: 0,
+        lane: 0,
+        mute: true,
+    };
+}
+
 impl Engine {
     /// Does a whole request of a client.
     #[inline]

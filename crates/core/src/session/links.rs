@@ -293,6 +293,9 @@ impl Engine {
                 self.own_link_lost(id, shard, link.owner);
             }
         }
+        if link.owes_elements() {
+            self.lost_element(shard, reason);
+        }
         self.fail_waiting(&link, reason);
         self.let_go(id, &link.blocked);
         if link.lane.is_some() {
@@ -371,6 +374,7 @@ impl Engine {
         };
         match entry.waiter {
             Waiter::Probe | Waiter::Prelude | Waiter::Queued | Waiter::Identity => {}
+            Waiter::PutBack => {}
             Waiter::Part if client.replies.gather(entry.number).is_some() => {
                 self.fail_part(entry.client, entry.number, entry.part, error);
             }
