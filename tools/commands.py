@@ -65,6 +65,10 @@ MERGES = {
     "info": "Info",
     "config": "Config",
     "any-non-null": "AnyNonNull",
+    "any-good": "AnyGood",
+    "running": "Running",
+    "libraries": "Libraries",
+    "longest": "Longest",
 }
 
 # A function that exists, so that FCALL comes as far as its number of keys.
@@ -279,6 +283,8 @@ def policy_of(name: str, rule: Json | None, facts: Json, is_container: bool) -> 
             return f"Policy::Split {{ step: {rule['step']}, merge: Merge::{MERGES[rule['merge']]} }}"
         case "all-shards":
             return f"Policy::AllShards(Merge::{MERGES[rule['merge']]})"
+        case "aside":
+            return f"Policy::Aside(Merge::{MERGES[rule['merge']]})"
         case "script":
             body, sha = rule.get("body", False), rule.get("sha", False)
             return f"Policy::Script {{ body: {str(body).lower()}, sha: {str(sha).lower()} }}"
@@ -303,7 +309,7 @@ def grade_of(policy: str, keys: list[Json], rule: Json | None) -> str:
     if rule is not None and "grade" in rule:
         return f"Grade::{camel(rule['grade'])}"
     kind = policy.removeprefix("Policy::").split("(")[0].split(" ")[0]
-    if kind in {"Split", "AllShards", "Scan", "ScriptLoad", "ScriptFlush", "Wait"}:
+    if kind in {"Split", "AllShards", "Scan", "ScriptLoad", "ScriptFlush", "Wait", "Aside"}:
         return "Grade::PerShard"
     if kind in {"Refuse", "Script"}:
         return "Grade::Refused"

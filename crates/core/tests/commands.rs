@@ -535,6 +535,7 @@ fn policies_fit_the_keys() {
             | Policy::Scan
             | Policy::ScriptLoad
             | Policy::ScriptFlush
+            | Policy::Aside(_)
             | Policy::Wait
             | Policy::Local(_) => assert!(spec.keys.is_empty(), "{name} has keys"),
         }

@@ -387,6 +387,7 @@ fn plain_route(policy: &Policy, spec: &'static CommandSpec) -> Route {
         Policy::Scan => Route::Scan,
         Policy::ScriptLoad => Route::ScriptLoad,
         Policy::ScriptFlush => Route::ScriptFlush,
+        Policy::Aside(merge) => Route::Aside(merge),
         Policy::Wait => Route::Wait,
         Policy::Blocking(_) => Route::Blocking,
         Policy::Local(local) => Route::Local(local),

@@ -85,6 +85,10 @@ fn row(spec: &CommandSpec) -> (&'static str, String, String, &'static str) {
         Policy::Split { merge, .. } => (format!("split, {}", words(&format!("{merge:?}"))), ""),
         Policy::AllShards(merge) => (format!("all shards, {}", words(&format!("{merge:?}"))), ""),
         Policy::AnyShard => ("any shard".to_string(), ""),
+        Policy::Aside(merge) => (
+            format!("all shards aside, {}", words(&format!("{merge:?}"))),
+            "",
+        ),
         Policy::Scan => ("scan".to_string(), ""),
         Policy::ScriptLoad | Policy::ScriptFlush | Policy::Wait => ("all shards".to_string(), ""),
         Policy::Blocking(_) => ("blocking".to_string(), ""),

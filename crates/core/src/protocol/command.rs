@@ -149,6 +149,14 @@ pub enum Merge {
     Config,
     /// One of the non-null replies.
     AnyNonNull,
+    /// The first that is no error; else the error that says most.
+    AnyGood,
+    /// FUNCTION STATS: of a shard that runs something, else the first.
+    Running,
+    /// FUNCTION LIST: each library once.
+    Libraries,
+    /// The longest: of shards that should say the same, one that has lost something says less.
+    Longest,
 }
 
 /// How what a waiting command took is put back, when the client for which it was taken has left.
@@ -198,6 +206,8 @@ pub enum Policy {
     ScriptLoad,
     /// SCRIPT FLUSH: all shards, and forgotten.
     ScriptFlush,
+    /// As `AllShards`, on connections of its own, which a script that runs does not hold up.
+    Aside(Merge),
     /// WAIT: all shards on connections of their own, smallest reply.
     Wait,
     /// May keep its connection waiting: on one of the client's own.

@@ -187,6 +187,8 @@ pub struct Link {
     pub exclusive_lane: usize,
     /// Whose it is.
     pub owner: Owner,
+    /// It asks about a running script: a shard that is busy with it is ready all the same.
+    pub is_aside: bool,
     /// The number by which the shard knows it; 0: not asked yet.
     pub server_id: u64,
     /// A request waits on it: how what it takes would be put back.
@@ -247,6 +249,7 @@ impl Link {
             } else {
                 Owner::Request
             },
+            is_aside: false,
             server_id: 0,
             undo: Undo::Nothing,
             ends: None,

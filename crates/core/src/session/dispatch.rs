@@ -134,6 +134,7 @@ impl Engine {
             }
             Route::AnyShard
             | Route::Scan
+            | Route::Aside(_)
             | Route::Wait
             | Route::Blocking
             | Route::Streams
@@ -273,6 +274,7 @@ impl Engine {
                     request.data,
                 );
             }
+            Route::Aside(merge) => self.send_aside(asker, merge, request),
             Route::Wait => self.wait(asker, request),
             Route::Blocking => self.block(asker, request),
             Route::Streams => self.read_streams(asker, request),
@@ -460,6 +462,7 @@ fn needs_barrier(route: &Route) -> bool {
         | Route::Split { .. }
         | Route::AllShards(_)
         | Route::AnyShard
+        | Route::Aside(_)
         | Route::Scan
         | Route::Streams
         | Route::ScriptLoad

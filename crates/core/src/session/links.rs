@@ -138,6 +138,8 @@ impl Engine {
         let shard = link.shard;
         let own = self.topology.keyspaces[self.backends[shard].keyspace].database;
         let (database, proto) = lane_parts(link.lane.unwrap_or(link.exclusive_lane), own);
+        // Of what may be asked about a script nothing depends on the database, and a busy server refuses to change it.
+        let database = if link.is_aside { 0 } else { database };
         let is_main = link.lane == Some(0);
         link.progress_ms = now_ms;
         link.greeted_ms = now_ms;
@@ -171,9 +173,11 @@ impl Engine {
         };
         let answer = std::mem::take(&mut link.greeting);
         let shard = link.shard;
-        if answer
+        let is_busy = link.is_aside && answer.starts_with(b"-BUSY");
+        let is_error = answer
             .first()
-            .is_some_and(|first| matches!(first, b'-' | b'!'))
+            .is_some_and(|first| matches!(first, b'-' | b'!'));
+        if (is_error && !is_busy)
             || (link.text_scanner.is_some() && !answer.starts_with(line::VERSION_ANSWER))
         {
             let reason = format!("greeting refused: {}", self.harmless(shard, &answer));
