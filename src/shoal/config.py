@@ -217,6 +217,8 @@ class _Reader:
             tcp_keepalive=table.tcp_keepalive,
             probe_interval_ms=table.probe_interval_ms,
             database=table.database,
+            slowlog_log_slower_than=table.slowlog_log_slower_than,
+            slowlog_max_len=table.slowlog_max_len,
             tls=tls,
             server_tls=server_tls,
         )

@@ -14,7 +14,7 @@ use shoal_core::routing::key_hash::KeyHash;
 use shoal_core::routing::tag::Tag;
 use shoal_core::routing::tls::{ClientAuth, ClientTls, MinVersion, ServerTls, Verify};
 use shoal_core::routing::topology::{
-    Credentials, Ejection, Keyspace, Protocol, Role, Shard, Topology, User,
+    Credentials, Ejection, Keyspace, Protocol, Role, Shard, SlowRules, Topology, User,
 };
 
 #[derive(FromPyObject)]
@@ -106,6 +106,8 @@ pub struct KeyspaceSpec {
     unknown_commands_first_key: bool,
     timeout_ms: u64,
     max_clients: u64,
+    slowlog_log_slower_than: i64,
+    slowlog_max_len: usize,
     tls: Option<ClientTlsSpec>,
     server_tls: Option<ServerTlsSpec>,
 }
@@ -332,6 +334,10 @@ pub fn keyspace(spec: KeyspaceSpec) -> PyResult<Keyspace> {
         unknown_commands_first_key: spec.unknown_commands_first_key,
         timeout_ms: spec.timeout_ms,
         max_clients: spec.max_clients,
+        slowlog: SlowRules {
+            slower_than_us: spec.slowlog_log_slower_than,
+            length: spec.slowlog_max_len,
+        },
     })
 }
 

@@ -115,6 +115,8 @@ def _keyspace_meaning(keyspace: Keyspace) -> dict[str, object]:
         "tcp_keepalive": keyspace.tcp_keepalive,
         "probe_interval_ms": keyspace.probe_interval_ms,
         "database": keyspace.database,
+        "slowlog_log_slower_than": keyspace.slowlog_log_slower_than,
+        "slowlog_max_len": keyspace.slowlog_max_len,
         "backlog": keyspace.backlog,
         "reuse_port": keyspace.reuse_port,
         "shards": shards,

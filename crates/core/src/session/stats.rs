@@ -93,6 +93,7 @@ metrics! {
         Transactions Counter "shoal_transactions_total" "EXECs of transactions.";
         TransactionsAborted Counter "shoal_transactions_aborted_total" "EXECs that executed nothing: an error while queueing, a changed key, keys on several shards, a shard that is down.";
         TlsHandshakes Counter "shoal_tls_handshakes_total" "TLS handshakes with clients that were finished.";
+        Slow Counter "shoal_slow_requests_total" "Requests that went into the slow log.";
         ScriptsMended Counter "shoal_scripts_mended_total" "Times a script was loaded into a shard that had not seen it.";
     }
     PerShard(Shard) {
@@ -136,6 +137,8 @@ pub enum CloseReason {
     OutputStalled,
     /// Replies waiting for clients took too much memory, and it had the most.
     OutputMemory,
+    /// A monitor took what it is shown more slowly than it came.
+    MonitorTooSlow,
     /// Incomplete requests took too much memory.
     RequestMemory,
     /// No further byte of an incomplete request came.
@@ -169,6 +172,7 @@ impl CloseReason {
         Self::Killed,
         Self::OutputStalled,
         Self::OutputMemory,
+        Self::MonitorTooSlow,
         Self::RequestMemory,
         Self::RequestIdle,
         Self::MaxClients,
@@ -192,6 +196,7 @@ impl CloseReason {
             Self::Killed => "killed",
             Self::OutputStalled => "output-stalled",
             Self::OutputMemory => "output-memory",
+            Self::MonitorTooSlow => "monitor-too-slow",
             Self::RequestMemory => "request-memory",
             Self::RequestIdle => "request-idle",
             Self::MaxClients => "max-clients",
