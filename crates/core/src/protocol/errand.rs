@@ -98,6 +98,11 @@ pub fn greeting(
     answers + 1
 }
 
+/// A server's own slow log; -1: all of it.
+pub fn slowlog(out: &mut Vec<u8>, count: i64) {
+    request(out, &[b"SLOWLOG", b"GET", count.to_string().as_bytes()]);
+}
+
 /// Gives a server a script ahead of its use.
 pub fn load_script(out: &mut Vec<u8>, body: &[u8]) {
     request(out, &[b"SCRIPT", b"LOAD", body]);

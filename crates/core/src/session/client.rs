@@ -9,6 +9,7 @@ use crate::protocol::encode::Proto;
 use crate::protocol::request::RequestScanner;
 use crate::session::backend::lane;
 use crate::session::blocking_wait::Wait;
+use crate::session::monitor::Watching;
 use crate::session::replies::Replies;
 use crate::session::stats::CloseReason;
 use crate::session::transaction::Transaction;
@@ -85,6 +86,8 @@ pub struct Particulars {
     pub watch: Option<Box<Watch>>,
     /// Keys on several shards for which it waits.
     pub wait: Option<Box<Wait>>,
+    /// MONITOR.
+    pub monitor: Option<Watching>,
 }
 
 /// See the head of this file.

@@ -19,8 +19,10 @@ use crate::session::gather::{Gather, GatherKind};
 use crate::session::local::{is_name, BAD_NAME};
 use crate::session::pause::Pause;
 use crate::session::scripts::Sha;
+use crate::session::slowlog::SlowQuestion;
 use crate::session::stats::CloseReason;
 use std::collections::HashSet;
+use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
 
 /// Where an answer to a worker's question goes.
@@ -49,6 +51,14 @@ pub enum Mail {
     Kill(Ticket, Filter),
     /// CLIENT PAUSE of a keyspace (by index), or its end; answered with nothing.
     Pause(Ticket, usize, Option<Pause>),
+    /// MONITOR in a keyspace (by index); with the count of bytes on their way to the monitor. Answered with nothing.
+    Monitor(Ticket, u16, Arc<AtomicUsize>),
+    /// The monitor of that request watches no longer.
+    MonitorEnds(Ticket),
+    /// What the monitor of that request is shown; None: lines of it are lost.
+    Lines(Ticket, Option<Vec<u8>>),
+    /// About the slow log of a keyspace (by index).
+    Slowlog(Ticket, u16, SlowQuestion),
     /// CLIENT UNBLOCK: whether the client waited here.
     Unblock {
         /// Where the answer goes.
@@ -224,6 +234,9 @@ impl Engine {
         if queued >= 0 {
             flags.push('x');
         }
+        if particulars.monitor.is_some() {
+            flags.push('O');
+        }
         if particulars.no_evict {
             flags.push('e');
         }
@@ -268,15 +281,24 @@ impl Engine {
         kind: GatherKind,
         question: impl Fn(Ticket) -> Mail,
     ) {
-        let workers = self.identity.workers;
-        let number = self.reserve_gather(asker, Gather::new(kind, workers));
+        let number = self.reserve_gather(asker, Gather::new(kind, self.identity.workers));
+        self.ask_workers_for(asker, number, question);
+    }
+
+    /// The same, for a place that was taken: the workers' answers are its first parts.
+    pub(crate) fn ask_workers_for(
+        &mut self,
+        asker: &Asker,
+        number: u32,
+        question: impl Fn(Ticket) -> Mail,
+    ) {
         let ticket = Ticket {
             worker: self.identity.worker,
             client: asker.slot,
             generation: asker.generation,
             number,
         };
-        for worker in (0..workers).filter(|&worker| worker != ticket.worker) {
+        for worker in (0..self.identity.workers).filter(|&worker| worker != ticket.worker) {
             self.actions.push(Action::Mail(worker, question(ticket)));
         }
         self.mail(question(ticket));
@@ -309,6 +331,13 @@ impl Engine {
                 self.take_pause(keyspace, pause);
                 self.reply_to(ticket, Vec::new());
             }
+            Mail::Monitor(ticket, keyspace, way) => {
+                self.take_seat(ticket, keyspace, way);
+                self.reply_to(ticket, Vec::new());
+            }
+            Mail::Slowlog(ticket, keyspace, asked) => self.answer_slowlog(ticket, keyspace, asked),
+            Mail::MonitorEnds(ticket) => self.give_seat_up(ticket),
+            Mail::Lines(ticket, lines) => self.lines_arrived(ticket, lines),
             Mail::Unblock {
                 ticket,
                 keyspace,
@@ -357,7 +386,7 @@ impl Engine {
         }
     }
 
-    fn reply_to(&mut self, ticket: Ticket, bytes: Vec<u8>) {
+    pub(crate) fn reply_to(&mut self, ticket: Ticket, bytes: Vec<u8>) {
         let worker = self.identity.worker;
         if ticket.worker == worker {
             self.part_arrived(

@@ -25,11 +25,13 @@ use crate::session::backend::{Backend, Link};
 use crate::session::client::{care, Client, Intake, ReplyMode};
 use crate::session::client_admin::Mail;
 use crate::session::ejection::Membership;
+use crate::session::monitor::Seat;
 use crate::session::output::Output;
 use crate::session::pause::Pause;
 use crate::session::replies::Replies;
 use crate::session::scripts::Scripts;
 use crate::session::slab::Slab;
+use crate::session::slowlog::SlowLogs;
 use crate::session::stats::{CloseReason, PerKeyspace, PerShard, Stats};
 use std::sync::Arc;
 
@@ -142,6 +144,9 @@ pub struct Engine {
     pub(crate) care: u8,
     /// What pauses each keyspace.
     pub(crate) pauses: Vec<Option<Pause>>,
+    /// Who watches, in any worker.
+    pub(crate) seats: Vec<Seat>,
+    pub(crate) slow: SlowLogs,
     pub(crate) is_stopping: bool,
     /// The second in which all clients were looked at.
     pub(crate) looked_s: u64,
@@ -151,6 +156,16 @@ pub struct Engine {
     pub dirty_clients: Vec<u32>,
     /// Links with something to write.
     pub dirty_links: Vec<u32>,
+}
+
+fn backends(topology: &Topology) -> Vec<Backend> {
+    let keyspaces = topology.keyspaces.iter().enumerate();
+    keyspaces
+        .flat_map(|(index, keyspace)| {
+            let shards = keyspace.shards.iter();
+            shards.map(move |_| Backend::new(index, keyspace.connections))
+        })
+        .collect()
 }
 
 fn backends_of(topology: &Topology) -> usize {
@@ -170,18 +185,7 @@ impl Engine {
         all_stats: Arc<Vec<Stats>>,
         now_us: u64,
     ) -> Self {
-        let backends = topology
-            .keyspaces
-            .iter()
-            .enumerate()
-            .flat_map(|(index, keyspace)| {
-                keyspace
-                    .shards
-                    .iter()
-                    .map(move |_| (index, keyspace.connections))
-            })
-            .map(|(index, connections)| Backend::new(index, connections))
-            .collect();
+        let backends = backends(&topology);
         let admissions = topology
             .keyspaces
             .iter()
@@ -189,6 +193,7 @@ impl Engine {
             .collect();
         let memberships = vec![Membership::In; backends_of(&topology)];
         let pauses = vec![None; topology.keyspaces.len()];
+        let slow = SlowLogs::new(&topology);
         let chance = identity.seed | 1;
         let mut engine = Self {
             identity,
@@ -224,6 +229,8 @@ impl Engine {
             waiting: Vec::new(),
             care: 0,
             pauses,
+            seats: Vec::new(),
+            slow,
             is_stopping: false,
             looked_s: 0,
             actions: Vec::new(),
@@ -397,6 +404,7 @@ impl Engine {
         }
         self.forget_transaction(slot);
         self.leave_wait(slot);
+        self.end_monitor(slot);
         self.close_own_links(slot);
         if let Some(client) = self.clients.remove(slot) {
             self.incoming_bytes -= client.incoming.len();

@@ -74,10 +74,10 @@ impl Engine {
             Local::ClientTracking | Local::ClientCaching | Local::ClientTrackinginfo => {
                 self.tracking(asker, local, request);
             }
-            Local::Monitor => self.monitor(asker, request),
+            Local::Monitor => self.monitor(asker),
             Local::ClientPause | Local::ClientUnpause => self.pause(asker, local, request),
             Local::ClientUnblock => self.unblock_client(asker, request),
-            Local::SlowlogGet | Local::SlowlogLen | Local::SlowlogReset => {
+            Local::SlowlogGet | Local::SlowlogLen | Local::SlowlogReset | Local::SlowlogHelp => {
                 self.slowlog(asker, local, request);
             }
             Local::AclCat
@@ -145,6 +145,7 @@ impl Engine {
 
     fn reset(&mut self, asker: &Asker) {
         self.forget_transaction(asker.slot);
+        self.end_monitor(asker.slot);
         let space = &self.topology.keyspaces[asker.keyspace];
         if let Some(client) = self.clients.get_mut(asker.slot) {
             client.reset(space.users.is_empty(), space.database);
