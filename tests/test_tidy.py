@@ -38,6 +38,8 @@ OF_COMMANDS = {"protocol/command.rs", "protocol/command_table.rs", "protocol/err
 # (file under crates/core/src, literal) -> why this is not the name of a command
 NOT_COMMANDS = {
     ("routing/sort_patterns.rs", "GET"): "an option of SORT",
+    ("routing/acl.rs", "GET"): "an option of SORT",
+    ("session/acl.rs", "RESET"): "an option of ACL LOG",
     ("session/info/fields.rs", "CPU"): "a section of INFO",
     ("session/client_admin.rs", "TYPE"): "an option of CLIENT LIST and CLIENT KILL",
     ("session/client_admin.rs", "INFO"): "a line of CLIENT HELP",

@@ -8,5 +8,6 @@ pub mod glob;
 pub mod inline;
 pub mod memcached;
 pub mod own_command;
+pub mod permission;
 pub mod reply;
 pub mod request;

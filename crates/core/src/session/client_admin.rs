@@ -59,6 +59,10 @@ pub enum Mail {
     Lines(Ticket, Option<Vec<u8>>),
     /// About the slow log of a keyspace (by index).
     Slowlog(Ticket, u16, SlowQuestion),
+    /// ACL LOG of a keyspace (by index): entries, as `acl_log` writes them.
+    AclLog(Ticket, usize),
+    /// ACL LOG RESET of a keyspace; answered with nothing.
+    ForgetAclLog(Ticket, usize),
     /// CLIENT UNBLOCK: whether the client waited here.
     Unblock {
         /// Where the answer goes.
@@ -222,7 +226,7 @@ impl Engine {
     }
 
     /// One line of CLIENT LIST, as servers write it.
-    fn client_line(&self, slot: u32) -> String {
+    pub(crate) fn client_line(&self, slot: u32) -> String {
         let Some(client) = self.clients.get(slot) else {
             return String::new();
         };
@@ -338,6 +342,14 @@ impl Engine {
             Mail::Slowlog(ticket, keyspace, asked) => self.answer_slowlog(ticket, keyspace, asked),
             Mail::MonitorEnds(ticket) => self.give_seat_up(ticket),
             Mail::Lines(ticket, lines) => self.lines_arrived(ticket, lines),
+            Mail::AclLog(ticket, keyspace) => {
+                let entries = self.acl_log_here(keyspace);
+                self.reply_to(ticket, entries);
+            }
+            Mail::ForgetAclLog(ticket, keyspace) => {
+                self.forget_acl_log(keyspace);
+                self.reply_to(ticket, Vec::new());
+            }
             Mail::Unblock {
                 ticket,
                 keyspace,

@@ -398,6 +398,7 @@ impl Engine {
                 let text = parts.concat();
                 encode::verbatim(out, proto, &text);
             }
+            GatherKind::AclLog { limit } => self.compose_acl_log(&parts, limit, proto, out),
             GatherKind::AllTook => encode::simple(out, "OK"),
             GatherKind::SlowGet { count, shards } => {
                 self.compose_slowlog(&parts, count, &shards, out)

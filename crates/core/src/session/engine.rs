@@ -21,6 +21,7 @@ use crate::protocol::request::RequestScanner;
 use crate::routing::admission::{Admission, SHARE_WHOLE};
 use crate::routing::route::Scratch;
 use crate::routing::topology::{Protocol, Topology};
+use crate::session::acl_log::AclLog;
 use crate::session::backend::{Backend, Link};
 use crate::session::client::{care, Client, Intake, ReplyMode};
 use crate::session::client_admin::Mail;
@@ -147,6 +148,8 @@ pub struct Engine {
     /// Who watches, in any worker.
     pub(crate) seats: Vec<Seat>,
     pub(crate) slow: SlowLogs,
+    /// What each keyspace refused to its users.
+    pub(crate) acl_logs: Vec<AclLog>,
     pub(crate) is_stopping: bool,
     /// The second in which all clients were looked at.
     pub(crate) looked_s: u64,
@@ -194,6 +197,7 @@ impl Engine {
         let memberships = vec![Membership::In; backends_of(&topology)];
         let pauses = vec![None; topology.keyspaces.len()];
         let slow = SlowLogs::new(&topology);
+        let acl_logs = AclLog::of_each(&topology);
         let chance = identity.seed | 1;
         let mut engine = Self {
             identity,
@@ -231,6 +235,7 @@ impl Engine {
             pauses,
             seats: Vec::new(),
             slow,
+            acl_logs,
             is_stopping: false,
             looked_s: 0,
             actions: Vec::new(),

@@ -1,6 +1,7 @@
 //! State machines: clients, connections to shards, replies in order. No socket, no clock; bytes and `now` come in.
 
 pub mod acl;
+pub mod acl_log;
 pub mod audit;
 pub mod backend;
 pub mod blocking;
