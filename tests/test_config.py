@@ -193,6 +193,7 @@ BODIES = [
             ("+get >pw", '">pw": passwords are not among these rules'),
             ("~* ~x", '"~x": Adding a pattern after the * pattern'),
             ("+get x", '"x": Syntax error'),
+            ("nopass +get", '"nopass": user "u" has a password; leave one of them out'),
         )
     ),
     (
@@ -557,3 +558,24 @@ def test_rules_that_scripts_pass_by_are_warned_of(rules: str, is_warned: bool) -
     config = parse_config(f'[keyspace.main]\nshards = ["127.0.0.1:7001"]\n{user}', FILE)
     said = [warning for warning in config.warnings if "may run scripts" in warning]
     assert [warning.split(":")[0] for warning in said] == ["keyspace.main.user[0].acl"] * is_warned
+
+
+@pytest.mark.parametrize(
+    ("rules", "is_open"),
+    [
+        ("nopass +get", True),
+        ("NOPASS", True),
+        ("nopass resetpass", False),
+        ("reset nopass", True),
+        ("nopass reset", False),
+    ],
+)
+def test_a_user_without_a_password_must_be_meant_so(rules: str, is_open: bool) -> None:
+    user = f'[[keyspace.main.user]]\nname = "default"\nacl = "{rules}"'
+    text = f'[keyspace.main]\nlisten = "0.0.0.0:1"\nshards = ["127.0.0.1:7001"]\n{user}'
+    if not is_open:
+        assert any('user "default" has no password' in line for line in complaints(text))
+        return
+    config = parse_config(text, FILE)
+    assert not config.topology.keyspace("main").wants_login
+    assert any("there is no password" in warning for warning in config.warnings)

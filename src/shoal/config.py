@@ -306,6 +306,10 @@ class _Reader:
                 self.check_rules((*place, "acl"), entry)
             if any(user.name == entry.name for user in users):
                 self.wrong((*place, "name"), f'there is already a user "{entry.name}"')
+            elif User(entry.name, "", entry.acl).is_open:
+                if secret is not None:
+                    self.wrong((*place, "acl"), f'"nopass": user "{entry.name}" has a password; leave one of them out')
+                users.append(User(entry.name, "", entry.acl))
             elif secret is not None:
                 users.append(User(entry.name, secret, entry.acl))
             elif not self.problems_under(place):
@@ -391,7 +395,7 @@ def placement_warnings(keyspace: Keyspace) -> list[str]:
 
 def exposure_warnings(keyspace: Keyspace) -> list[str]:
     """What a keyspace lays open, and perhaps not on purpose."""
-    if keyspace.users:
+    if keyspace.wants_login:
         return []
     return [
         f"keyspace.{keyspace.name}: everyone who can reach {place} may use it: there is no password"

@@ -295,7 +295,7 @@ def test_wrong_rules_are_refused_in_a_servers_words(plain: Wire, rules: str) -> 
 
 
 def test_passwords_and_open_parentheses_among_rules() -> None:
-    for rule in (">secret", "<secret", "#" + "0" * 64, "nopass", "resetpass"):
+    for rule in (">secret", "<secret", "#" + "0" * 64, "!" + "0" * 64):
         assert check_acl(f"+get {rule}")[0] == rule
         assert "password_file" in check_acl(f"+get {rule}")[1]
     assert check_acl("+get (+set ~x") == ("(+set", "Unmatched parenthesis in acl selector", False)
@@ -355,6 +355,24 @@ def test_log_is_a_servers(proxy: Proxy, plain: Wire, fleet: Fleet, flavour: str)
         assert entries(ours, 0) == entries(ours, -1) == []
         for words in (["x"], ["1", "2"]):
             assert ours.ask("ACL", "LOG", *words) == plain.ask("ACL", "LOG", *words)
+
+
+def test_what_is_refused_is_counted(proxy: Proxy) -> None:
+    def counts(wire: Wire) -> dict[str, int]:
+        lines = raw(wire.ask("INFO", "stats")).decode().splitlines()
+        found = [line.split(":") for line in lines if line.startswith("acl_access_denied_")]
+        return {name.removeprefix("acl_access_denied_"): int(value) for name, value in found}
+
+    with log_in(proxy, "default") as wire, log_in(proxy, "some") as other:
+        before = counts(wire)
+        if not before:
+            pytest.skip("this server's INFO does not count what is refused")
+        other.ask("AUTH", "some", "wrong")
+        for line in ("DEL k1", "DEL k2", "GET x", "PUBLISH d m", "PUBLISH d m", "PUBLISH d m", "GET k1"):
+            other.ask(*line.split(" "))
+        after = counts(wire)
+        more = {name: after[name] - before[name] for name in ("auth", "cmd", "key", "channel")}
+        assert more == {"auth": 1, "cmd": 2, "key": 1, "channel": 3}
 
 
 def test_log_has_what_every_worker_refused_and_is_bounded(proxy: Proxy) -> None:
@@ -446,6 +464,32 @@ def test_without_users_there_is_the_one_of_all(fleet: Fleet, new_proxy: Callable
         assert lines_of(wire.ask("ACL", "LIST")) == [f"user default on nopass {ALL}"]
         assert user_fields(wire.ask("ACL", "GETUSER", "default"))["flags"] == [b"nopass", b"on"]
         assert wire.ask("ACL", "DRYRUN", "default", "get", "k") == "OK"
+
+
+def test_who_does_not_log_in_may_have_rules_too(
+    fleet: Fleet, new_proxy: Callable[..., Proxy], new_fleet: Callable[..., Fleet]
+) -> None:
+    """As on a server whose default user wants no password."""
+    user = '[[keyspace.main.user]]\nname = "{}"\nacl = "{}"\n'
+    guest, open_door, closed = "nopass ~open:* +get +auth +reset +hello +acl|whoami", "nopass +@all ~* &*", "off nopass"
+    users = user.format("default", guest) + user.format("any", open_door) + user.format("gone", closed)
+    shards = ", ".join(f'"{address}"' for address in fleet.addresses)
+    proxy = new_proxy(
+        config=f'admin = "{{admin}}"\n[keyspace.main]\nlisten = "{{listen}}"\nshards = [{shards}]\n{users}'
+    )
+    server = new_fleet(1).servers[0]
+    with Wire(server.host, server.port.number) as admin, proxy.socket() as ours:
+        for name, rules in (("any", f"on {open_door}"), ("gone", closed), ("default", f"reset on {guest}")):
+            assert admin.ask("ACL", "SETUSER", name, *rules.split(" ")) == "OK"
+        with Wire(server.host, server.port.number) as theirs:
+            lines = (
+                "ACL WHOAMI", "GET open:1", "GET x", "SET open:1 v", "AUTH x", "AUTH default x", "GET x", "AUTH gone x",
+                "AUTH any whatever", "ACL WHOAMI", "SET open:1 v", "RESET", "ACL WHOAMI", "GET open:1", "GET x",
+            )  # fmt: skip
+            for line in lines:
+                assert ours.ask(*line.split(" ")) == theirs.ask(*line.split(" ")), line
+        ours.ask("AUTH", "any", "x")
+        assert b"user default on nopass ~open:*" in raw(rows(ours.ask("ACL", "LIST"))[1])
 
 
 def test_a_refusal_costs_only_its_request(proxy: Proxy) -> None:

@@ -14,6 +14,7 @@ const OWN: Own = Own {
     uptime_s: 200_000,
     clients: 17,
     clients_max: 0,
+    denied: [0; 4],
     shards_up: 2,
     shards_total: 3,
     keyspace: "main",
@@ -454,6 +455,7 @@ fn own_values_may_override() {
     let own = Own {
         redis_version: "7.2.0",
         clients_max: 500,
+        denied: [0; 4],
         keyspace: "a\r\nb",
         shards_up: 9,
         ..OWN

@@ -71,6 +71,8 @@ pub(crate) struct Selector {
 pub struct Acl {
     /// Whether the user may log in.
     pub is_on: bool,
+    /// Any password is right.
+    pub is_open: bool,
     /// The first holds the rules that stand outside of parentheses.
     pub(crate) selectors: Vec<Selector>,
 }
@@ -182,6 +184,7 @@ impl Acl {
     pub fn everything() -> Self {
         Self {
             is_on: true,
+            is_open: false,
             selectors: vec![Selector {
                 all_commands: true,
                 all_keys: true,

@@ -7,7 +7,7 @@
 //!
 //! Must stay true: each word does what ACL SETUSER does with it on a server, in the same order, with the same words for what
 //! is wrong; but users begin switched on, since one who is written into a configuration is meant to log in, and passwords
-//! are not given here. What is described and read again gives the same rules.
+//! are given elsewhere. What is described and read again gives the same rules.
 
 use crate::limits::{ACL_BYTES_MAX, ACL_RULES_MAX};
 use crate::protocol::command::{lookup, subcommand, CommandSpec};
@@ -43,6 +43,7 @@ impl Acl {
         }
         let mut acl = Self {
             is_on: true,
+            is_open: false,
             selectors: vec![Selector::allows_nothing()],
         };
         let rules = with_selectors(text).map_err(|open| {
@@ -64,12 +65,14 @@ impl Acl {
             "off" => self.is_on = false,
             "reset" => {
                 self.is_on = false;
+                self.is_open = false;
                 self.selectors = vec![Selector::allows_nothing()];
             }
             "clearselectors" => self.selectors.truncate(1),
             // What RESTORE is given is checked by the servers, by their own setting.
             "sanitize-payload" => {}
-            "nopass" | "resetpass" => return Err(PASSWORDS.to_string()),
+            "nopass" => self.is_open = true,
+            "resetpass" => self.is_open = false,
             _ if rule.starts_with(['>', '<', '#', '!']) => return Err(PASSWORDS.to_string()),
             _ if rule.starts_with('(') && rule.ends_with(')') && rule.len() > 1 => {
                 let mut selector = Selector::allows_nothing();
@@ -86,6 +89,9 @@ impl Acl {
     /// As ACL LIST shows it behind the user's name, apart from passwords, which are shown to nobody.
     pub fn describe(&self) -> String {
         let mut text = String::from(if self.is_on { "on" } else { "off" });
+        if self.is_open {
+            text.push_str(" nopass");
+        }
         for (index, selector) in self.selectors.iter().enumerate() {
             let channels = selector.describe_channels();
             let keys = selector.describe_keys();
@@ -121,8 +127,7 @@ impl Acl {
     }
 }
 
-const PASSWORDS: &str =
-    "passwords are not among these rules: the user's password, password_file or password_env says it";
+const PASSWORDS: &str = "passwords are not among these rules: the user's password, password_file or password_env says it";
 
 /// The words of a text; those from `(` to `)` are one. On an error: the word with which an open one begins.
 fn with_selectors(text: &str) -> Result<Vec<String>, &str> {

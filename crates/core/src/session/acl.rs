@@ -17,7 +17,9 @@ use crate::protocol::permission::{category_named, needed_keys, CATEGORIES};
 use crate::protocol::request::strict_integer;
 use crate::routing::acl::{exact, Acl, Denied};
 use crate::routing::route::{specification, Request};
+use crate::routing::topology::{Keyspace, User};
 use crate::session::acl_log::Reason;
+use crate::session::client::care;
 use crate::session::client_admin::Mail;
 use crate::session::dispatch::{Asker, Taken};
 use crate::session::engine::Engine;
@@ -58,14 +60,15 @@ impl Engine {
             .map(|user| Shown {
                 name: user.name.clone(),
                 acl: user.acl.clone(),
-                is_open: false,
             })
             .collect();
         if shown.is_empty() {
             shown.push(Shown {
-                name: "default".to_string(),
-                acl: Acl::everything(),
-                is_open: true,
+                name: DEFAULT.to_string(),
+                acl: Acl {
+                    is_open: true,
+                    ..Acl::everything()
+                },
             });
         }
         shown.sort_unstable_by(|one, other| one.name.cmp(&other.name));
@@ -259,27 +262,43 @@ impl Engine {
     }
 }
 
+/// Who a client is that has said nothing: its user, and the bits of `care` that follow from that.
+pub(crate) fn newcomer(space: &Keyspace) -> (Option<u16>, u8) {
+    if space.users.is_empty() {
+        return (None, 0);
+    }
+    let is_default = |user: &User| user.name == DEFAULT && user.acl.is_on && user.acl.is_open;
+    match space.users.iter().position(is_default) {
+        Some(index) => (Some(index as u16), bits_of(&space.users[index].acl)),
+        None => (None, care::STRANGER),
+    }
+}
+
+/// The bits of `care` of a client with these rules.
+pub(crate) fn bits_of(acl: &Acl) -> u8 {
+    if acl.allows_everything() {
+        0
+    } else {
+        care::RULED
+    }
+}
+
 /// A user as it is shown.
 struct Shown {
     name: String,
     acl: Acl,
-    /// Anybody is let in as this one.
-    is_open: bool,
 }
 
 impl Shown {
     /// As in ACL LIST.
     fn line(&self) -> String {
-        let rules = self.acl.describe();
-        let (switch, rest) = rules.split_once(' ').unwrap_or((&rules, ""));
-        let open = if self.is_open { " nopass" } else { "" };
-        format!("user {} {switch}{open} {rest}", self.name)
+        format!("user {} {}", self.name, self.acl.describe())
     }
 
     /// As ACL GETUSER answers.
     fn write(&self, proto: Proto, out: &mut Vec<u8>) {
         let mut flags = vec![if self.acl.is_on { "on" } else { "off" }];
-        if self.is_open {
+        if self.acl.is_open {
             flags.push("nopass");
         }
         let parts = self.acl.describe_parts();
@@ -341,6 +360,9 @@ fn commands_in(bit: u32) -> Vec<String> {
         .map(|spec| spec.full_name.to_string())
         .collect()
 }
+
+/// The user of who gives no name.
+pub(crate) const DEFAULT: &str = "default";
 
 /// How many entries LOG shows unless it is told.
 const LOG_SHOWN: usize = 10;

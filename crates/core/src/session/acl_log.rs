@@ -35,6 +35,15 @@ impl Reason {
             Self::Auth => "auth",
         }
     }
+
+    fn counter(self) -> PerKeyspace {
+        match self {
+            Self::Command => PerKeyspace::DeniedCommands,
+            Self::Key(_) => PerKeyspace::DeniedKeys,
+            Self::Channel(_) => PerKeyspace::DeniedChannels,
+            Self::Auth => PerKeyspace::LoginsFailed,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -116,9 +125,7 @@ impl Engine {
             updated_ms: self.now_ms,
         };
         self.acl_logs[keyspace].add(entry);
-        if reason != Reason::Auth {
-            self.stats().keyspace(keyspace, PerKeyspace::Forbidden, 1);
-        }
+        self.stats().keyspace(keyspace, reason.counter(), 1);
     }
 
     /// Mail: the entries of a keyspace, each as a request would be written.

@@ -21,9 +21,10 @@ use crate::protocol::request::RequestScanner;
 use crate::routing::admission::{Admission, SHARE_WHOLE};
 use crate::routing::route::Scratch;
 use crate::routing::topology::{Protocol, Topology};
+use crate::session::acl::newcomer;
 use crate::session::acl_log::AclLog;
 use crate::session::backend::{Backend, Link};
-use crate::session::client::{care, Client, Intake, ReplyMode};
+use crate::session::client::{Client, Intake, ReplyMode};
 use crate::session::client_admin::Mail;
 use crate::session::ejection::Membership;
 use crate::session::monitor::Seat;
@@ -303,7 +304,7 @@ impl Engine {
             .map(|stats| stats.of_keyspace(keyspace as usize, PerKeyspace::Clients))
             .sum();
         let too_many = connected >= space.max_clients;
-        let trusted = space.users.is_empty();
+        let (user, care) = newcomer(space);
         let (connections, database) = (space.connections, space.database);
         self.next_id += 1;
         let id =
@@ -316,8 +317,8 @@ impl Engine {
             proto: Proto::Resp2,
             intake: Intake::Open,
             reply_mode: ReplyMode::On,
-            user: None,
-            care: if trusted { 0 } else { care::STRANGER },
+            user,
+            care,
             dirty: false,
             ended: false,
             reason: None,

@@ -41,6 +41,8 @@ pub struct Own<'a> {
     pub clients: u64,
     /// How many may be; 0: the shards' smallest `maxclients`.
     pub clients_max: u64,
+    /// What was refused to users: logins, commands, keys, channels.
+    pub denied: [u64; 4],
     /// Shards that can be used now.
     pub shards_up: u64,
     /// All shards of the keyspace.

@@ -11,6 +11,7 @@ use crate::protocol::command::Local;
 use crate::protocol::encode::{self, Proto};
 use crate::protocol::request::strict_integer;
 use crate::routing::route::{specification, Request};
+use crate::session::acl::{bits_of, newcomer, DEFAULT};
 use crate::session::acl_log::Reason;
 use crate::session::backend::Health;
 use crate::session::client::{care, Intake, ReplyMode};
@@ -148,7 +149,7 @@ impl Engine {
         self.end_monitor(asker.slot);
         let space = &self.topology.keyspaces[asker.keyspace];
         if let Some(client) = self.clients.get_mut(asker.slot) {
-            client.reset(space.users.is_empty(), space.database);
+            client.reset(newcomer(space), space.database);
         }
         self.answer(
             &Asker {
@@ -202,8 +203,9 @@ impl Engine {
         let users = &self.topology.keyspaces[keyspace].users;
         let mut found = None;
         for (index, user) in users.iter().enumerate() {
-            let is_same = same(user.credentials.password.as_bytes(), password);
-            if user.name.as_bytes() == name && is_same && user.acl.is_on {
+            let secret = user.credentials.password.as_bytes();
+            let is_right = (same(secret, password) && !secret.is_empty()) || user.acl.is_open;
+            if user.name.as_bytes() == name && is_right && user.acl.is_on {
                 found = Some(index as u16);
             }
         }
@@ -213,30 +215,30 @@ impl Engine {
     fn let_in(&mut self, asker: &Asker, name: &[u8], password: &[u8]) -> bool {
         let users_exist = !self.topology.keyspaces[asker.keyspace].users.is_empty();
         let user = self.user(asker.keyspace, name, password);
-        let known = user.and_then(|index| {
-            let users = &self.topology.keyspaces[asker.keyspace].users;
-            users.get(index as usize)
-        });
-        let is_ruled = known.is_some_and(|known| !known.acl.allows_everything());
+        let users = &self.topology.keyspaces[asker.keyspace].users;
+        let known = user.and_then(|index| users.get(index as usize));
+        let bits = known.map_or(0, |known| bits_of(&known.acl));
         // As a server without passwords: its default user takes any.
-        let is_open = !users_exist && name == b"default";
+        let is_open = !users_exist && name == DEFAULT.as_bytes();
         let Some(client) = self.clients.get_mut(asker.slot) else {
             return false;
         };
         if user.is_some() || is_open {
             client.user = user;
-            client.take_care(care::STRANGER, false);
-            client.take_care(care::RULED, is_ruled);
+            client.take_care(care::STRANGER | care::RULED, false);
+            client.take_care(bits, true);
             return true;
         }
         false
     }
 
     fn auth(&mut self, asker: &Asker, request: &Request<'_>) {
-        let has_users = !self.topology.keyspaces[asker.keyspace].users.is_empty();
+        let users = &self.topology.keyspaces[asker.keyspace].users;
+        let default = users.iter().find(|user| user.name == DEFAULT);
+        let is_open = users.is_empty() || default.is_some_and(|user| user.acl.is_open);
         let (name, password): (&[u8], &[u8]) = match request.args.len() {
-            2 if !has_users => return self.answer_error(asker, &ClientError::NoPasswordSet),
-            2 => (b"default", request.arg(1)),
+            2 if is_open => return self.answer_error(asker, &ClientError::NoPasswordSet),
+            2 => (DEFAULT.as_bytes(), request.arg(1)),
             3 => (request.arg(1), request.arg(2)),
             _ => return self.answer_error(asker, &ClientError::Syntax),
         };
@@ -343,11 +345,17 @@ impl Engine {
     pub(crate) fn with_own<T>(&self, keyspace: usize, then: impl FnOnce(&Own<'_>) -> T) -> T {
         let space = &self.topology.keyspaces[keyspace];
         let backends = &self.backends[space.first_shard..space.first_shard + space.shards.len()];
-        let clients = self
-            .all_stats
-            .iter()
-            .map(|stats| stats.of_keyspace(keyspace, PerKeyspace::Clients))
-            .sum();
+        let total = |cell: PerKeyspace| {
+            let workers = self.all_stats.iter();
+            workers.map(|stats| stats.of_keyspace(keyspace, cell)).sum()
+        };
+        let clients = total(PerKeyspace::Clients);
+        let denied = [
+            PerKeyspace::LoginsFailed,
+            PerKeyspace::DeniedCommands,
+            PerKeyspace::DeniedKeys,
+            PerKeyspace::DeniedChannels,
+        ];
         let version = self.redis_version(keyspace);
         then(&Own {
             version: env!("CARGO_PKG_VERSION"),
@@ -357,6 +365,7 @@ impl Engine {
             uptime_s: self.now_ms / 1000,
             clients,
             clients_max: space.max_clients,
+            denied: denied.map(total),
             shards_up: backends
                 .iter()
                 .filter(|backend| backend.health == Health::Up)
