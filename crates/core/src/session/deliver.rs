@@ -208,7 +208,8 @@ impl Engine {
                     link.server_id = u64::try_from(number).unwrap_or(0);
                 }
             }
-            Waiter::Prelude => {}
+            Waiter::Subscription if done => self.feed_refused(id, bytes),
+            Waiter::Subscription | Waiter::Prelude => {}
         }
     }
 
@@ -378,6 +379,7 @@ impl Engine {
                 encode::verbatim(out, proto, &text);
             }
             GatherKind::AllTook => encode::simple(out, "OK"),
+            GatherKind::Census(tally) => Self::compose_census(&tally, &parts, out),
             GatherKind::ClientKill { old_form } => Self::compose_kill(&parts, old_form, out),
         }
         false

@@ -31,6 +31,7 @@ use crate::session::replies::Replies;
 use crate::session::scripts::Scripts;
 use crate::session::slab::Slab;
 use crate::session::stats::{CloseReason, PerKeyspace, PerShard, Stats};
+use crate::session::subscriptions::Subscriptions;
 use std::sync::Arc;
 
 /// What the engine wants done outside of it.
@@ -138,6 +139,8 @@ pub struct Engine {
     pub(crate) exclusive_links: usize,
     /// (client, generation): those that wait for keys on several shards.
     pub(crate) waiting: Vec<(u32, u32)>,
+    /// Who has subscribed to what.
+    pub(crate) subscriptions: Subscriptions,
     /// What keeps the requests of all clients from the short way: bits of `care`.
     pub(crate) care: u8,
     /// What pauses each keyspace.
@@ -153,8 +156,14 @@ pub struct Engine {
     pub dirty_links: Vec<u32>,
 }
 
-fn backends_of(topology: &Topology) -> usize {
-    topology.shards().count()
+/// One for each shard, numbered through the topology.
+fn backends_of(topology: &Topology) -> Vec<Backend> {
+    let spaces = topology.keyspaces.iter().enumerate();
+    let backends = spaces.flat_map(|(index, space)| {
+        let backend = move |_| Backend::new(index, space.connections);
+        space.shards.iter().map(backend)
+    });
+    backends.collect()
 }
 
 impl Engine {
@@ -170,25 +179,15 @@ impl Engine {
         all_stats: Arc<Vec<Stats>>,
         now_us: u64,
     ) -> Self {
-        let backends = topology
-            .keyspaces
-            .iter()
-            .enumerate()
-            .flat_map(|(index, keyspace)| {
-                keyspace
-                    .shards
-                    .iter()
-                    .map(move |_| (index, keyspace.connections))
-            })
-            .map(|(index, connections)| Backend::new(index, connections))
-            .collect();
+        let backends = backends_of(&topology);
         let admissions = topology
             .keyspaces
             .iter()
             .map(|keyspace| Admission::whole(keyspace.shards.len()))
             .collect();
-        let memberships = vec![Membership::In; backends_of(&topology)];
+        let memberships = vec![Membership::In; backends.len()];
         let pauses = vec![None; topology.keyspaces.len()];
+        let subscriptions = Subscriptions::new(topology.keyspaces.len(), backends.len());
         let chance = identity.seed | 1;
         let mut engine = Self {
             identity,
@@ -222,6 +221,7 @@ impl Engine {
             heavy: Vec::new(),
             exclusive_links: 0,
             waiting: Vec::new(),
+            subscriptions,
             care: 0,
             pauses,
             is_stopping: false,
@@ -396,6 +396,7 @@ impl Engine {
             self.release_stalls(slot);
         }
         self.forget_transaction(slot);
+        self.forget_subscriptions(slot);
         self.close_own_links(slot);
         if let Some(client) = self.clients.remove(slot) {
             self.incoming_bytes -= client.incoming.len();

@@ -9,6 +9,7 @@
 use crate::limits::GATHER_BYTES_MAX;
 use crate::protocol::command::Merge;
 use crate::session::memcached::merge::TextMerge;
+use crate::session::publish::Tally;
 use crate::session::transaction_reply::ExecPlan;
 use std::sync::Arc;
 
@@ -68,6 +69,8 @@ pub enum GatherKind {
     ClientList,
     /// Something that every worker has taken: OK.
     AllTook,
+    /// What workers know of subscriptions.
+    Census(Tally),
     /// CLIENT KILL of all workers: counts; the old form wants OK or an error.
     ClientKill {
         /// `CLIENT KILL addr:port`.

@@ -93,6 +93,8 @@ metrics! {
         Transactions Counter "shoal_transactions_total" "EXECs of transactions.";
         TransactionsAborted Counter "shoal_transactions_aborted_total" "EXECs that executed nothing: an error while queueing, a changed key, keys on several shards, a shard that is down.";
         TlsHandshakes Counter "shoal_tls_handshakes_total" "TLS handshakes with clients that were finished.";
+        Subscribers Gauge "shoal_subscribers" "Clients that have subscribed to something.";
+        Messages Counter "shoal_messages_total" "Published messages given to clients, each counted for each of them.";
         ScriptsMended Counter "shoal_scripts_mended_total" "Times a script was loaded into a shard that had not seen it.";
     }
     PerShard(Shard) {
@@ -134,6 +136,8 @@ pub enum CloseReason {
     Killed,
     /// It did not read its replies: for a minute, or while others waited behind them.
     OutputStalled,
+    /// It took published messages more slowly than they came.
+    SubscriberTooSlow,
     /// Replies waiting for clients took too much memory, and it had the most.
     OutputMemory,
     /// Incomplete requests took too much memory.
@@ -168,6 +172,7 @@ impl CloseReason {
         Self::Http,
         Self::Killed,
         Self::OutputStalled,
+        Self::SubscriberTooSlow,
         Self::OutputMemory,
         Self::RequestMemory,
         Self::RequestIdle,
@@ -191,6 +196,7 @@ impl CloseReason {
             Self::Http => "http",
             Self::Killed => "killed",
             Self::OutputStalled => "output-stalled",
+            Self::SubscriberTooSlow => "subscriber-too-slow",
             Self::OutputMemory => "output-memory",
             Self::RequestMemory => "request-memory",
             Self::RequestIdle => "request-idle",
