@@ -53,6 +53,13 @@ limits! {
     OUTPUT_HARD = 32 * 1024 * 1024, "bytes", "With so much reply waiting for one client the connection that brings more of it is not read, until the client reads on.";
     OUTPUT_STALL_MS = 1_000, "milliseconds", "So long in all may clients that do not take their replies hold up others on one connection; then the one that does is closed.";
     OUTPUT_IDLE_MS = 60_000, "milliseconds", "A client with more than OUTPUT_HIGH waiting that takes not one byte for so long is closed.";
+    SUBSCRIBER_OUTPUT_HARD = 32 * 1024 * 1024, "bytes", "With so much waiting for a client that has subscribed, a further message closes it: Redis' client-output-buffer-limit for pubsub.";
+    SUBSCRIBER_OUTPUT_SOFT = 8 * 1024 * 1024, "bytes", "So much may wait for such a client for SUBSCRIBER_SLOW_MS, as there.";
+    SUBSCRIBER_SLOW_MS = 60_000, "milliseconds", "A client that has subscribed and has more than SUBSCRIBER_OUTPUT_SOFT waiting for so long is closed.";
+    SUBSCRIPTIONS_MAX = 1024 * 1024, "subscriptions", "Channels and patterns of all clients of one worker, each counted for each client.";
+    SUBSCRIPTION_BYTES_MAX = 64 * 1024 * 1024, "bytes", "The names of all different channels and patterns of one worker.";
+    SUBSCRIPTIONS_PER_REQUEST = 512, "names", "A shard is asked for so many at a time.";
+    FEED_RETRY_MS_MAX = 2_000, "milliseconds", "The longest wait before a connection for published messages is made again to a shard that is up; the first is RECONNECT_MS_MIN.";
     OUTPUT_TOTAL_MAX = 1024 * 1024 * 1024, "bytes", "Replies waiting for clients with more than OUTPUT_HIGH, in one worker; past it the one with the most is closed.";
     MONITOR_BYTES_MAX = 32 * 1024 * 1024, "bytes", "What one monitor is shown and has not taken, on its way between workers too; past it the monitor is closed.";
     TEXT_LINE_MAX = 2_046, "bytes", "One line of a memcached client, but for get and gets: servers close a connection with more than 2048 bytes and no line end.";
@@ -147,6 +154,8 @@ const _: () = {
         IN_FLIGHT_MAX * EARLY_SMALL_MAX < u32::MAX as usize,
         "positions of early replies are 32 bits"
     );
+    assert!(OUTPUT_HIGH < SUBSCRIBER_OUTPUT_SOFT);
+    assert!(SUBSCRIBER_OUTPUT_SOFT < SUBSCRIBER_OUTPUT_HARD);
     assert!(BULK_UNAUTHENTICATED_MAX <= BULK_MAX);
     assert!(SHARDS_MAX <= 1 << 12, "twelve bits of a SCAN cursor");
     assert!(RECONNECT_MS_MIN <= RECONNECT_MS_MAX);

@@ -138,6 +138,8 @@ pub enum Waiter {
     Queued,
     /// The link: the number by which the shard knows it.
     Identity,
+    /// Requests of clients, for the shard to confirm subscriptions; see `feed`.
+    Subscription,
     /// Nobody; a script was loaded ahead of its use, or something sent ahead of WAIT.
     Prelude,
     /// Nobody; what was taken for a client that has left is put back.

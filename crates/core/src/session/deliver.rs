@@ -208,7 +208,8 @@ impl Engine {
             Waiter::Queued => self.note_queued(entry, bytes, is_first),
             Waiter::Identity => self.identified(id, bytes),
             Waiter::PutBack if is_first && is_error => self.not_put_back(shard, bytes),
-            Waiter::Prelude | Waiter::PutBack => {}
+            Waiter::Subscription if done => self.feed_refused(id, bytes),
+            Waiter::Subscription | Waiter::Prelude | Waiter::PutBack => {}
         }
     }
 
@@ -407,6 +408,7 @@ impl Engine {
                 self.monitor_begins(asker.slot);
                 encode::simple(out, "OK");
             }
+            GatherKind::Census(tally) => Self::compose_census(&tally, &parts, out),
             GatherKind::ClientKill { old_form } => Self::compose_kill(&parts, old_form, out),
         }
         false

@@ -10,6 +10,7 @@ use crate::limits::GATHER_BYTES_MAX;
 use crate::protocol::command::Merge;
 use crate::session::heads::NO_HEAD;
 use crate::session::memcached::merge::TextMerge;
+use crate::session::publish::Tally;
 use crate::session::scan::ScanStep;
 use crate::session::transaction_reply::ExecPlan;
 use std::sync::Arc;
@@ -79,6 +80,8 @@ pub enum GatherKind {
         /// What the log may hold.
         most: usize,
     },
+    /// What workers know of subscriptions.
+    Census(Tally),
     /// CLIENT KILL of all workers: counts; the old form wants OK or an error.
     ClientKill {
         /// `CLIENT KILL addr:port`.
