@@ -297,6 +297,7 @@ pub const ERRORS: &[(&str, &str)] = &[
     ("ERR connection to shard '<name>' at <endpoint> was lost while waiting for its keys; nothing was taken, ask again", "A blocking command with keys on several shards waited, and one of them was lost."),
     ("ERR too many requests that need a connection of their own are waiting; try again later", "Too many clients wait in blocking commands and WAIT at one time (`EXCLUSIVE_LINKS_MAX` for each worker): use more workers, or fewer waiting consumers."),
     ("ERR the shards' replies to this request are too large to be put together; ask for less at a time", "The parts of a split or merged reply exceed the bound together."),
+    ("<a shard's error> (failed on <shards>; done on <shards>)", "A command for every shard that not all of them carried out, or that failed in different ways. Where all gave the same error, it stands alone."),
     ("ERR invalid cursor", "SCAN with a cursor that shoal did not give."),
     ("ERR shards answered in unexpected ways to one request (<what>)", "The shards' replies to the parts of one request do not fit together; for example they run different versions."),
     ("ERR This instance has cluster support disabled", "CLUSTER (but KEYSLOT), READONLY, READWRITE and ASKING: shoal answers as one server without cluster mode."),

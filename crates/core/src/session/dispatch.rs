@@ -275,14 +275,9 @@ impl Engine {
                 self.send_all(asker, GatherKind::Info { sections }, request.data);
             }
             Route::AllShards(merge) => {
-                self.send_all(
-                    asker,
-                    GatherKind::Merge {
-                        merge,
-                        order: Vec::new(),
-                    },
-                    request.data,
-                );
+                let shards = self.shards_in(asker.keyspace);
+                let kind = GatherKind::Everywhere { merge, shards };
+                self.send_all(asker, kind, request.data);
             }
             Route::AnyShard => self.send_any(asker, request.data),
             Route::Scan => self.scan(asker, request),
@@ -292,12 +287,10 @@ impl Engine {
             }
             Route::ScriptFlush => {
                 self.forget_scripts();
+                let (merge, shards) = (Merge::AllOk, self.shards_in(asker.keyspace));
                 self.send_all(
                     asker,
-                    GatherKind::Merge {
-                        merge: Merge::AllOk,
-                        order: Vec::new(),
-                    },
+                    GatherKind::Everywhere { merge, shards },
                     request.data,
                 );
             }

@@ -12,6 +12,7 @@ pub mod dispatch;
 pub mod ejection;
 pub mod engine;
 pub mod explain;
+pub mod functions;
 pub mod gate;
 pub mod gather;
 pub mod heads;

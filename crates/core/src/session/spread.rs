@@ -6,14 +6,16 @@
 //! made of the client's own bytes, argument by argument; the order of keys is kept for the merge.
 
 use crate::error::ClientError;
-use crate::limits::EXCLUSIVE_LINKS_MAX;
+use crate::limits::{EXCLUSIVE_LINKS_MAX, SHARDS_IN_ERROR_MAX};
 use crate::protocol::command::{Arg, Merge};
 use crate::protocol::encode;
+use crate::routing::merge::merge;
 use crate::routing::route::Request;
 use crate::session::backend::Waiter;
 use crate::session::dispatch::{client_number, Asker};
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
+use crate::session::info::merge_config;
 use crate::session::stats::{PerKeyspace, PerShard};
 
 /// How a request is split.
@@ -150,6 +152,63 @@ impl Engine {
                 Err(error) => self.part_failed(asker, number, part as u16, &error),
             }
         }
+    }
+
+    /// One reply from those of all shards. Where only some failed, or not all in the same way, the first error is told with
+    /// the names of the shards that failed and of those that have done it.
+    pub(crate) fn compose_everywhere(
+        &mut self,
+        keyspace: usize,
+        rule: Merge,
+        shards: &[u16],
+        parts: &[&[u8]],
+        proto: encode::Proto,
+        out: &mut Vec<u8>,
+    ) {
+        let is_error = |part: &&[u8]| part.first() == Some(&b'-');
+        let first = parts.iter().copied().find(|part| is_error(part));
+        let is_deed = matches!(rule, Merge::AllOk | Merge::First);
+        let Some(error) = first.filter(|error| is_deed && parts.iter().any(|part| part != error))
+        else {
+            if rule == Merge::Config {
+                return merge_config(parts, proto, out);
+            }
+            self.rotate = self.rotate.wrapping_add(1);
+            return merge(rule, parts, &[], proto, self.rotate, out);
+        };
+        let named = |wants_error: bool| {
+            let of_kind = |(part, _): &(&&[u8], _)| is_error(part) == wants_error;
+            let chosen: Vec<u16> = parts
+                .iter()
+                .zip(shards)
+                .filter(of_kind)
+                .map(|(_, &shard)| shard)
+                .collect();
+            self.names_of(keyspace, &chosen)
+        };
+        let (failed, done) = (named(true), named(false));
+        let done = if done.is_empty() {
+            "nowhere".to_string()
+        } else {
+            format!("on {done}")
+        };
+        let text = String::from_utf8_lossy(&error[1..]);
+        let text = text.trim_end();
+        encode::error(out, &format!("{text} (failed on {failed}; done {done})"));
+    }
+
+    /// Shards' names for an error: the first few.
+    fn names_of(&self, keyspace: usize, shards: &[u16]) -> String {
+        let space = &self.topology.keyspaces[keyspace];
+        let mut names: Vec<String> = shards
+            .iter()
+            .take(SHARDS_IN_ERROR_MAX)
+            .map(|&shard| format!("'{}'", space.shards[usize::from(shard)].name))
+            .collect();
+        if shards.len() > SHARDS_IN_ERROR_MAX {
+            names.push(format!("{} more", shards.len() - SHARDS_IN_ERROR_MAX));
+        }
+        names.join(", ")
     }
 
     /// A shard that is up, in turn; one that is ejected may be up and not well.
