@@ -189,6 +189,7 @@ impl Engine {
             Route::Refuse(error) => Err(*error),
             Route::AllShards(_)
             | Route::Aside(_)
+            | Route::Settings
             | Route::Scan
             | Route::ScriptLoad
             | Route::ScriptFlush
@@ -315,6 +316,7 @@ fn is_own(local: Local) -> bool {
             | Local::ClientGetredir
             | Local::ClientHelp
             | Local::ClusterKeyslot
+            | Local::Role
             | Local::ClusterDisabled
     )
 }
