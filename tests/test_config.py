@@ -29,6 +29,7 @@ distribution = "slots"
 affinity = ['^bull:([^:]+):', "^rq:"]
 unknown_commands = "first-key"
 transactions = "per-shard"
+debug_commands = true
 timeout_ms = 0
 max_clients = 5
 password = "hidden-default"
@@ -83,6 +84,7 @@ def test_every_setting_arrives(everything: Config) -> None:
     assert main.affinity == ("^bull:([^:]+):", "^rq:")
     assert main.unknown_commands_first_key
     assert main.transactions_per_shard
+    assert main.debug_commands
     assert (main.timeout_ms, main.max_clients) == (0, 5)
     assert [(user.name, user.password) for user in main.users] == [("default", "hidden-default"), ("app", "hidden-app")]
     left, right = main.shards
@@ -100,6 +102,7 @@ def test_every_setting_arrives(everything: Config) -> None:
     assert second.users == ()
     assert not second.unknown_commands_first_key
     assert not second.transactions_per_shard
+    assert not second.debug_commands
 
 
 def test_the_home_shard_is_found_by_its_name() -> None:

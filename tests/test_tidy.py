@@ -38,6 +38,7 @@ OF_COMMANDS = {"protocol/command.rs", "protocol/command_table.rs", "protocol/err
 # (file under crates/core/src, literal) -> why this is not the name of a command
 NOT_COMMANDS = {
     ("routing/sort_patterns.rs", "GET"): "an option of SORT",
+    ("routing/administration.rs", "OBJECT"): "a form of DEBUG",
     ("session/info/fields.rs", "CPU"): "a section of INFO",
     ("session/client_admin.rs", "TYPE"): "an option of CLIENT LIST and CLIENT KILL",
     ("session/client_admin.rs", "INFO"): "a line of CLIENT HELP",

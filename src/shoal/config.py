@@ -221,6 +221,7 @@ class _Reader:
             home_shard=self.home_shard(path, table, shards),
             slowlog_log_slower_than=table.slowlog_log_slower_than,
             slowlog_max_len=table.slowlog_max_len,
+            debug_commands=table.debug_commands,
             tls=tls,
             server_tls=server_tls,
         )

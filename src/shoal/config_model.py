@@ -145,6 +145,7 @@ class KeyspaceTable(_Table):
     affinity: list[str] = []
     unknown_commands: Literal["refuse", "first-key"] = "refuse"
     transactions: Literal["one-shard", "per-shard"] = "one-shard"
+    debug_commands: bool = False
     timeout_ms: int = Field(TIMEOUT_MS_DEFAULT, ge=0, le=DAY_MS)
     max_clients: int = Field(MAX_CLIENTS_DEFAULT, ge=1, le=MAX_CLIENTS_MAX)
     slowlog_log_slower_than: int = Field(SLOWLOG_LOG_SLOWER_THAN_DEFAULT, ge=-1, le=SLOWLOG_LOG_SLOWER_THAN_MAX)

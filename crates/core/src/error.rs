@@ -67,6 +67,15 @@ pub enum ClientError {
         /// Why, and what to do.
         reason: &'static str,
     },
+    /// A setting that cannot be set through shoal.
+    RefusedSetting {
+        /// The command.
+        command: &'static str,
+        /// As the client wrote it.
+        setting: Vec<u8>,
+        /// Why, and what to do.
+        reason: &'static str,
+    },
     /// Too much between MULTI and EXEC.
     TransactionTooLarge,
     /// The client has changed its database or protocol under a watch.
@@ -186,6 +195,9 @@ impl ClientError {
             Self::NoProto => "NOPROTO unsupported protocol version".into(),
             Self::DatabaseRange => format!("ERR DB index is out of range (shoal has databases 0 to {})", DATABASES - 1),
             Self::Refused { command, reason } => format!("ERR '{command}' {reason}"),
+            Self::RefusedSetting { command, setting, reason } => {
+                format!("ERR '{command}' of '{}' {reason}", printable(setting))
+            }
             Self::TransactionTooLarge => "ERR the transaction is too large; execute it in smaller ones".into(),
             Self::WatchMoved => "ERR the watch was begun in another database or protocol, or its connection was lost; UNWATCH, and SELECT or HELLO before WATCH".into(),
             Self::MultiRefused { shard, reason } => format!("ERR shard '{shard}' refused MULTI ({reason}); the commands may have been executed one by one"),
@@ -308,6 +320,7 @@ pub const ERRORS: &[(&str, &str)] = &[
     ("NOPROTO unsupported protocol version", "HELLO with another protocol than 2 or 3."),
     ("ERR DB index is out of range (shoal has databases 0 to 15)", "SELECT of another database."),
     ("ERR '<command>' <reason>", "The command cannot be done through shoal; the reason says what to do instead."),
+    ("ERR '<command>' of '<setting>' <reason>", "CONFIG SET of a setting that cannot be set for all shards; the reason says what to do instead. None of the settings beside it was set."),
     ("CROSSSLOT '<command>' has keys on different shards: <keys>; ...", "A command whose keys must be on one shard; the keys' slots and shards are named."),
     ("ERR '<command>' with <option> '<pattern>' reaches keys that it does not name, ...", "SORT with a BY or GET pattern whose keys are not all on one shard for certain."),
     ("ERR '<command>' names no key, so no shard can be chosen for it; ...", "A request without keys, of a command that goes to the shard of its keys. (Scripts may do without.)"),
@@ -320,6 +333,7 @@ pub const ERRORS: &[(&str, &str)] = &[
     ("ERR shard '<name>' at <endpoint> takes no connection for subscriptions (<reason>); nothing was subscribed to", "The shard refused the connection on which messages would come: it does not speak RESP3 (Redis 6 does), has clients enough, or its user may not."),
     ("ERR too many requests that need a connection of their own are waiting; try again later", "Too many clients wait in blocking commands and WAIT at one time (`EXCLUSIVE_LINKS_MAX` for each worker): use more workers, or fewer waiting consumers."),
     ("ERR the shards' replies to this request are too large to be put together; ask for less at a time", "The parts of a split or merged reply exceed the bound together."),
+    ("<a shard's error> (failed on <shards>; done on <shards>)", "A command for every shard that not all of them carried out, or that failed in different ways. Where all gave the same error, it stands alone."),
     ("ERR invalid cursor", "SCAN with a cursor that shoal did not give."),
     ("ERR shards answered in unexpected ways to one request (<what>)", "The shards' replies to the parts of one request do not fit together; for example they run different versions."),
     ("ERR This instance has cluster support disabled", "CLUSTER (but KEYSLOT), READONLY, READWRITE and ASKING: shoal answers as one server without cluster mode."),

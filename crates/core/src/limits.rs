@@ -38,6 +38,7 @@ limits! {
     INLINE_MAX = 64 * 1024, "bytes", "One inline request or one length line, as Redis.";
     REQUEST_IDLE_MS_MAX = 300_000, "milliseconds", "A request of which no further byte arrives for so long will not be finished: its client is closed.";
     KEYS_IN_ERROR_MAX = 3, "keys", "An error names so many keys and their slots; more would not help anybody.";
+    SHARDS_IN_ERROR_MAX = 8, "shards", "An error about a request to every shard names so many of those that failed, and of those that did it.";
     TEXT_IN_ERROR_MAX = 128, "bytes", "So much of a client's own text is repeated in an error.";
     // Reading and writing.
     READ_BYTES = 64 * 1024, "bytes", "One read; one such buffer a worker. Larger ones were not faster, and cost cache.";

@@ -90,6 +90,8 @@ fn row(spec: &CommandSpec) -> (&'static str, String, String, &'static str) {
             "",
         ),
         Policy::Scan => ("scan".to_string(), ""),
+        Policy::Settings => ("all shards".to_string(), ""),
+        Policy::Debug => ("debug".to_string(), ""),
         Policy::ScriptLoad | Policy::ScriptFlush | Policy::Wait => ("all shards".to_string(), ""),
         Policy::Blocking(_) => ("blocking".to_string(), ""),
         Policy::Local(_) => ("local".to_string(), ""),

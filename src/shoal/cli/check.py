@@ -109,6 +109,7 @@ def _keyspace_meaning(keyspace: Keyspace) -> dict[str, object]:
         "users": [user.name for user in keyspace.users],
         "unknown_commands": "first-key" if keyspace.unknown_commands_first_key else "refuse",
         "transactions": "per-shard" if keyspace.transactions_per_shard else "one-shard",
+        "debug_commands": keyspace.debug_commands,
         "timeout_ms": keyspace.timeout_ms,
         "max_clients": keyspace.max_clients,
         "connections": keyspace.connections,
@@ -165,6 +166,8 @@ def _keyspace_text(keyspace: Keyspace) -> str:
     ]
     if keyspace.database:
         rows.append(("database", str(keyspace.database)))
+    if keyspace.debug_commands:
+        rows.append(("debug commands", "OBJECT and SLEEP are let through"))
     if keyspace.home_shard:
         rows.append(("home shard", f"{keyspace.shards[keyspace.home_shard].name}, for scripts that name no key"))
     rows += [("affinity" if not index else "", rule) for index, rule in enumerate(keyspace.affinity)]

@@ -202,6 +202,10 @@ pub enum Policy {
     AnyShard,
     /// SCAN: the cursor names the shard.
     Scan,
+    /// CONFIG SET: all shards, where that has a meaning.
+    Settings,
+    /// DEBUG: the few forms that are let through.
+    Debug,
     /// SCRIPT LOAD: all shards, and remembered.
     ScriptLoad,
     /// SCRIPT FLUSH: all shards, and forgotten.

@@ -128,6 +128,14 @@ pub fn load_script(out: &mut Vec<u8>, body: &[u8]) {
     request(out, &[b"SCRIPT", b"LOAD", body]);
 }
 
+/// A server is asked for its libraries of functions, with their code.
+pub const LIBRARIES: &[u8] = b"*3\r\n$8\r\nFUNCTION\r\n$4\r\nLIST\r\n$8\r\nWITHCODE\r\n";
+
+/// Gives a server a library of functions that it has not.
+pub fn load_function(out: &mut Vec<u8>, code: &[u8]) {
+    request(out, &[b"FUNCTION", b"LOAD", code]);
+}
+
 /// SCAN with another cursor; what follows the cursor stays as the client wrote it.
 pub fn scan(out: &mut Vec<u8>, cursor: u64, rest: &[&[u8]]) {
     let cursor = cursor.to_string();

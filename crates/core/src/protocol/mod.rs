@@ -10,4 +10,5 @@ pub mod memcached;
 pub mod own_command;
 pub mod reply;
 pub mod request;
+pub mod setting;
 pub mod subscription;

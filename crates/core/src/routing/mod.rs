@@ -1,5 +1,6 @@
 //! Pure decisions: which shard holds a key, what to do with a request, how several replies become one.
 
+pub mod administration;
 pub mod admission;
 pub mod affinity;
 pub mod distribution;

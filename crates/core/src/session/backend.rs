@@ -359,6 +359,8 @@ pub struct Backend {
     pub lacks_meta: bool,
     /// Scripts it is known to have.
     pub scripts: HashSet<[u8; 20]>,
+    /// It was looked whether it has the functions that other shards have; see `functions`.
+    pub has_functions: bool,
     /// Connections that nobody has at the moment, with their lanes; see `own_links`.
     pub idle: Vec<(usize, u32)>,
 }
@@ -377,6 +379,7 @@ impl Backend {
             version: String::new(),
             lacks_meta: false,
             scripts: HashSet::new(),
+            has_functions: false,
             idle: Vec::new(),
         }
     }

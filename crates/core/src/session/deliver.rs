@@ -22,7 +22,7 @@ use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
 use crate::session::heads::Place;
-use crate::session::info::{merge_config, merge_info};
+use crate::session::info::merge_info;
 use crate::session::memcached::merge::merge as merge_text;
 use crate::session::own_links::Owner;
 use crate::session::slowlog::compose_len;
@@ -354,10 +354,6 @@ impl Engine {
     ) -> bool {
         let parts: Vec<&[u8]> = gather.parts.iter().map(Vec::as_slice).collect();
         match gather.kind {
-            GatherKind::Merge {
-                merge: Merge::Config,
-                ..
-            } => merge_config(&parts, proto, out),
             GatherKind::Merge { merge: rule, order } => {
                 self.rotate = self.rotate.wrapping_add(1);
                 merge(rule, &parts, &order, proto, self.rotate, out);
@@ -380,6 +376,13 @@ impl Engine {
                     parts[0],
                     out,
                 );
+            }
+            GatherKind::Functions { request, shard } => {
+                let shard = shard as usize;
+                return self.give_functions(asker, number, &request, shard, &parts, out);
+            }
+            GatherKind::Everywhere { merge, shards } => {
+                self.compose_everywhere(asker.keyspace, merge, &shards, &parts, proto, out);
             }
             GatherKind::Load { body } => {
                 merge(Merge::First, &parts, &[], proto, 0, out);

@@ -10,7 +10,7 @@
 
 use crate::error::ClientError;
 use crate::limits::{LINK_OUT_HIGH, LINK_QUEUE_HIGH, OUTPUT_HIGH};
-use crate::protocol::command::{flags, Arg, CommandSpec, Local, Merge};
+use crate::protocol::command::{flags, Arg, CommandSpec, Local, Merge, Policy};
 use crate::routing::route::{decide, Request, Route};
 use crate::session::backend::{InFlight, Waiter, NONE};
 use crate::session::client::{Client, Intake};
@@ -147,7 +147,7 @@ impl Engine {
         match route {
             Route::Split { .. } => self.scratch.shards.iter().find_map(|&shard| full(shard)),
             Route::Script { shard, .. } | Route::Shard(shard) => full(*shard),
-            Route::AllShards(_) | Route::ScriptLoad | Route::ScriptFlush => {
+            Route::AllShards(_) | Route::Settings | Route::ScriptLoad | Route::ScriptFlush => {
                 (0..space.shards.len() as u16).find_map(full)
             }
             Route::AnyShard
@@ -242,8 +242,9 @@ impl Engine {
                 _ => request.data,
             },
         );
-        let is_write = spec.is_some_and(|spec| spec.flags & flags::WRITE != 0);
-        if let (Route::AllShards(_), true, Some(out)) =
+        let is_write = spec
+            .is_some_and(|spec| spec.flags & flags::WRITE != 0 || spec.policy == Policy::Settings);
+        if let (Route::AllShards(_) | Route::Settings, true, Some(out)) =
             (&route, is_write, self.ejected_shard(keyspace))
         {
             let shard = self.shard_name(out);
@@ -275,29 +276,23 @@ impl Engine {
                 self.send_all(asker, GatherKind::Info { sections }, request.data);
             }
             Route::AllShards(merge) => {
-                self.send_all(
-                    asker,
-                    GatherKind::Merge {
-                        merge,
-                        order: Vec::new(),
-                    },
-                    request.data,
-                );
+                let shards = self.shards_in(asker.keyspace);
+                let kind = GatherKind::Everywhere { merge, shards };
+                self.send_all(asker, kind, request.data);
             }
             Route::AnyShard => self.send_any(asker, request.data),
             Route::Scan => self.scan(asker, request),
+            Route::Settings => self.divide_settings(asker, request),
             Route::ScriptLoad => {
                 let body: Arc<[u8]> = request.arg(2).into();
                 self.send_all(asker, GatherKind::Load { body }, request.data);
             }
             Route::ScriptFlush => {
                 self.forget_scripts();
+                let (merge, shards) = (Merge::AllOk, self.shards_in(asker.keyspace));
                 self.send_all(
                     asker,
-                    GatherKind::Merge {
-                        merge: Merge::AllOk,
-                        order: Vec::new(),
-                    },
+                    GatherKind::Everywhere { merge, shards },
                     request.data,
                 );
             }
@@ -512,6 +507,7 @@ fn needs_barrier(route: &Route) -> bool {
         | Route::Script { .. }
         | Route::Split { .. }
         | Route::AllShards(_)
+        | Route::Settings
         | Route::AnyShard
         | Route::Aside(_)
         | Route::Scan

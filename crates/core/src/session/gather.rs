@@ -41,6 +41,20 @@ pub enum GatherKind {
         /// The shard, numbered through the topology.
         shard: u32,
     },
+    /// The shards' libraries, wanted before a function is called.
+    Functions {
+        /// The call.
+        request: Arc<[u8]>,
+        /// Its shard, numbered through the topology; its part is the first.
+        shard: u32,
+    },
+    /// The same bytes to every shard: the reply says where it failed.
+    Everywhere {
+        /// The rule.
+        merge: Merge,
+        /// For each part the shard, as an index within the keyspace.
+        shards: Vec<u16>,
+    },
     /// SCRIPT LOAD: remembered when every shard has taken it.
     Load {
         /// The script.

@@ -340,8 +340,9 @@ impl Engine {
         );
         self.backends[shard].reason = reason.to_string();
         self.stats().set_reason(shard, reason);
-        // A server that went away may come back without the scripts it was given.
+        // A server that went away may come back without the scripts and functions it was given.
         self.backends[shard].scripts.clear();
+        self.backends[shard].has_functions = false;
         let level = match was {
             Health::Up | Health::Opening | Health::Idle => Level::Warning,
             Health::Down { .. } | Health::Retrying { .. } => Level::Debug,

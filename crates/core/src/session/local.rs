@@ -39,6 +39,13 @@ impl Engine {
                 let slot = space.cluster_slot(request.arg(2));
                 self.answer(asker, |out| encode::integer(out, i64::from(slot)));
             }
+            Local::Role => self.answer(asker, |out| {
+                // A replication offset is of one server's stream; there is no such stream here.
+                encode::array(out, 3);
+                encode::bulk(out, b"master");
+                encode::integer(out, 0);
+                encode::array(out, 0);
+            }),
             Local::ClusterDisabled => {
                 self.answer_error(
                     asker,
@@ -112,6 +119,7 @@ impl Engine {
             | Local::Auth
             | Local::ClientReply
             | Local::ClusterKeyslot
+            | Local::Role
             | Local::ClusterDisabled
             | Local::ShoalExplain
             | Local::ShoalTopology

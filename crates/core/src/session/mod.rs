@@ -13,6 +13,7 @@ pub mod ejection;
 pub mod engine;
 pub mod explain;
 pub mod feed;
+pub mod functions;
 pub mod gate;
 pub mod gather;
 pub mod heads;

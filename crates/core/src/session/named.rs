@@ -49,6 +49,8 @@ impl Engine {
         };
         if body {
             self.script_shown(number, request.arg(1));
+        } else if !sha {
+            return self.call_function(asker, number, link, request);
         }
         let Some(sha) = named else {
             let place = crate::session::dispatch::client_number(self, asker);

@@ -98,7 +98,7 @@ metrics! {
         Slow Counter "shoal_slow_requests_total" "Requests that went into the slow log.";
         Subscribers Gauge "shoal_subscribers" "Clients that have subscribed to something.";
         Messages Counter "shoal_messages_total" "Published messages given to clients, each counted for each of them.";
-        ScriptsMended Counter "shoal_scripts_mended_total" "Times a script was loaded into a shard that had not seen it.";
+        ScriptsMended Counter "shoal_scripts_mended_total" "Times a script or a library of functions was loaded into a shard that had not seen it.";
     }
     PerShard(Shard) {
         Sent Counter "shoal_shard_requests_total" "Requests sent to the shard.";

@@ -190,6 +190,7 @@ impl Engine {
             Route::Refuse(error) => Err(*error),
             Route::AllShards(_)
             | Route::Aside(_)
+            | Route::Settings
             | Route::Scan
             | Route::ScriptLoad
             | Route::ScriptFlush
@@ -316,6 +317,7 @@ fn is_own(local: Local) -> bool {
             | Local::ClientGetredir
             | Local::ClientHelp
             | Local::ClusterKeyslot
+            | Local::Role
             | Local::ClusterDisabled
     )
 }
