@@ -139,6 +139,7 @@ class KeyspaceTable(_Table):
     shards: list[str] | None = None
     shard: list[ShardTable] | None = None
     affinity: list[str] = []
+    affinity_presets: list[str] = []
     unknown_commands: Literal["refuse", "first-key"] = "refuse"
     transactions: Literal["one-shard", "per-shard"] = "one-shard"
     timeout_ms: int = Field(TIMEOUT_MS_DEFAULT, ge=0, le=DAY_MS)

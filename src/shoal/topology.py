@@ -111,6 +111,8 @@ class Keyspace:
     home_shard: int = 0
     tls: ClientTls | None = None
     server_tls: ServerTls | None = None
+    # Where the last of the affinity rules come from; for people.
+    affinity_presets: tuple[str, ...] = ()
 
     @property
     def slots(self) -> tuple[SlotRange, ...]:
