@@ -65,6 +65,10 @@ MERGES = {
     "info": "Info",
     "config": "Config",
     "any-non-null": "AnyNonNull",
+    "any-good": "AnyGood",
+    "running": "Running",
+    "libraries": "Libraries",
+    "longest": "Longest",
 }
 
 # A function that exists, so that FCALL comes as far as its number of keys.
@@ -279,6 +283,8 @@ def policy_of(name: str, rule: Json | None, facts: Json, is_container: bool) -> 
             return f"Policy::Split {{ step: {rule['step']}, merge: Merge::{MERGES[rule['merge']]} }}"
         case "all-shards":
             return f"Policy::AllShards(Merge::{MERGES[rule['merge']]})"
+        case "aside":
+            return f"Policy::Aside(Merge::{MERGES[rule['merge']]})"
         case "script":
             body, sha = rule.get("body", False), rule.get("sha", False)
             return f"Policy::Script {{ body: {str(body).lower()}, sha: {str(sha).lower()} }}"
@@ -286,7 +292,9 @@ def policy_of(name: str, rule: Json | None, facts: Json, is_container: bool) -> 
             return f"Policy::Local(Local::{rule['local'] if 'local' in rule else local_name(name)})"
         case "refuse":
             return f"Policy::Refuse({json.dumps(rule['text'])})"
-        case "any-shard" | "scan" | "script-load" | "script-flush" | "wait" | "blocking" | "keyed" as plain:
+        case "blocking":
+            return f"Policy::Blocking(Undo::{camel(rule['undo'])})"
+        case "any-shard" | "scan" | "script-load" | "script-flush" | "wait" | "keyed" as plain:
             return f"Policy::{camel(plain)}"
     raise CommandsError(f"overlay.toml: unknown policy {rule['policy']!r} of {name}")
 
@@ -301,7 +309,7 @@ def grade_of(policy: str, keys: list[Json], rule: Json | None) -> str:
     if rule is not None and "grade" in rule:
         return f"Grade::{camel(rule['grade'])}"
     kind = policy.removeprefix("Policy::").split("(")[0].split(" ")[0]
-    if kind in {"Split", "AllShards", "Scan", "ScriptLoad", "ScriptFlush", "Wait"}:
+    if kind in {"Split", "AllShards", "Scan", "ScriptLoad", "ScriptFlush", "Wait", "Aside"}:
         return "Grade::PerShard"
     if kind in {"Refuse", "Script"}:
         return "Grade::Refused"
@@ -389,7 +397,7 @@ HEAD = """\
 //! Must stay true: sorted by name (upper case, bytes); `make commands` changes nothing while the sources stay the same.
 
 use crate::protocol::command::{{
-    flags, Begin, Check, CommandSpec, CountWords, Find, Grade, KeySpec, Local, Merge, Policy,
+    flags, Begin, Check, CommandSpec, CountWords, Find, Grade, KeySpec, Local, Merge, Policy, Undo,
 }};
 """
 

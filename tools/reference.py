@@ -29,12 +29,14 @@ POLICIES = {
     "of their first argument if an affinity rule names a part of it, else to the `home_shard`. A script new to it is "
     "loaded there.",
     "split": "Split over the shards of their keys; the replies are put together in order.",
-    "scan": "Goes over one shard after the other.",
+    "scan": "Goes over one shard after the other; a call goes on to the next shard until it has as many keys as COUNT asks for.",
     "all shards": "Sent to every shard; the replies are put together.",
+    "all shards aside": "As above, on connections that are made for it: a script that runs does not hold it up.",
     "any shard": "The same on every shard: one of them is asked.",
     "local": "Answered by shoal itself.",
 }
 MERGES = {
+    "any-good": "the first that is no error, else the error that says most",
     "all-ok": "`OK` when every shard says so",
     "and": "true where every shard says so",
     "any-non-null": "one shard's answer, at random",
@@ -43,7 +45,10 @@ MERGES = {
     "info": "one report; counts added up",
     "first": "the same from each",
     "key-order": "in the order of the keys",
+    "libraries": "each library once",
+    "longest": "the longest: a shard that has lost something says less",
     "min": "the smallest",
+    "running": "of the shard that runs something",
     "sum": "added up",
 }
 

@@ -109,6 +109,27 @@ def test_scan_of_an_empty_keyspace_ends(proxy: Proxy) -> None:
         assert scan(wire) == []
 
 
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_scan_reads_a_small_keyspace_in_one_call(proxy: Proxy, protocol: int) -> None:
+    with proxy.socket() as wire:
+        wire.ask("HELLO", protocol)
+        keys = one_key_each()
+        assert wire.ask("MSET", *(word for key in keys for word in (key, "v"))) == "OK"
+        cursor, found = scan_step(wire, 0)
+        assert (cursor, sorted(found)) == (0, sorted(key.encode() for key in keys))
+        assert scan_step(wire, 0, "MATCH", keys[-1]) == (0, [keys[-1].encode()])
+        assert scan_step(wire, 0, "TYPE", "list") == (0, [])
+
+
+def test_scan_asks_no_further_shard_than_count_wants(proxy: Proxy) -> None:
+    with proxy.socket() as wire:
+        keys = one_key_each()
+        assert wire.ask("MSET", *(word for key in keys for word in (key, "v"))) == "OK"
+        cursor, found = scan_step(wire, 0, "COUNT", 1)
+        assert cursor, "other shards have keys"
+        assert len(found) == 1
+
+
 def test_scan_options_pass_through(proxy: Proxy) -> None:
     with proxy.socket() as wire:
         fill(wire, 100)

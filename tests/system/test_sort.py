@@ -1,4 +1,4 @@
-"""SORT with BY and GET patterns beside a real server: the same where a pattern's keys are on one shard, else refused."""
+"""SORT with BY and GET patterns beside a real server: as there where a pattern stays on one shard, else refused."""
 
 from collections.abc import Callable, Iterator
 

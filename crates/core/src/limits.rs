@@ -62,6 +62,8 @@ limits! {
     EARLY_SMALL_MAX = 1024, "bytes", "A reply up to this size that came before its turn is kept in a buffer with others.";
     EARLY_SMALL_TOTAL_MAX = 64 * 1024, "bytes", "That buffer, for one client; it is emptied before it is filled again.";
     GATHER_BYTES_MAX = 512 * 1024 * 1024, "bytes", "Replies of several shards held for one request, until they are merged.";
+    SCAN_SHARDS_PER_CALL = 64, "shards", "So many shards are asked one after the other for one reply to SCAN, while it has fewer keys than COUNT.";
+    SCAN_BYTES_MAX = 64 * 1024, "bytes", "With so many bytes of keys a reply to SCAN is given, however few keys they are.";
     GATHER_TOTAL_MAX = 1024 * 1024 * 1024, "bytes", "The same for all requests of one worker; the one that goes past it gets an error.";
     NAMED_COPY_MAX = 16 * 1024, "bytes", "A script call up to this size is kept until its reply, so that NOSCRIPT can be mended.";
     TRANSACTION_COMMANDS_MAX = 1024 * 1024, "commands", "Commands between MULTI and EXEC.";
@@ -76,6 +78,7 @@ limits! {
     CONNECTIONS_MAX = 64, "connections", "Connections of one worker to each shard, for each database and protocol, that a keyspace may ask for.";
     EXCLUSIVE_LINKS_MAX = 10_000, "connections", "Connections of one worker that serve one request or one client alone (WAIT, WATCH, blocking commands, tracking).";
     BLOCKED_INCOMING_HIGH = 1024 * 1024, "bytes", "A client that waits is read so far, so that its end is noticed at once.";
+    PUT_BACK_BYTES_MAX = 64 * 1024 * 1024, "bytes", "What was taken for a client that has left is put back up to this size; it has to be held for that.";
     OWN_LINKS_IDLE_MAX = 16, "connections", "Such connections to one shard that are kept for the next client that needs one.";
     PUSH_BYTES_MAX = 513 * 1024 * 1024, "bytes", "One message that a shard sends unasked: a published value may be as long as any other, and has a channel.";
     CONNECT_MS_MAX = 2_000, "milliseconds", "A shard that does not accept a connection for so long is down.";

@@ -493,7 +493,7 @@ fn policies_fit_the_keys() {
             "{name}"
         );
         match spec.policy {
-            Policy::Keyed | Policy::Blocking | Policy::Local(Local::Watch) => {
+            Policy::Keyed | Policy::Blocking(_) | Policy::Local(Local::Watch) => {
                 assert!(!spec.keys.is_empty(), "{name} has no keys to go by");
             }
             Policy::Script { .. } => assert!(spec.flags & flags::NO_MANDATORY_KEYS != 0, "{name}"),
@@ -535,6 +535,7 @@ fn policies_fit_the_keys() {
             | Policy::Scan
             | Policy::ScriptLoad
             | Policy::ScriptFlush
+            | Policy::Aside(_)
             | Policy::Wait
             | Policy::Local(_) => assert!(spec.keys.is_empty(), "{name} has keys"),
         }
@@ -554,7 +555,7 @@ fn nothing_that_waits_reaches_a_shared_connection() {
             spec.policy,
             Policy::Refuse(_)
                 | Policy::Wait
-                | Policy::Blocking
+                | Policy::Blocking(_)
                 | Policy::Local(_)
                 | Policy::AnyShard
         ) || spec.check == Check::BlockOption;

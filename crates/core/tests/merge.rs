@@ -7,7 +7,7 @@ use shoal_core::routing::merge::{element_len, merge};
 
 const MISFIT: &[u8] = b"-ERR shards answered in unexpected ways to one request (";
 
-const KINDS: [Merge; 12] = [
+const KINDS: [Merge; 16] = [
     Merge::AllOk,
     Merge::First,
     Merge::Sum,
@@ -20,6 +20,10 @@ const KINDS: [Merge; 12] = [
     Merge::Info,
     Merge::Config,
     Merge::AnyNonNull,
+    Merge::AnyGood,
+    Merge::Running,
+    Merge::Libraries,
+    Merge::Longest,
 ];
 
 /// Any RESP element.
@@ -150,6 +154,83 @@ fn parse_many(mut rest: &[u8], count: usize) -> Option<(Vec<Value>, &[u8])> {
     Some((elements, rest))
 }
 
+/// Kinds for which one part may be the answer although another is an error.
+fn whatever_others_say<'p>(kind: Merge, parts: &[&'p [u8]]) -> Option<&'p [u8]> {
+    let begins = |with: &'static str| {
+        let mut parts = parts.iter().copied();
+        parts.find(|part| part.starts_with(with.as_bytes()))
+    };
+    match kind {
+        Merge::AnyGood => {
+            let mut good = parts.iter().filter(|part| !part.starts_with(b"-"));
+            let good = good.find(|part| !part.starts_with(b"!"));
+            let telling = parts.iter().find(|part| {
+                let idle = ["-NOTBUSY", "-NOSCRIPT"];
+                idle.iter().all(|idle| !part.starts_with(idle.as_bytes()))
+            });
+            let good = good.copied().or_else(|| begins("-UNKILLABLE"));
+            good.or(telling.copied()).or(parts.first().copied())
+        }
+        Merge::Running => {
+            let runs = |part: &&&[u8]| match parse(part) {
+                Some((Many(b'*' | b'%', elements), [])) => {
+                    elements.get(1).is_some_and(|it| !matches!(it, Null(_)))
+                }
+                _ => false,
+            };
+            parts.iter().find(runs).copied()
+        }
+        _ => None,
+    }
+}
+
+fn naive_min_each(values: &[Value]) -> Option<Value> {
+    let mut rows = Vec::new();
+    for value in values {
+        let elements = value.array()?;
+        let row: Option<Vec<i64>> = elements.iter().map(Value::integer).collect();
+        rows.push(row?);
+    }
+    let count = rows.first()?.len();
+    if rows.iter().any(|row| row.len() != count) {
+        return None;
+    }
+    let least = |index: usize| {
+        let least = rows.iter().map(|row| row[index]).min();
+        least.map(|number| Line(b':', number.to_string().into_bytes()))
+    };
+    Some(Many(b'*', (0..count).filter_map(least).collect()))
+}
+
+fn naive_libraries(values: &[Value]) -> Option<Value> {
+    let mut seen: Vec<(Vec<u8>, Value)> = Vec::new();
+    let mut first = None;
+    for value in values {
+        let Many(kind @ (b'*' | b'~'), libraries) = value else {
+            return None;
+        };
+        first = first.or(Some(*kind));
+        for library in libraries {
+            let Many(b'*' | b'%', fields) = library else {
+                return None;
+            };
+            let name = Text(b'$', b"library_name".to_vec());
+            let verbatim = Text(b'=', b"library_name".to_vec());
+            let pair = fields
+                .chunks_exact(2)
+                .find(|pair| [&name, &verbatim].contains(&&pair[0]))?;
+            let Text(b'$' | b'=', name) = &pair[1] else {
+                return None;
+            };
+            if !seen.iter().any(|(known, _)| known == name) {
+                seen.push((name.clone(), library.clone()));
+            }
+        }
+    }
+    let libraries = seen.into_iter().map(|(_, library)| library);
+    Some(Many(first?, libraries.collect()))
+}
+
 /// The twin. `None`: the parts do not fit together.
 fn naive(
     kind: Merge,
@@ -162,6 +243,9 @@ fn naive(
         Some((value, [])) => Some(value),
         _ => None,
     };
+    if let Some(found) = whatever_others_say(kind, parts) {
+        return whole(&found);
+    }
     if let Some(error) = parts
         .iter()
         .find(|part| matches!(part.first(), Some(b'-' | b'!')))
@@ -194,7 +278,13 @@ fn naive(
             let ok = Line(b'+', b"OK".to_vec());
             (!values.is_empty() && values.iter().all(|value| *value == ok)).then_some(ok)
         }
-        Merge::First => values.first().cloned(),
+        Merge::First | Merge::Running => values.first().cloned(),
+        Merge::Libraries => naive_libraries(&values),
+        Merge::Longest => {
+            let longest = parts.iter().map(|part| part.len()).max()?;
+            let at = parts.iter().position(|part| part.len() == longest)?;
+            values.get(at).cloned()
+        }
         Merge::Sum => {
             let mut sum: Option<i64> = None;
             for value in integers()? {
@@ -204,22 +294,7 @@ fn naive(
         }
         Merge::Min => integers()?.into_iter().min().map(number),
         Merge::Max => integers()?.into_iter().max().map(number),
-        Merge::MinEach => {
-            let mut rows = Vec::new();
-            for value in &values {
-                let Many(b'*', elements) = value else {
-                    return None;
-                };
-                let row: Option<Vec<i64>> = elements.iter().map(Value::integer).collect();
-                rows.push(row?);
-            }
-            let count = rows.first()?.len();
-            if rows.iter().any(|row| row.len() != count) {
-                return None;
-            }
-            let least = |index: usize| rows.iter().map(|row| row[index]).min().map(number);
-            Some(Many(b'*', (0..count).filter_map(least).collect()))
-        }
+        Merge::MinEach => naive_min_each(&values),
         Merge::Concat => {
             let mut all = Vec::new();
             for value in &values {
@@ -265,7 +340,8 @@ fn naive(
                 .all(|(array, taken)| array.len() == taken)
                 .then_some(Many(b'*', all))
         }
-        Merge::Info | Merge::Config => None,
+        // (Any good one: there was no part at all.)
+        Merge::Info | Merge::Config | Merge::AnyGood => None,
         Merge::AnyNonNull => unreachable!(),
     }
 }
@@ -338,6 +414,38 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
+/// What FUNCTION LIST looks like, with few names.
+fn libraries() -> impl Strategy<Value = Value> {
+    let text = |text: &str| Text(b'$', text.as_bytes().to_vec());
+    let library = (prop::sample::select(&b"*%"[..]), "[ab]", value());
+    let library = library.prop_map(move |(kind, name, value)| {
+        let fields = vec![text("library_name"), text(&name), text("functions"), value];
+        Many(kind, fields)
+    });
+    prop::collection::vec(library, 0..4).prop_map(|libraries| Many(b'*', libraries))
+}
+
+/// What SCRIPT KILL and FUNCTION STATS look like.
+fn script_reply() -> impl Strategy<Value = Value> {
+    let errors = [
+        "NOTBUSY none",
+        "UNKILLABLE wrote",
+        "ERR down",
+        "NOSCRIPT no",
+    ];
+    let error = prop::sample::select(errors.to_vec());
+    let stats = (
+        prop::sample::select(&b"*%"[..]),
+        prop_oneof![Just(Null("*-1\r\n")), Just(Null("_\r\n")), value()],
+    );
+    let text = |text: &str| Text(b'$', text.as_bytes().to_vec());
+    prop_oneof![
+        1 => Just(Line(b'+', b"OK".to_vec())),
+        3 => error.prop_map(|text| Line(b'-', text.as_bytes().to_vec())),
+        3 => stats.prop_map(move |(kind, runs)| Many(kind, vec![text("running_script"), runs])),
+    ]
+}
+
 /// Replies of the shapes that the kinds expect, so that the twins agree on more than misfits.
 fn fitting_parts() -> impl Strategy<Value = Vec<Value>> {
     let small = (0..3_i64).prop_map(|number| Line(b':', number.to_string().into_bytes()));
@@ -362,6 +470,8 @@ fn fitting_parts() -> impl Strategy<Value = Vec<Value>> {
             prop::collection::vec(row, height)
         }),
         Just(vec![Line(b'+', b"OK".to_vec()); 3]),
+        prop::collection::vec(libraries(), 1..5),
+        prop::collection::vec(script_reply(), 1..5),
         prop::collection::vec(
             prop::sample::select(&[Null("_\r\n"), Null("$-1\r\n")][..]),
             count.clone()
@@ -562,6 +672,21 @@ fn the_texts_clients_see() {
             "$1\r\na\r\n".into(),
         ),
         (Merge::AnyNonNull, ["$-1\r\n", "$-1\r\n"], "$-1\r\n".into()),
+        (
+            Merge::AnyGood,
+            ["-NOTBUSY no\r\n", "+OK\r\n"],
+            "+OK\r\n".into(),
+        ),
+        (
+            Merge::AnyGood,
+            ["-NOTBUSY no\r\n", "-UNKILLABLE it wrote\r\n"],
+            "-UNKILLABLE it wrote\r\n".into(),
+        ),
+        (
+            Merge::AnyGood,
+            ["-NOTBUSY no\r\n", "-ERR down\r\n"],
+            "-ERR down\r\n".into(),
+        ),
         (
             Merge::Info,
             ["$0\r\n\r\n", "$0\r\n\r\n"],

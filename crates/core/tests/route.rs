@@ -387,8 +387,9 @@ fn plain_route(policy: &Policy, spec: &'static CommandSpec) -> Route {
         Policy::Scan => Route::Scan,
         Policy::ScriptLoad => Route::ScriptLoad,
         Policy::ScriptFlush => Route::ScriptFlush,
+        Policy::Aside(merge) => Route::Aside(merge),
         Policy::Wait => Route::Wait,
-        Policy::Blocking => Route::Blocking,
+        Policy::Blocking(_) => Route::Blocking,
         Policy::Local(local) => Route::Local(local),
         Policy::Refuse(reason) => Route::Refuse(Box::new(ClientError::Refused {
             command: spec.full_name,

@@ -149,6 +149,30 @@ pub enum Merge {
     Config,
     /// One of the non-null replies.
     AnyNonNull,
+    /// The first that is no error; else the error that says most.
+    AnyGood,
+    /// FUNCTION STATS: of a shard that runs something, else the first.
+    Running,
+    /// FUNCTION LIST: each library once.
+    Libraries,
+    /// The longest: of shards that should say the same, one that has lost something says less.
+    Longest,
+}
+
+/// How what a waiting command took is put back, when the client for which it was taken has left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Undo {
+    /// Not at all: nothing is taken, or it lies elsewhere now.
+    #[default]
+    Nothing,
+    /// To the left end of the list.
+    Left,
+    /// To the right end of the list.
+    Right,
+    /// To the end that the argument behind the keys names.
+    Named,
+    /// As members with their scores.
+    Scores,
 }
 
 /// What the router does with a command.
@@ -182,10 +206,12 @@ pub enum Policy {
     ScriptLoad,
     /// SCRIPT FLUSH: all shards, and forgotten.
     ScriptFlush,
+    /// As `AllShards`, on connections of its own, which a script that runs does not hold up.
+    Aside(Merge),
     /// WAIT: all shards on connections of their own, smallest reply.
     Wait,
     /// May keep its connection waiting: on one of the client's own.
-    Blocking,
+    Blocking(Undo),
     /// Answered by shoal.
     Local(Local),
     /// A container (CLIENT, CONFIG ...): the subcommand decides; alone it is an arity error.

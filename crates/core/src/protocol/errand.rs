@@ -48,6 +48,23 @@ pub fn unblock(out: &mut Vec<u8>, id: u64, is_error: bool) {
     request(out, &[b"CLIENT", b"UNBLOCK", id.as_bytes(), reason]);
 }
 
+/// Elements back into a list, so that the first of them is at that end again.
+pub fn push_back(out: &mut Vec<u8>, key: &[u8], is_left: bool, elements: &[&[u8]]) {
+    let name: &[u8] = if is_left { b"LPUSH" } else { b"RPUSH" };
+    let mut words = vec![name, key];
+    words.extend(elements.iter().rev());
+    request(out, &words);
+}
+
+/// Members and scores, one after the other, back into a sorted set. A member that was added anew meanwhile keeps its new score.
+pub fn add_back(out: &mut Vec<u8>, key: &[u8], pairs: &[&[u8]]) {
+    let mut words: Vec<&[u8]> = vec![b"ZADD", key, b"NX"];
+    for pair in pairs.chunks_exact(2) {
+        words.extend([pair[1], pair[0]]);
+    }
+    request(out, &words);
+}
+
 /// What a connection is told before its first request: who we are, which protocol, which database. The last answer of a
 /// main connection is the server's description. Gives the number of answers to expect, at least 1.
 pub fn greeting(

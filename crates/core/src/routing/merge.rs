@@ -63,13 +63,27 @@ fn merge_or_misfit(
     if parts.is_empty() {
         return Err(Misfit("no shard answered"));
     }
+    if kind == Merge::AnyGood {
+        return copy_whole(any_good(parts), out);
+    }
+    if let (Merge::Running, Some(part)) = (kind, parts.iter().find(|part| is_running(part))) {
+        return copy_whole(part, out);
+    }
     if let Some(error) = first_error(parts) {
         return copy_whole(error, out);
     }
     match kind {
         Merge::KeyOrder => key_order(parts, order, out),
         Merge::AllOk => all_ok(parts, out),
-        Merge::First => {
+        Merge::Libraries => libraries(parts, out),
+        Merge::Longest => {
+            for part in parts {
+                whole(part)?;
+            }
+            let longest = parts.iter().rev().max_by_key(|part| part.len());
+            copy_whole(longest.copied().unwrap_or_default(), out)
+        }
+        Merge::First | Merge::Running | Merge::AnyGood => {
             for part in parts {
                 whole(part)?;
             }
@@ -95,6 +109,81 @@ pub(crate) fn first_error<'p>(parts: &[&'p [u8]]) -> Option<&'p [u8]> {
         .iter()
         .copied()
         .find(|part| matches!(part.first(), Some(b'-' | b'!')))
+}
+
+/// The first part that is no error. Else, of the errors, one that is not only of a shard that has nothing to do with it.
+fn any_good<'p>(parts: &[&'p [u8]]) -> &'p [u8] {
+    let weight = |part: &[u8]| match part {
+        [b'-', rest @ ..] if rest.starts_with(b"UNKILLABLE") => 1,
+        [b'-', rest @ ..] if rest.starts_with(b"NOTBUSY") || rest.starts_with(b"NOSCRIPT") => 3,
+        [b'-' | b'!', ..] => 2,
+        _ => 0,
+    };
+    let parts = parts.iter().copied();
+    parts.min_by_key(|part| weight(part)).unwrap_or_default()
+}
+
+/// Of FUNCTION STATS: the first field is what runs, or null.
+fn is_running(part: &[u8]) -> bool {
+    let value = || -> Option<&[u8]> {
+        let (_, body) = counted_header(part).filter(|_| matches!(part[0], b'*' | b'%'))?;
+        let name = part.get(body..)?;
+        name.get(element_len(name)?..)
+    };
+    let is_one = |value: &[u8]| !matches!(value, [] | [b'_', ..]) && null_len(value).is_none();
+    whole(part).is_ok() && value().is_some_and(is_one)
+}
+
+/// Each library of FUNCTION LIST once, by its name, in the order in which it was first seen.
+fn libraries(parts: &[&[u8]], out: &mut Vec<u8>) -> Result<(), Misfit> {
+    let mut seen: Vec<(&[u8], &[u8])> = Vec::new();
+    for part in parts {
+        whole(part)?;
+        let (count, mut at) = array_or_set_header(part)?;
+        for _ in 0..count {
+            let rest = part.get(at..).unwrap_or_default();
+            let length = element_len(rest).ok_or(Misfit("a broken element"))?;
+            let library = &rest[..length];
+            let name =
+                field_of(library, b"library_name").ok_or(Misfit("a library without a name"))?;
+            if seen.iter().all(|(known, _)| *known != name) {
+                seen.push((name, library));
+            }
+            at += length;
+        }
+    }
+    match parts[0].first() {
+        Some(b'~') => encode::set(out, Proto::Resp3, seen.len()),
+        _ => encode::array(out, seen.len()),
+    }
+    seen.iter()
+        .for_each(|(_, library)| out.extend_from_slice(library));
+    Ok(())
+}
+
+/// The string beside a name in a map, which RESP2 writes as an array.
+pub(crate) fn field_of<'p>(map: &'p [u8], wanted: &[u8]) -> Option<&'p [u8]> {
+    let (count, mut at) = counted_header(map)?;
+    let pairs = match map.first()? {
+        b'%' => count,
+        b'*' => count / 2,
+        _ => return None,
+    };
+    let string = |element: &'p [u8]| -> Option<&'p [u8]> {
+        let (length, body) = counted_header(element)?;
+        let is_string = matches!(element.first(), Some(b'$' | b'='));
+        is_string.then(|| element.get(body..body + length))?
+    };
+    for _ in 0..pairs {
+        let name = map.get(at..)?;
+        at += element_len(name)?;
+        let value = map.get(at..)?;
+        at += element_len(value)?;
+        if string(name) == Some(wanted) {
+            return string(value);
+        }
+    }
+    None
 }
 
 /// Checks that a part is one whole element and nothing more.

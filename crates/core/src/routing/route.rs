@@ -86,6 +86,8 @@ pub enum Route {
     ScriptLoad,
     /// All shards, and forgotten.
     ScriptFlush,
+    /// All shards, on connections that a running script does not hold up.
+    Aside(Merge),
     /// All shards, on connections of their own.
     Wait,
     /// The shards of its keys, on connections of the client's own.
@@ -232,8 +234,9 @@ fn by_policy(
         Policy::Scan => Route::Scan,
         Policy::ScriptLoad => Route::ScriptLoad,
         Policy::ScriptFlush => Route::ScriptFlush,
+        Policy::Aside(merge) => Route::Aside(merge),
         Policy::Wait => Route::Wait,
-        Policy::Blocking => Route::Blocking,
+        Policy::Blocking(_) => Route::Blocking,
         Policy::Local(local) => Route::Local(local),
         Policy::Container => refuse(ClientError::WrongArity(spec.full_name)),
         Policy::Refuse(reason) => refuse(ClientError::Refused {

@@ -13,11 +13,13 @@
 //! Rejected: a pool of connections per shard with requests dealt round: a client could then overtake itself.
 
 use crate::limits::{DATABASES, RECONNECT_MS_MAX, RECONNECT_MS_MIN};
+use crate::protocol::command::Undo;
 use crate::protocol::encode::Proto;
 use crate::protocol::memcached::reply::TextReplyScanner;
 use crate::protocol::reply::ReplyScanner;
 use crate::session::output::Output;
 use crate::session::own_links::Owner;
+use crate::session::put_back::Orphan;
 use std::collections::{HashSet, VecDeque};
 
 /// No link.
@@ -138,6 +140,8 @@ pub enum Waiter {
     Identity,
     /// Nobody; a script was loaded ahead of its use, or something sent ahead of WAIT.
     Prelude,
+    /// Nobody; what was taken for a client that has left is put back.
+    PutBack,
 }
 
 /// A request without a whole reply.
@@ -183,8 +187,16 @@ pub struct Link {
     pub exclusive_lane: usize,
     /// Whose it is.
     pub owner: Owner,
+    /// It asks about a running script: a shard that is busy with it is ready all the same.
+    pub is_aside: bool,
     /// The number by which the shard knows it; 0: not asked yet.
     pub server_id: u64,
+    /// A request waits on it: how what it takes would be put back.
+    pub undo: Undo,
+    /// Its wait is to be ended, with an error or as at its time-out, as soon as the number by which the shard knows it has come.
+    pub ends: Option<bool>,
+    /// Replies that are to come for clients which have left, as far as something has to be put back.
+    pub orphans: Vec<Orphan>,
     /// The beginning of a push that is for somebody.
     pub push: Vec<u8>,
     /// What it is doing.
@@ -237,7 +249,11 @@ impl Link {
             } else {
                 Owner::Request
             },
+            is_aside: false,
             server_id: 0,
+            undo: Undo::Nothing,
+            ends: None,
+            orphans: Vec::new(),
             push: Vec::new(),
             state: LinkState::Connecting,
             out: Output::keeping_much(),
@@ -283,6 +299,12 @@ impl Link {
         }
         self.used_ms = now_ms;
         self.queue.push_back(entry);
+    }
+
+    /// Something that was taken for a client which has left may come, or has not been put back for sure.
+    pub fn owes_elements(&self) -> bool {
+        let is_put_back = |entry: &InFlight| entry.waiter == Waiter::PutBack;
+        !self.orphans.is_empty() || self.queue.iter().any(is_put_back)
     }
 
     /// Requests were written to the socket, or may have been.

@@ -6,22 +6,23 @@
 //! the connection is given back. Keys on several: `blocking_wait`.
 //!
 //! Must stay true: nothing waits on a connection that others use; a client that waits is read only so far that its end is
-//! noticed, and its connections are closed at once then, so that the shard sees it as it would see the client; CLIENT
-//! UNBLOCK never takes a client away from an element that is on its way: the shard itself ends the wait.
+//! noticed, and its wait is ended at once then; neither that nor CLIENT UNBLOCK takes a client away from an element that is on
+//! its way: the shard itself ends the wait, and says whether there was one (`put_back`).
 //! Rejected: closing the connection to end a wait. What the shard delivers at that moment would be lost.
 
 use crate::error::ClientError;
-use crate::protocol::command::{lookup, Check};
+use crate::protocol::command::{lookup, Check, Undo};
 use crate::protocol::errand;
 use crate::protocol::request::strict_integer;
 use crate::routing::route::{cross_shard, key_shards, Request};
-use crate::session::backend::Waiter;
+use crate::session::backend::{InFlight, Waiter};
 use crate::session::client::Intake;
 use crate::session::client_admin::Mail;
 use crate::session::dispatch::{client_number, Asker};
 use crate::session::engine::Engine;
 use crate::session::gather::GatherKind;
 use crate::session::own_links::{Owner, Purpose};
+use crate::session::put_back::undo_of;
 use crate::session::stats::PerShard;
 
 /// Redis' own words.
@@ -53,7 +54,10 @@ impl Engine {
         let is_one = scratch.shards.iter().all(|&shard| shard == first);
         match placed {
             Err(error) => self.answer_error(asker, &error),
-            Ok(()) if is_one => self.block_on(asker, self.shard_number(asker, first), request),
+            Ok(()) if is_one => {
+                let undo = undo_of(spec, request, &scratch);
+                self.block_on(asker, self.shard_number(asker, first), request, undo);
+            }
             Ok(()) if spec.check == Check::BlockOption => {
                 self.wait_for_streams(asker, &scratch, request)
             }
@@ -67,7 +71,7 @@ impl Engine {
     }
 
     /// The request as it is, on a connection of the client's own.
-    fn block_on(&mut self, asker: &Asker, shard: usize, request: &Request<'_>) {
+    fn block_on(&mut self, asker: &Asker, shard: usize, request: &Request<'_>, undo: Undo) {
         let link = match self.open_own(asker.slot, shard, asker.lane, Purpose::Block) {
             Ok(link) => link,
             Err(error) => {
@@ -77,7 +81,12 @@ impl Engine {
         };
         self.begin_block(asker.slot);
         let number = client_number(self, asker);
-        if self.links.get(link).is_some_and(|link| link.server_id == 0) {
+        let mut is_known = true;
+        if let Some(link) = self.links.get_mut(link) {
+            link.undo = undo;
+            is_known = link.server_id != 0;
+        }
+        if !is_known {
             self.send(link, errand::WHO);
             self.sent(asker, link, number, 0, Waiter::Identity);
         }
@@ -99,10 +108,11 @@ impl Engine {
         let is_over = self.links.get(id).is_some_and(|link| {
             let is_block = matches!(
                 link.owner,
-                Owner::Client {
-                    purpose: Purpose::Block,
-                    ..
-                }
+                Owner::Ending
+                    | Owner::Client {
+                        purpose: Purpose::Block,
+                        ..
+                    }
             );
             is_block && link.queue.is_empty() && link.was_ready()
         });
@@ -155,36 +165,68 @@ impl Engine {
             .get(slot)
             .and_then(|client| client.particulars.as_deref())
             .map_or_else(Vec::new, |particulars| particulars.own_links.clone());
-        let waits = own.into_iter().find_map(|id| {
-            let link = self.links.get(id)?;
-            let is_block = matches!(
-                link.owner,
-                Owner::Client {
-                    purpose: Purpose::Block,
-                    ..
-                }
-            );
-            is_block.then_some((id, link.shard, link.server_id))
+        let waiting = own.into_iter().find(|&id| {
+            self.links.get(id).is_some_and(|link| {
+                matches!(
+                    link.owner,
+                    Owner::Client {
+                        purpose: Purpose::Block,
+                        ..
+                    }
+                )
+            })
         });
-        let Some((id, shard, server_id)) = waits else {
+        let Some((id, link)) = waiting.and_then(|id| Some((id, self.links.get_mut(id)?))) else {
             return;
         };
-        match self.link_for(shard, 0) {
-            Ok(main) if server_id != 0 => {
-                if let Some(link) = self.links.get_mut(main) {
-                    errand::unblock(link.outgoing().tail(), server_id, error.is_some());
-                }
-                let nobody = Asker {
-                    slot: u32::MAX,
-                    generation: 0,
-                    keyspace: 0,
-                    lane: 0,
-                    mute: true,
-                };
-                self.sent(&nobody, main, 0, 0, Waiter::Prelude);
-            }
+        let is_asked = |entry: &InFlight| entry.waiter == Waiter::Identity;
+        if link.was_ready() && link.queue.iter().any(is_asked) {
+            // The number by which the shard knows the connection is about to come.
+            link.ends = Some(error.is_some());
+            return;
+        }
+        let (shard, server_id) = (link.shard, link.server_id);
+        if !self.tell_to_unblock(shard, server_id, error.is_some()) {
             // It has not begun to wait there, or the shard is gone.
-            Ok(_) | Err(_) => self.cut_block(slot, id, error),
+            self.cut_block(slot, id, error);
+        }
+    }
+
+    /// A shard is told to end the wait of the connection that it knows by this number; false when that is not possible.
+    pub(crate) fn tell_to_unblock(&mut self, shard: usize, server_id: u64, is_error: bool) -> bool {
+        if server_id == 0 {
+            return false;
+        }
+        let Ok(main) = self.link_for(shard, 0) else {
+            return false;
+        };
+        if let Some(link) = self.links.get_mut(main) {
+            errand::unblock(link.outgoing().tail(), server_id, is_error);
+        }
+        self.sent(&Asker::NOBODY, main, 0, 0, Waiter::Prelude);
+        true
+    }
+
+    /// A shard says by which number it knows a connection.
+    pub(crate) fn identified(&mut self, id: u32, reply: &[u8]) {
+        let text = reply.get(1..).map(<[u8]>::trim_ascii_end);
+        let number = text.and_then(strict_integer).unwrap_or(0);
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        link.server_id = u64::try_from(number).unwrap_or(0);
+        let (shard, server_id, owner) = (link.shard, link.server_id, link.owner);
+        let Some(is_error) = link.ends.take() else {
+            return;
+        };
+        if self.tell_to_unblock(shard, server_id, is_error) {
+            return;
+        }
+        match owner {
+            Owner::Client { slot, .. } => {
+                self.cut_block(slot, id, is_error.then_some(UNBLOCKED));
+            }
+            _ => self.close_link(id),
         }
     }
 

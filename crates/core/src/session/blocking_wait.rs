@@ -13,7 +13,7 @@
 //! keyspace events (servers have to be configured for them); the blocking command on each shard (two could give).
 
 use crate::error::ClientError;
-use crate::protocol::command::{CommandSpec, Find};
+use crate::protocol::command::{CommandSpec, Find, Undo};
 use crate::protocol::encode::{self, Proto};
 use crate::protocol::errand;
 use crate::routing::merge::{counted_header, first_error, unexpected};
@@ -23,6 +23,7 @@ use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
 use crate::session::own_links::Purpose;
+use crate::session::put_back::undo_of;
 use crate::session::streams::{merge_streams, StreamRead};
 
 /// What is asked of one shard, to take.
@@ -55,6 +56,14 @@ enum Stage {
     Resting,
 }
 
+/// A step that takes and has no answer yet.
+pub(crate) struct Taking {
+    pub link: u32,
+    pub number: u32,
+    pub undo: Undo,
+    pub key: Vec<u8>,
+}
+
 /// What a client has in hand that waits for keys on several shards.
 #[derive(Debug, Clone)]
 pub struct Wait {
@@ -64,6 +73,10 @@ pub struct Wait {
     steps: Vec<Step>,
     watches: Vec<Watch>,
     streams: Option<StreamRead>,
+    /// How what a step takes would be put back.
+    undo: Undo,
+    /// On which link the last step of that kind was sent.
+    taking_on: u32,
     /// It is to end when nothing was found: with this error, or as at its time-out.
     ending: Option<Option<&'static str>>,
 }
@@ -71,6 +84,19 @@ pub struct Wait {
 impl Wait {
     fn is_late(&self, now_ms: u64) -> bool {
         self.deadline_ms.is_some_and(|deadline| deadline <= now_ms)
+    }
+
+    /// What may be taken at this moment.
+    pub(crate) fn taking(&self) -> Option<Taking> {
+        match (self.stage, &self.streams) {
+            (Stage::Taking(at), None) => Some(Taking {
+                link: self.taking_on,
+                number: self.number,
+                undo: self.undo,
+                key: self.steps.get(at)?.key.clone(),
+            }),
+            _ => None,
+        }
     }
 }
 
@@ -112,7 +138,8 @@ impl Engine {
                 request: bytes,
             });
         }
-        self.begin_wait(asker, scratch, request, timeout_ms, Err(steps));
+        let undo = undo_of(spec, request, scratch);
+        self.begin_wait(asker, scratch, request, timeout_ms, Err((steps, undo)));
     }
 
     /// Streams.
@@ -136,7 +163,7 @@ impl Engine {
         scratch: &Scratch,
         request: &Request<'_>,
         timeout_ms: u64,
-        what: Result<StreamRead, Vec<Step>>,
+        what: Result<StreamRead, (Vec<Step>, Undo)>,
     ) {
         let mut shards: Vec<(usize, Vec<&[u8]>)> = Vec::new();
         for (&key, &shard) in scratch.keys.iter().zip(&scratch.shards) {
@@ -153,10 +180,13 @@ impl Engine {
             is_stale: true,
         });
         let watches = watches.collect();
-        let (stage, steps, streams) = match what {
-            Err(steps) => (Stage::Taking(0), steps, None),
-            Ok(read) if read.last_ids().is_empty() => (Stage::Taking(0), read.steps(), Some(read)),
-            Ok(read) => (Stage::Resolving, Vec::new(), Some(read)),
+        let no_undo = Undo::Nothing;
+        let (stage, steps, streams, undo) = match what {
+            Err((steps, undo)) => (Stage::Taking(0), steps, None, undo),
+            Ok(read) if read.last_ids().is_empty() => {
+                (Stage::Taking(0), read.steps(), Some(read), no_undo)
+            }
+            Ok(read) => (Stage::Resolving, Vec::new(), Some(read), no_undo),
         };
         self.begin_block(asker.slot);
         let number = self.reserve_gather(asker, Gather::new(GatherKind::Wait, 0));
@@ -167,6 +197,8 @@ impl Engine {
             steps,
             watches,
             streams,
+            undo,
+            taking_on: NONE,
             ending: None,
         });
         self.go_on(asker, wait);
@@ -227,6 +259,9 @@ impl Engine {
             };
             match link {
                 Ok(link) => {
+                    if let Some(wait) = self.wait_of(asker.slot) {
+                        wait.taking_on = link;
+                    }
                     self.send(link, &bytes);
                     self.sent(asker, link, number, part as u16, Waiter::Part);
                 }
@@ -264,7 +299,7 @@ impl Engine {
         particulars.wait.as_deref_mut()
     }
 
-    fn take_wait(&mut self, slot: u32) -> Option<Box<Wait>> {
+    pub(crate) fn take_wait(&mut self, slot: u32) -> Option<Box<Wait>> {
         let particulars = self.clients.get_mut(slot)?.particulars.as_deref_mut()?;
         particulars.wait.take()
     }
@@ -463,7 +498,7 @@ fn after_taking(wait: &Wait) -> Stage {
 }
 
 /// What one key gave, as the waiting command says it; false for nothing.
-fn write_taken(key: &[u8], reply: &[u8], out: &mut Vec<u8>) -> bool {
+pub(crate) fn write_taken(key: &[u8], reply: &[u8], out: &mut Vec<u8>) -> bool {
     if matches!(reply, b"$-1\r\n" | b"*-1\r\n" | b"_\r\n" | b"*0\r\n") {
         return false;
     }

@@ -16,7 +16,7 @@ use crate::protocol::command::Merge;
 use crate::protocol::encode::{self, Proto};
 use crate::protocol::memcached::line;
 use crate::protocol::request::strict_integer;
-use crate::routing::merge::{merge, unexpected};
+use crate::routing::merge::merge;
 use crate::session::backend::{InFlight, LinkState, Waiter};
 use crate::session::client::Intake;
 use crate::session::dispatch::Asker;
@@ -173,7 +173,7 @@ impl Engine {
         is_first: bool,
         done: bool,
     ) {
-        if done && entry.waiter != Waiter::Probe {
+        if done && entry.waiter != Waiter::Probe && !self.may_wait(id) {
             let took = (self.now_us as u32).wrapping_sub(entry.sent_us);
             self.stats().latency(shard, u64::from(took));
         }
@@ -201,22 +201,25 @@ impl Engine {
                 }
             }
             Waiter::Queued => self.note_queued(entry, bytes, is_first),
-            Waiter::Identity => {
-                let id_there = bytes.get(1..).map(<[u8]>::trim_ascii_end);
-                if let (Some(text), Some(link)) = (id_there, self.links.get_mut(id)) {
-                    let number = strict_integer(text).unwrap_or(0);
-                    link.server_id = u64::try_from(number).unwrap_or(0);
-                }
-            }
-            Waiter::Prelude => {}
+            Waiter::Identity => self.identified(id, bytes),
+            Waiter::PutBack if is_first && is_error => self.not_put_back(shard, bytes),
+            Waiter::Prelude | Waiter::PutBack => {}
         }
+    }
+
+    /// What is asked on a link may wait for ever: how long says nothing about the shard.
+    #[inline]
+    fn may_wait(&self, id: u32) -> bool {
+        self.links
+            .get(id)
+            .is_some_and(|link| link.lane.is_none() && link.owner.may_wait())
     }
 
     /// A reply as it is, to its client.
     #[inline]
     fn pass_on(&mut self, id: u32, entry: &InFlight, bytes: &[u8], done: bool) {
         let Some(client) = self.clients.get_same(entry.client, entry.generation) else {
-            return;
+            return self.orphaned(id, entry, bytes, done);
         };
         if !client.dirty {
             client.dirty = true;
@@ -249,7 +252,7 @@ impl Engine {
     /// A piece of a part.
     fn collect(&mut self, id: u32, entry: &InFlight, bytes: &[u8], is_first: bool, done: bool) {
         let Some(client) = self.clients.get_same(entry.client, entry.generation) else {
-            return;
+            return self.orphaned(id, entry, bytes, done);
         };
         let is_named = client
             .replies
@@ -343,7 +346,7 @@ impl Engine {
             GatherKind::Info { sections } => {
                 self.compose_info(asker.keyspace, &parts, &sections, proto, out)
             }
-            GatherKind::Scan { shard, shards } => self.compose_scan(shard, shards, parts[0], out),
+            GatherKind::Scan(step) => return self.scanned(asker, number, step, parts[0], out),
             GatherKind::Named {
                 request,
                 sha,
@@ -394,16 +397,6 @@ impl Engine {
         let sections: Vec<&[u8]> = sections.iter().map(Vec::as_slice).collect();
         let text = self.with_own(keyspace, |own| merge_info(parts, own, &sections));
         encode::verbatim(out, proto, &text);
-    }
-
-    fn compose_scan(&self, shard: u16, shards: u16, reply: &[u8], out: &mut Vec<u8>) {
-        if matches!(reply.first(), Some(b'-' | b'!')) {
-            out.extend_from_slice(reply);
-            return;
-        }
-        if crate::session::scan::rewrite(reply, shard, shards, out).is_none() {
-            unexpected(out, "a cursor");
-        }
     }
 
     /// Takes the bytes of a gather's part that came from another worker.

@@ -38,6 +38,17 @@ pub(crate) struct Asker {
     pub mute: bool,
 }
 
+impl Asker {
+    /// Who asks on shoal's own account: no reply reaches anybody.
+    pub(crate) const NOBODY: Self = Self {
+        slot: u32::MAX,
+        generation: 0,
+        keyspace: 0,
+        lane: 0,
+        mute: true,
+    };
+}
+
 impl Engine {
     /// Does a whole request of a client.
     #[inline]
@@ -123,6 +134,7 @@ impl Engine {
             }
             Route::AnyShard
             | Route::Scan
+            | Route::Aside(_)
             | Route::Wait
             | Route::Blocking
             | Route::Streams
@@ -262,6 +274,7 @@ impl Engine {
                     request.data,
                 );
             }
+            Route::Aside(merge) => self.send_aside(asker, merge, request),
             Route::Wait => self.wait(asker, request),
             Route::Blocking => self.block(asker, request),
             Route::Streams => self.read_streams(asker, request),
@@ -449,6 +462,7 @@ fn needs_barrier(route: &Route) -> bool {
         | Route::Split { .. }
         | Route::AllShards(_)
         | Route::AnyShard
+        | Route::Aside(_)
         | Route::Scan
         | Route::Streams
         | Route::ScriptLoad

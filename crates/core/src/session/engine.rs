@@ -396,6 +396,7 @@ impl Engine {
             self.release_stalls(slot);
         }
         self.forget_transaction(slot);
+        self.leave_wait(slot);
         self.close_own_links(slot);
         if let Some(client) = self.clients.remove(slot) {
             self.incoming_bytes -= client.incoming.len();

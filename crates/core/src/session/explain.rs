@@ -198,6 +198,10 @@ fn deed(keyspace: &Keyspace, route: &Route) -> (String, &'static str) {
             "sent to every shard, the replies put together".into(),
             "per-shard",
         ),
+        Route::Aside(_) => (
+            "sent to every shard on connections that a running script does not hold up".into(),
+            "per-shard",
+        ),
         Route::Wait => (
             "sent to every shard on connections of its own; the smallest reply".into(),
             "per-shard",

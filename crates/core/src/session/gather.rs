@@ -9,6 +9,7 @@
 use crate::limits::GATHER_BYTES_MAX;
 use crate::protocol::command::Merge;
 use crate::session::memcached::merge::TextMerge;
+use crate::session::scan::ScanStep;
 use crate::session::transaction_reply::ExecPlan;
 use std::sync::Arc;
 
@@ -27,13 +28,8 @@ pub enum GatherKind {
         /// The client's arguments.
         sections: Vec<Vec<u8>>,
     },
-    /// SCAN on one shard: the cursor in the reply is made ours.
-    Scan {
-        /// The shard's index within the keyspace.
-        shard: u16,
-        /// How many shards there are.
-        shards: u16,
-    },
+    /// SCAN: its way over the shards.
+    Scan(Box<ScanStep>),
     /// A script that is named by its SHA-1: NOSCRIPT is mended once.
     Named {
         /// The whole request, to send it again.

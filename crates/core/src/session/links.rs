@@ -138,6 +138,8 @@ impl Engine {
         let shard = link.shard;
         let own = self.topology.keyspaces[self.backends[shard].keyspace].database;
         let (database, proto) = lane_parts(link.lane.unwrap_or(link.exclusive_lane), own);
+        // Of what may be asked about a script nothing depends on the database, and a busy server refuses to change it.
+        let database = if link.is_aside { 0 } else { database };
         let is_main = link.lane == Some(0);
         link.progress_ms = now_ms;
         link.greeted_ms = now_ms;
@@ -171,9 +173,11 @@ impl Engine {
         };
         let answer = std::mem::take(&mut link.greeting);
         let shard = link.shard;
-        if answer
+        let is_busy = link.is_aside && answer.starts_with(b"-BUSY");
+        let is_error = answer
             .first()
-            .is_some_and(|first| matches!(first, b'-' | b'!'))
+            .is_some_and(|first| matches!(first, b'-' | b'!'));
+        if (is_error && !is_busy)
             || (link.text_scanner.is_some() && !answer.starts_with(line::VERSION_ANSWER))
         {
             let reason = format!("greeting refused: {}", self.harmless(shard, &answer));
@@ -293,6 +297,9 @@ impl Engine {
                 self.own_link_lost(id, shard, link.owner);
             }
         }
+        if link.owes_elements() {
+            self.lost_element(shard, reason);
+        }
         self.fail_waiting(&link, reason);
         self.let_go(id, &link.blocked);
         if link.lane.is_some() {
@@ -371,6 +378,7 @@ impl Engine {
         };
         match entry.waiter {
             Waiter::Probe | Waiter::Prelude | Waiter::Queued | Waiter::Identity => {}
+            Waiter::PutBack => {}
             Waiter::Part if client.replies.gather(entry.number).is_some() => {
                 self.fail_part(entry.client, entry.number, entry.part, error);
             }

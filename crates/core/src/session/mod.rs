@@ -26,6 +26,7 @@ pub mod own_links;
 pub mod pause;
 pub mod pressure;
 pub mod pubsub;
+pub mod put_back;
 pub mod replies;
 pub mod scan;
 pub mod scripts;

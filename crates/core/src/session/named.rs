@@ -1,10 +1,9 @@
-//! Commands that need more than one step of ours: SCAN, and scripts that a shard may not have seen.
+//! Scripts that a shard may not have seen.
 //!
 //! Must stay true: a script is loaded on the same link ahead of the request that names it, so nothing of the client is
 //! reordered; a request is sent again only after the servers' own words for a script they have not seen (so it was not
 //! executed), and only when the client has sent nothing after it that could have overtaken it.
 
-use crate::error::ClientError;
 use crate::limits::NAMED_COPY_MAX;
 use crate::protocol::errand;
 use crate::routing::route::Request;
@@ -13,7 +12,6 @@ use crate::session::client_admin::Mail;
 use crate::session::dispatch::Asker;
 use crate::session::engine::{Action, Engine};
 use crate::session::gather::{Gather, GatherKind};
-use crate::session::scan;
 use crate::session::scripts::{sha_from_hex, sha_of, Sha};
 use crate::session::stats::{PerKeyspace, PerShard};
 use std::sync::Arc;
@@ -27,39 +25,6 @@ fn is_servers_own(reply: &[u8]) -> bool {
 }
 
 impl Engine {
-    /// SCAN: to the shard that the cursor names.
-    pub(crate) fn scan(&mut self, asker: &Asker, request: &Request<'_>) {
-        let shards = self.topology.keyspaces[asker.keyspace].shards.len() as u16;
-        let Some((mut shard, mut theirs)) = scan::decode(request.arg(1), shards) else {
-            return self.answer_error(asker, &ClientError::InvalidCursor);
-        };
-        while self.admissions[asker.keyspace].share(shard) == 0 {
-            // Nobody is sent to an ejected shard: on to the next one, from its beginning.
-            (shard, theirs) = (shard + 1, 0);
-            if shard == shards {
-                return self.answer(asker, |out| out.extend_from_slice(scan::END));
-            }
-        }
-        let number = self.shard_number(asker, shard);
-        match self.link_for(number, asker.lane) {
-            Ok(link) => {
-                let rest: Vec<&[u8]> = (2..request.args.len())
-                    .map(|index| request.arg(index))
-                    .collect();
-                if let Some(link) = self.links.get_mut(link) {
-                    errand::scan(link.outgoing().tail(), theirs, &rest);
-                }
-                let place =
-                    self.reserve_gather(asker, Gather::new(GatherKind::Scan { shard, shards }, 1));
-                self.sent(asker, link, place, 0, Waiter::Part);
-            }
-            Err(error) => {
-                self.stats().shard(number, PerShard::Failed, 1);
-                self.answer_error(asker, &error);
-            }
-        }
-    }
-
     /// EVAL and its kin.
     pub(crate) fn send_script(
         &mut self,

@@ -7,11 +7,13 @@
 //! with `send` and `sent` like on any other link -> gives it back, clean or not. A clean one is kept for a while for others.
 //!
 //! Must stay true: a connection in use belongs to one client and is closed at once when that client leaves; one that is given
-//! back clean owes nothing and has no state that a new connection would not have; all of them together are bounded.
+//! back clean owes nothing and has no state that a new connection would not have; all of them together are bounded; one on which
+//! something may be on its way to a client that has left is read until that has come (`put_back`).
 //! Rejected: a connection for each client and shard from the start, as some proxies do: most clients never need one.
 
 use crate::error::ClientError;
 use crate::limits::{EXCLUSIVE_LINKS_MAX, OWN_LINKS_IDLE_MAX};
+use crate::protocol::command::Undo;
 use crate::session::backend::{LinkState, LANES};
 use crate::session::engine::Engine;
 
@@ -46,6 +48,8 @@ pub enum Owner {
         /// What for.
         purpose: Purpose,
     },
+    /// Nobody any more: its client left while a request waited on it, and the shard has been told to end that.
+    Ending,
     /// This worker: what is published on the shard comes on it.
     Subscriptions,
     /// Nobody at the moment; kept for the next who needs one.
@@ -53,6 +57,19 @@ pub enum Owner {
 }
 
 impl Owner {
+    /// Whether what is asked on such a link may wait for as long as it likes.
+    pub fn may_wait(self) -> bool {
+        match self {
+            Self::Request
+            | Self::Ending
+            | Self::Client {
+                purpose: Purpose::Block,
+                ..
+            } => true,
+            Self::Lane | Self::Subscriptions | Self::Idle | Self::Client { .. } => false,
+        }
+    }
+
     /// Whether pushes that come on such a link are for somebody.
     pub fn takes_pushes(self) -> bool {
         match self {
@@ -61,7 +78,7 @@ impl Owner {
                 purpose: Purpose::Track | Purpose::Feed | Purpose::Wake,
                 ..
             } => true,
-            Self::Lane | Self::Request | Self::Idle | Self::Client { .. } => false,
+            Self::Lane | Self::Request | Self::Idle | Self::Ending | Self::Client { .. } => false,
         }
     }
 }
@@ -127,6 +144,8 @@ impl Engine {
         let (shard, lane, was) = (link.shard, link.exclusive_lane, link.owner);
         link.owner = Owner::Idle;
         link.used_ms = now_ms;
+        link.undo = Undo::Nothing;
+        link.ends = None;
         let is_clean = is_clean && link.state == LinkState::Up && link.queue.is_empty();
         if let Owner::Client {
             slot, generation, ..
@@ -142,7 +161,8 @@ impl Engine {
         }
     }
 
-    /// A client leaves: its connections are closed at once, with whatever waits on them.
+    /// A client leaves: its connections are closed at once, with whatever waits on them, but for those on which something may
+    /// just be taken for it.
     pub(crate) fn close_own_links(&mut self, slot: u32) {
         let Some(particulars) = self
             .clients
@@ -152,7 +172,9 @@ impl Engine {
             return;
         };
         for id in std::mem::take(&mut particulars.own_links) {
-            self.close_link(id);
+            if !self.ends_by_itself(id) {
+                self.close_link(id);
+            }
         }
     }
 
@@ -170,7 +192,7 @@ impl Engine {
     /// A link that is nobody's lane was lost; whoever had it is told. What waited on it gets its error afterwards.
     pub(crate) fn own_link_lost(&mut self, id: u32, shard: usize, owner: Owner) {
         match owner {
-            Owner::Lane | Owner::Request => {}
+            Owner::Lane | Owner::Request | Owner::Ending => {}
             Owner::Idle => self.backends[shard].idle.retain(|&(_, idle)| idle != id),
             Owner::Subscriptions => self.subscriptions_lost(shard),
             Owner::Client {
@@ -203,7 +225,7 @@ impl Engine {
             Owner::Client {
                 slot, generation, ..
             } => self.invalidated(id, slot, generation, push),
-            Owner::Lane | Owner::Request | Owner::Idle => {}
+            Owner::Lane | Owner::Request | Owner::Idle | Owner::Ending => {}
         }
     }
 }

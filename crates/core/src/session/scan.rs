@@ -1,14 +1,27 @@
 //! SCAN over many shards: one shard after the other, the shard in the cursor.
 //!
-//! Owns: the cursor. Ours is `theirs << 12 | shard`: a number below 2^64 that clients hand back unchanged. Small cursors
-//! stay small, because some clients keep them in floating-point numbers.
+//! Owns: the cursor, and what one request collects. Our cursor is `theirs << 12 | shard`: a number below 2^64 that clients
+//! hand back unchanged. Small cursors stay small, because some clients keep them in floating-point numbers.
+//!
+//! Flow: `Engine::scan` asks the shard that the cursor names -> `scanned` adds its keys; when that shard is through and fewer
+//! keys have come than COUNT asks for, the next shard is asked for the same reply; else the client gets keys and cursor.
 //!
 //! Must stay true: 0 begins, and 0 is given only when the last shard is through; each shard is scanned from its own 0 to
-//! its own 0, so what is promised for one server holds for all: every key that exists throughout is returned.
+//! its own 0, so what is promised for one server holds for all: every key that exists throughout is returned. A shard that
+//! cannot be asked ends a reply that has begun; who goes on with its cursor gets the error.
 //! Rejected: scanning all shards at once (COUNT would mean N times as much), remembering scans (state that clients
-//! abandon).
+//! abandon), one shard for each call (a small keyspace took as many calls as it has shards, and its first reply was short).
 
+use crate::error::ClientError;
+use crate::limits::{SCAN_BYTES_MAX, SCAN_SHARDS_PER_CALL};
 use crate::protocol::encode;
+use crate::protocol::errand;
+use crate::routing::route::Request;
+use crate::session::backend::Waiter;
+use crate::session::dispatch::Asker;
+use crate::session::engine::Engine;
+use crate::session::gather::{Gather, GatherKind};
+use crate::session::stats::PerShard;
 
 /// Bits of a cursor that hold the shard; `limits::SHARDS_MAX` fits.
 const SHARD_BITS: u32 = 12;
@@ -35,22 +48,174 @@ pub fn encode_next(shard: u16, shards: u16, theirs: u64) -> Option<u64> {
     (theirs < 1 << (u64::BITS - SHARD_BITS)).then_some(theirs << SHARD_BITS | u64::from(shard))
 }
 
-/// A shard's whole reply with the cursor made ours; None when it is not a reply to SCAN.
-pub fn rewrite(reply: &[u8], shard: u16, shards: u16, out: &mut Vec<u8>) -> Option<()> {
-    let rest = reply.strip_prefix(b"*2\r\n$")?;
-    let line = rest.iter().position(|&byte| byte == b'\r')?;
-    let length: usize = std::str::from_utf8(&rest[..line]).ok()?.parse().ok()?;
-    let start = line + 2;
-    let theirs: u64 = std::str::from_utf8(rest.get(start..start.checked_add(length)?)?)
+/// Servers' own default.
+const COUNT_DEFAULT: usize = 10;
+
+/// One request's way over the shards.
+#[derive(Debug, Clone)]
+pub struct ScanStep {
+    /// The shard that is asked, within the keyspace.
+    shard: u16,
+    /// How many there are.
+    shards: u16,
+    /// The client's words after the cursor.
+    rest: Vec<Vec<u8>>,
+    /// COUNT: with so many keys no further shard is asked.
+    wanted: usize,
+    /// Keys so far, as the shards wrote them.
+    keys: Vec<u8>,
+    /// How many.
+    found: usize,
+    /// Shards asked so far.
+    asked: usize,
+}
+
+impl ScanStep {
+    fn new(shard: u16, shards: u16, rest: Vec<Vec<u8>>) -> Self {
+        let count = rest
+            .chunks_exact(2)
+            .find(|pair| pair[0].eq_ignore_ascii_case(b"COUNT"))
+            .and_then(|pair| std::str::from_utf8(&pair[1]).ok()?.parse().ok());
+        Self {
+            shard,
+            shards,
+            rest,
+            wanted: count.unwrap_or(COUNT_DEFAULT),
+            keys: Vec::new(),
+            found: 0,
+            asked: 1,
+        }
+    }
+
+    /// The reply: what was found, and where to go on.
+    fn write(&self, cursor: u64, out: &mut Vec<u8>) {
+        encode::array(out, 2);
+        encode::bulk(out, cursor.to_string().as_bytes());
+        encode::array(out, self.found);
+        out.extend_from_slice(&self.keys);
+    }
+
+    /// Another shard may be asked for this reply.
+    fn has_room(&self) -> bool {
+        self.found < self.wanted
+            && self.asked < SCAN_SHARDS_PER_CALL
+            && self.keys.len() < SCAN_BYTES_MAX
+    }
+}
+
+/// A shard's whole reply to SCAN: its cursor, how many keys, and the keys. None when it is something else.
+fn parts(reply: &[u8]) -> Option<(u64, usize, &[u8])> {
+    let (length, rest) = number_line(reply.strip_prefix(b"*2\r\n$")?)?;
+    let cursor = std::str::from_utf8(rest.get(..length)?)
         .ok()?
         .parse()
         .ok()?;
-    let keys = rest.get(start + length + 2..)?;
-    let ours = encode_next(shard, shards, theirs)?;
-    encode::array(out, 2);
-    encode::bulk(out, ours.to_string().as_bytes());
-    out.extend_from_slice(keys);
-    Some(())
+    let (count, keys) = number_line(rest[length..].strip_prefix(b"\r\n*")?)?;
+    Some((cursor, count, keys))
+}
+
+/// The number at the beginning, and what follows its line.
+fn number_line(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let end = bytes.iter().position(|&byte| byte == b'\r')?;
+    let number = std::str::from_utf8(&bytes[..end]).ok()?.parse().ok()?;
+    Some((number, bytes.get(end + 2..)?))
+}
+
+impl Engine {
+    /// SCAN: to the shard that the cursor names.
+    pub(crate) fn scan(&mut self, asker: &Asker, request: &Request<'_>) {
+        let shards = self.topology.keyspaces[asker.keyspace].shards.len() as u16;
+        let Some((named, mut theirs)) = decode(request.arg(1), shards) else {
+            return self.answer_error(asker, &ClientError::InvalidCursor);
+        };
+        let Some(shard) = self.next_to_scan(asker, named, shards) else {
+            return self.answer(asker, |out| out.extend_from_slice(END));
+        };
+        if shard != named {
+            theirs = 0;
+        }
+        let number = self.shard_number(asker, shard);
+        match self.link_for(number, asker.lane) {
+            Ok(link) => {
+                let rest = (2..request.args.len())
+                    .map(|index| request.arg(index).to_vec())
+                    .collect();
+                let step = ScanStep::new(shard, shards, rest);
+                self.ask_to_scan(link, theirs, &step);
+                let gather = Gather::new(GatherKind::Scan(Box::new(step)), 1);
+                let place = self.reserve_gather(asker, gather);
+                self.sent(asker, link, place, 0, Waiter::Part);
+            }
+            Err(error) => {
+                self.stats().shard(number, PerShard::Failed, 1);
+                self.answer_error(asker, &error);
+            }
+        }
+    }
+
+    /// This shard, or the first after it that is not ejected; None: no more.
+    fn next_to_scan(&self, asker: &Asker, from: u16, shards: u16) -> Option<u16> {
+        (from..shards).find(|&shard| self.admissions[asker.keyspace].share(shard) > 0)
+    }
+
+    fn ask_to_scan(&mut self, link: u32, theirs: u64, step: &ScanStep) {
+        let rest: Vec<&[u8]> = step.rest.iter().map(Vec::as_slice).collect();
+        if let Some(link) = self.links.get_mut(link) {
+            errand::scan(link.outgoing().tail(), theirs, &rest);
+        }
+    }
+
+    /// A shard has answered. True: the next one is asked, and the reply is still to come.
+    pub(crate) fn scanned(
+        &mut self,
+        asker: &Asker,
+        number: u32,
+        mut step: Box<ScanStep>,
+        reply: &[u8],
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let found = parts(reply).and_then(|(theirs, count, keys)| {
+            Some((
+                encode_next(step.shard, step.shards, theirs)?,
+                theirs,
+                count,
+                keys,
+            ))
+        });
+        let Some((cursor, theirs, count, keys)) = found else {
+            match reply.first() {
+                // What has come is given; who goes on meets the error.
+                Some(b'-' | b'!') if step.asked > 1 => step.write(u64::from(step.shard), out),
+                Some(b'-' | b'!') => out.extend_from_slice(reply),
+                _ => crate::routing::merge::unexpected(out, "a cursor"),
+            }
+            return false;
+        };
+        step.keys.extend_from_slice(keys);
+        step.found += count;
+        if theirs != 0 || !step.has_room() {
+            step.write(cursor, out);
+            return false;
+        }
+        let Some(next) = self.next_to_scan(asker, step.shard + 1, step.shards) else {
+            step.write(0, out);
+            return false;
+        };
+        let shard = self.shard_number(asker, next);
+        let Ok(link) = self.link_for(shard, asker.lane) else {
+            step.write(u64::from(next), out);
+            return false;
+        };
+        step.shard = next;
+        step.asked += 1;
+        self.ask_to_scan(link, 0, &step);
+        if let Some(client) = self.clients.get_mut(asker.slot) {
+            let gather = Gather::new(GatherKind::Scan(step), 1);
+            client.replies.put_gather(number, gather);
+        }
+        self.sent(asker, link, number, 0, Waiter::Part);
+        true
+    }
 }
 
 #[cfg(test)]
@@ -102,22 +267,33 @@ mod tests {
     }
 
     #[test]
-    fn only_the_cursor_of_a_reply_changes() {
-        let mut out = Vec::new();
-        rewrite(b"*2\r\n$2\r\n48\r\n*1\r\n$1\r\na\r\n", 5, 8, &mut out).expect("a reply to SCAN");
-        let cursor = (48u64 << 12 | 5).to_string();
+    fn a_reply_is_taken_apart_or_is_none() {
         assert_eq!(
-            out,
-            format!("*2\r\n${}\r\n{cursor}\r\n*1\r\n$1\r\na\r\n", cursor.len()).into_bytes()
+            parts(b"*2\r\n$2\r\n48\r\n*1\r\n$1\r\na\r\n"),
+            Some((48, 1, &b"$1\r\na\r\n"[..]))
         );
+        assert_eq!(parts(END), Some((0, 0, &b""[..])));
         for reply in [
             &b"*2\r\n$5\r\n1\r\n"[..],
             b"*2\r\n$x\r\n",
             b"+OK\r\n",
             b"",
             b"*2\r\n$18446744073709551615\r\n1",
+            b"*2\r\n$1\r\n0\r\n*x\r\n",
+            b"*2\r\n$1\r\n0\r\n+1\r\n",
         ] {
-            assert_eq!(rewrite(reply, 0, 8, &mut Vec::new()), None);
+            assert_eq!(parts(reply), None, "{reply:?}");
         }
+    }
+
+    #[test]
+    fn count_says_when_no_further_shard_is_asked() {
+        let wanted = |words: &[&str]| {
+            let rest = words.iter().map(|word| word.as_bytes().to_vec()).collect();
+            ScanStep::new(0, 4, rest).wanted
+        };
+        assert_eq!(wanted(&[]), 10);
+        assert_eq!(wanted(&["match", "count", "Count", "77"]), 77);
+        assert_eq!(wanted(&["COUNT", "x"]), 10, "the shard will refuse it");
     }
 }

@@ -174,6 +174,27 @@ impl Engine {
         }
     }
 
+    /// What is asked about a running script. The shared connections may wait for that script, and shoal may have given them
+    /// up and hold the shard for down; so each shard is asked on a connection that is made for it, whatever its health.
+    pub(crate) fn send_aside(&mut self, asker: &Asker, merge: Merge, request: &Request<'_>) {
+        let shards = self.shards_in(asker.keyspace);
+        if self.exclusive_links + shards.len() > EXCLUSIVE_LINKS_MAX {
+            return self.answer_error(asker, &ClientError::Exhausted);
+        }
+        let order = Vec::new();
+        let gather = Gather::new(GatherKind::Merge { merge, order }, shards.len());
+        let number = self.reserve_gather(asker, gather);
+        for (part, shard) in shards.into_iter().enumerate() {
+            let shard = self.shard_number(asker, shard);
+            let id = self.open_exclusive(shard, asker.lane);
+            if let Some(link) = self.links.get_mut(id) {
+                link.is_aside = true;
+            }
+            self.send(id, request.data);
+            self.sent(asker, id, number, part as u16, Waiter::Part);
+        }
+    }
+
     /// WAIT: every earlier write of this client has been executed (it was read behind a barrier), so on a connection of
     /// its own a PUBLISH puts a mark behind them in the replication stream, and WAIT waits for that mark.
     pub(crate) fn wait(&mut self, asker: &Asker, request: &Request<'_>) {

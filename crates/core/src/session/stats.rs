@@ -71,7 +71,7 @@ macro_rules! metrics {
         /// Every metric but the histogram, group by group in the order of the cells.
         pub const METRICS: &[Metric] = &[$($(Metric { name: $name, kind: Kind::$kind, scope: Scope::$scope, help: $help },)*)*
             Metric { name: "shoal_clients_closed_total", kind: Kind::Counter, scope: Scope::CloseReason, help: "Clients whose connection ended, by reason." },
-            Metric { name: "shoal_shard_latency_seconds", kind: Kind::Histogram, scope: Scope::Shard, help: "Time from sending a request to a shard until its reply had come." },
+            Metric { name: "shoal_shard_latency_seconds", kind: Kind::Histogram, scope: Scope::Shard, help: "Time from sending a request to a shard until its reply had come; without requests that wait." },
         ];
     };
 }
@@ -93,6 +93,7 @@ metrics! {
         Transactions Counter "shoal_transactions_total" "EXECs of transactions.";
         TransactionsAborted Counter "shoal_transactions_aborted_total" "EXECs that executed nothing: an error while queueing, a changed key, keys on several shards, a shard that is down.";
         TransactionsSplit Counter "shoal_transactions_split_total" "EXECs whose keys were on several shards, and which each of them executed its part of (transactions = \"per-shard\").";
+        PutBack Counter "shoal_elements_put_back_total" "Elements of lists and sorted sets that were taken for a client which had left by then, and were put back.";
         TlsHandshakes Counter "shoal_tls_handshakes_total" "TLS handshakes with clients that were finished.";
         ScriptsMended Counter "shoal_scripts_mended_total" "Times a script was loaded into a shard that had not seen it.";
     }

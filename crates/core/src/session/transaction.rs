@@ -188,6 +188,7 @@ impl Engine {
             Route::Local(local) if is_own(local) => Ok(Deed::Own(local)),
             Route::Refuse(error) => Err(*error),
             Route::AllShards(_)
+            | Route::Aside(_)
             | Route::Scan
             | Route::ScriptLoad
             | Route::ScriptFlush

@@ -108,6 +108,14 @@ impl Engine {
                     // It waits for ever if it must; when its client leaves it is closed at once.
                     return None;
                 }
+                if link.owner == Owner::Ending {
+                    return (idle > PROBE_TIMEOUT_MS as u64).then(|| {
+                        (
+                            true,
+                            "it does not end a wait whose client has left".to_string(),
+                        )
+                    });
+                }
                 if link.owner == Owner::Request {
                     // Made for a request that waits, for ever if it must: but not for a client that has left.
                     return (self.has_left(head) && idle > PROBE_TIMEOUT_MS as u64)
@@ -141,7 +149,7 @@ impl Engine {
         let is_probed = match link.owner {
             Owner::Lane | Owner::Subscriptions => true,
             Owner::Client { purpose, .. } => purpose != Purpose::Block,
-            Owner::Request => false,
+            Owner::Request | Owner::Ending => false,
             Owner::Idle => {
                 if now_ms.saturating_sub(link.used_ms) > LINK_IDLE_MS_MAX as u64 {
                     self.close_link(id);
@@ -238,8 +246,8 @@ impl Engine {
         }
     }
 
-    /// Every request has been answered and written.
+    /// Every request has been answered and written, and nothing has to be put back.
     pub fn stop_is_done(&self) -> bool {
-        self.clients.is_empty()
+        self.clients.is_empty() && !self.links.iter().any(|(_, link)| link.owes_elements())
     }
 }
