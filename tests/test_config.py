@@ -27,6 +27,7 @@ scheduling = "normal"
 listen = "0.0.0.0:6380"
 distribution = "slots"
 affinity = ['^bull:([^:]+):', "^rq:"]
+affinity_presets = ["arq"]
 unknown_commands = "first-key"
 transactions = "per-shard"
 debug_commands = true
@@ -81,7 +82,8 @@ def test_every_setting_arrives(everything: Config) -> None:
     assert everything.scheduling == "normal"
     main = everything.topology.keyspace("main")
     assert main.listen == Endpoint("0.0.0.0", 6380)
-    assert main.affinity == ("^bull:([^:]+):", "^rq:")
+    assert main.affinity == ("^bull:([^:]+):", "^rq:", "^arq: => arq")
+    assert main.affinity_presets == ("arq",)
     assert main.unknown_commands_first_key
     assert main.transactions_per_shard
     assert main.debug_commands
@@ -158,6 +160,13 @@ BODIES = [
     ('shards = ["a:1"]\ncross_shard = "off"', "keyspace.main.cross_shard: not yet supported: for now"),
     ('shards = ["a:1"]\ndistribution = "x"', "keyspace.main.distribution: must be one of slots, codis, ketama, modula"),
     ('shards = ["a:1"]\naffinity = ["ok", "(("]', "shoal.toml:3: keyspace.main.affinity[1]: "),
+    ('shards = ["a:1"]\naffinity = ["^a => "]', "affinity[0]: there is no name after =>"),
+    (
+        'shards = ["a:1"]\naffinity_presets = ["rq", "celry"]',
+        'affinity_presets[1]: there is no preset "celry" (there are arq,',
+    ),
+    ('shards = ["a:1"]\naffinity_presets = ["rq", "rq"]', 'affinity_presets[1]: "rq" is there already'),
+    ('shards = ["a:1"]\naffinity_presets = "rq"', "affinity_presets: must be a list"),
     ('shards = ["a:1"]\ntransactions = "split"', 'keyspace.main.transactions: must be "one-shard" or "per-shard"'),
     ('shards = ["a:1"]\nunknown_commands = "x"', 'keyspace.main.unknown_commands: must be "refuse" or "first-key"'),
     ('shards = ["a:1"]\ntimeout_ms = -1', "keyspace.main.timeout_ms: must be at least 0"),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from shoal import _core
 from shoal.admin import PATHS
+from shoal.affinity_presets import PRESETS
 from shoal.errors import EXIT_CODES
 from shoal.log import EVENTS
 from shoal.metrics import CONTROL_METRICS, seconds
@@ -162,7 +163,16 @@ def paths() -> str:
     return table(["path", "answer"], [(code(path), cell(answer)) for path, answer in PATHS.items()])
 
 
+def presets() -> str:
+    rows = []
+    for name, preset in PRESETS.items():
+        rules = "<br>".join(code(rule) for rule in preset.rules)
+        rows.append((code(name), preset.serves, cell(preset.together), rules))
+    return table(["preset", "for", "on one shard", "rules"], rows)
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
+    "affinity-presets": presets,
     "commands": commands,
     "text-commands": text_commands,
     "errors": errors,

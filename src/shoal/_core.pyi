@@ -260,8 +260,8 @@ class Ring:
     """Where the keys of one keyspace go; the same arithmetic as the proxy's, without one."""
     def __new__(cls, keyspace_spec: KeyspaceSpec) -> Ring:
         """Raises ValueError for a keyspace that the core refuses; the text says why."""
-    def locate(self, key: bytes) -> tuple[int, int, str, int | None, int | None]:
-        """(start, end, word, number, shard): the bytes that are hashed; what they give: "slot" or "hash" with its
+    def locate(self, key: bytes) -> tuple[bytes, str, int | None, int | None]:
+        """(hashed, word, number, shard): what is hashed for the key; what that gives: "slot" or "hash" with its
         number, or "key" and None where no hash decides; the index of the shard, None when no range holds the key."""
     def shards_of(self, keys: Sequence[bytes]) -> list[int | None]:
         """For each key the index of its shard, None when no range holds it. Releases the GIL."""
@@ -294,7 +294,7 @@ def check_server_tls(spec: ServerTlsSpec) -> tuple[str, str, int | None]:
 def check_affinity(pattern: str) -> str | None:
     """None when the rule is usable, else what is wrong with it."""
 
-def locate(key: bytes, affinity: Sequence[str]) -> tuple[int, int, int]:
-    """(start, end, slot): the bytes of the key that are hashed, and their slot. Raises ValueError for a bad rule."""
+def locate(key: bytes, affinity: Sequence[str]) -> tuple[bytes, int]:
+    """(hashed, slot): what is hashed for the key, and its slot. Raises ValueError for a bad rule."""
 
 def version() -> str: ...

@@ -143,6 +143,7 @@ class KeyspaceTable(_Table):
     shards: list[str] | None = None
     shard: list[ShardTable] | None = None
     affinity: list[str] = []
+    affinity_presets: list[str] = []
     unknown_commands: Literal["refuse", "first-key"] = "refuse"
     transactions: Literal["one-shard", "per-shard"] = "one-shard"
     debug_commands: bool = False

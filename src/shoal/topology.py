@@ -119,6 +119,8 @@ class Keyspace:
     debug_commands: bool = False
     tls: ClientTls | None = None
     server_tls: ServerTls | None = None
+    # Where the last of the affinity rules come from; for people.
+    affinity_presets: tuple[str, ...] = ()
 
     @property
     def slots(self) -> tuple[SlotRange, ...]:

@@ -3,6 +3,7 @@
 use crate::convert::{client_tls, server_tls, ClientTlsSpec, ServerTlsSpec};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use shoal_core::error::ERRORS;
 use shoal_core::limits::LIMITS;
 use shoal_core::net::tls_files::{of_clients, of_servers, FileError, Loaded};
@@ -143,13 +144,15 @@ pub fn check_affinity(pattern: String) -> Option<String> {
 }
 
 #[pyfunction]
-pub fn locate(key: &[u8], affinity: Vec<String>) -> PyResult<(usize, usize, u16)> {
+pub fn locate<'py>(
+    py: Python<'py>,
+    key: &[u8],
+    affinity: Vec<String>,
+) -> PyResult<(Bound<'py, PyBytes>, u16)> {
     let rules =
         Affinity::new(&affinity).map_err(|error| PyValueError::new_err(error.to_string()))?;
     let part = hashed_part(&rules, Tag::BRACES, key);
-    // The part is a slice of the key, so where it lies is where it begins.
-    let start = part.as_ptr() as usize - key.as_ptr() as usize;
-    Ok((start, start + part.len(), crc16(part) & 16383))
+    Ok((PyBytes::new(py, part), crc16(part) & 16383))
 }
 
 #[pyfunction]

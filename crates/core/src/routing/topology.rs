@@ -262,9 +262,9 @@ impl Keyspace {
         self.distribution.shard(key, self.part(key))
     }
 
-    /// The part of a key that is hashed.
+    /// What is hashed of a key, or for it.
     #[inline]
-    pub fn part<'k>(&self, key: &'k [u8]) -> &'k [u8] {
+    pub fn part<'k>(&'k self, key: &'k [u8]) -> &'k [u8] {
         hashed_part(&self.affinity, self.tag, key)
     }
 }

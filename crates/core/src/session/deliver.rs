@@ -27,6 +27,7 @@ use crate::session::memcached::merge::merge as merge_text;
 use crate::session::own_links::Owner;
 use crate::session::slowlog::compose_len;
 use crate::session::stats::PerShard;
+use std::sync::Arc;
 
 impl Engine {
     /// Bytes came from a shard.
@@ -384,12 +385,7 @@ impl Engine {
             GatherKind::Everywhere { merge, shards } => {
                 self.compose_everywhere(asker.keyspace, merge, &shards, &parts, proto, out);
             }
-            GatherKind::Load { body } => {
-                merge(Merge::First, &parts, &[], proto, 0, out);
-                if out.first() == Some(&b'$') {
-                    self.remember_script(&body);
-                }
-            }
+            GatherKind::Load { body } => self.compose_load(&body, &parts, proto, out),
             GatherKind::Exec(plan) => return self.compose_exec(asker, number, plan, &parts, out),
             GatherKind::Unwatch { link } => {
                 self.give_back(link, true);
@@ -398,10 +394,7 @@ impl Engine {
             GatherKind::Text(how) => merge_text(&how, &parts, out),
             GatherKind::Wait => return self.waited(asker, &parts, proto, out),
             GatherKind::Streams { keys } => Self::compose_streams(&parts, &keys, proto, out),
-            GatherKind::ClientList => {
-                let text = parts.concat();
-                encode::verbatim(out, proto, &text);
-            }
+            GatherKind::ClientList => encode::verbatim(out, proto, &parts.concat()),
             GatherKind::AllTook => encode::simple(out, "OK"),
             GatherKind::SlowGet { count, shards } => {
                 self.compose_slowlog(&parts, count, &shards, out)
@@ -415,6 +408,13 @@ impl Engine {
             GatherKind::ClientKill { old_form } => Self::compose_kill(&parts, old_form, out),
         }
         false
+    }
+
+    fn compose_load(&mut self, body: &Arc<[u8]>, parts: &[&[u8]], proto: Proto, out: &mut Vec<u8>) {
+        merge(Merge::First, parts, &[], proto, 0, out);
+        if out.first() == Some(&b'$') {
+            self.remember_script(body);
+        }
     }
 
     fn compose_info(

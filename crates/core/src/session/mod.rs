@@ -46,5 +46,6 @@ pub mod tracking;
 pub mod transaction;
 pub mod transaction_exec;
 pub mod transaction_reply;
+pub mod transaction_split;
 pub mod transaction_watch;
 pub mod upkeep;

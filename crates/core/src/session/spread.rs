@@ -324,14 +324,14 @@ impl Engine {
 }
 
 /// Where an argument's `$length` line begins.
-fn argument_start(arg: &Arg) -> usize {
+pub(crate) fn argument_start(arg: &Arg) -> usize {
     // `$`, the digits of the length, CR LF. The scanner accepts no other spelling of a length.
     let digits = arg.len.checked_ilog10().map_or(1, |log| log as usize + 1);
     (arg.start as usize).saturating_sub(digits + 3)
 }
 
 /// An argument with its length line and its line end.
-fn whole_argument<'a>(request: &Request<'a>, index: usize) -> &'a [u8] {
+pub(crate) fn whole_argument<'a>(request: &Request<'a>, index: usize) -> &'a [u8] {
     let Some(arg) = request.args.get(index) else {
         return &[];
     };
