@@ -25,6 +25,7 @@ use crate::session::backend::{Backend, Link};
 use crate::session::client::{care, Client, Intake, ReplyMode};
 use crate::session::client_admin::Mail;
 use crate::session::ejection::Membership;
+use crate::session::lines::Lines;
 use crate::session::output::Output;
 use crate::session::pause::Pause;
 use crate::session::replies::Replies;
@@ -138,6 +139,8 @@ pub struct Engine {
     pub(crate) exclusive_links: usize,
     /// (client, generation): those that wait for keys on several shards.
     pub(crate) waiting: Vec<(u32, u32)>,
+    /// Who of them is first for which key.
+    pub(crate) lines: Lines,
     /// What keeps the requests of all clients from the short way: bits of `care`.
     pub(crate) care: u8,
     /// What pauses each keyspace.
@@ -222,6 +225,7 @@ impl Engine {
             heavy: Vec::new(),
             exclusive_links: 0,
             waiting: Vec::new(),
+            lines: Lines::default(),
             care: 0,
             pauses,
             is_stopping: false,
