@@ -1,15 +1,18 @@
 """Many clients that wait at once: who is served first, what one element costs, and how waits end early."""
 
+import os
 import select
 import socket
 import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import ErrorReply, Fleet, Proxy, Wire, wait_until
+from harness.fleet import Server
 from system.placement import keys_on, one_key_each
 
 WAITING = 40
@@ -97,6 +100,25 @@ def test_those_who_wait_for_the_same_keys_share_connections(fleet: Fleet, new_pr
 
 def told(fleet: Fleet, shard: int) -> bool:
     return int(fleet.client(shard).info("clients")["tracking_clients"]) > 0
+
+
+def kept_alive(proxy: Proxy, server: Server) -> list[float]:
+    """Of the proxy's connections to a server: how soon the kernel asks whether the other end is there, in seconds."""
+    seconds: list[float] = []
+    for line in Path(f"/proc/{proxy.pid}/net/tcp").read_text().splitlines()[1:]:
+        _, _, far, state, _, timer = line.split()[:6]
+        if far == f"0100007F:{server.port.number:04X}" and state == "01" and timer.startswith("02:"):
+            seconds.append(int(timer[3:], 16) / os.sysconf("SC_CLK_TCK"))
+    return seconds
+
+
+def test_a_host_that_is_gone_does_not_keep_a_client_waiting_for_ever(proxy: Proxy, fleet: Fleet) -> None:
+    """On a connection on which a request waits nothing can be asked: the kernel asks, and soon."""
+    if not Path("/proc/net/tcp").exists():
+        pytest.skip("the kernel's list of timers is Linux'")
+    with proxy.socket() as waiting:
+        waiting.command("BLPOP", keys_on(1, 1, "host")[0], 0)
+        wait_until(lambda: any(soon <= 15 for soon in kept_alive(proxy, fleet.servers[1])), 5, "it is asked")
 
 
 def test_a_type_that_changes_meanwhile_does_not_end_the_wait(wide: Proxy, fleet: Fleet) -> None:

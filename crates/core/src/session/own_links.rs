@@ -138,6 +138,11 @@ impl Engine {
         })
     }
 
+    /// Whether a link is nobody's lane, so that a request may wait on it for as long as it likes.
+    pub fn is_own_link(&self, id: u32) -> bool {
+        self.links.get(id).is_some_and(|link| link.lane.is_none())
+    }
+
     /// A client needs its connection no more. `is_clean`: it has no state that a new one would not have.
     pub(crate) fn give_back(&mut self, id: u32, is_clean: bool) {
         let now_ms = self.now_ms;
