@@ -367,7 +367,7 @@ readmit_ms = 500
 probe_interval_ms = 200
 connections = 2
 preconnect = false
-tcp_keepalive = true
+tcp_keepalive = false
 database = 3
 backlog = 100
 reuse_port = true
@@ -383,6 +383,7 @@ shards = ["10.0.0.1:11211", "10.0.0.2:6379", "/run/redis.sock"]
     assert [shard.ring_name for shard in made.shards] == ["10.0.0.1", "10.0.0.2:6379", "/run/redis.sock:"]
     assert (made.distribution.hash, made.distribution.signed_char, made.hash_tag) == ("murmur", False, "$$")
     assert (made.probe_interval_ms, made.connections, made.preconnect, made.database) == (200, 2, False, 3)
+    assert not made.tcp_keepalive
 
 
 def test_rendezvous_knows_shards_by_name_or_address_and_not_by_place() -> None:

@@ -131,7 +131,7 @@ class KeyspaceTable(_Table):
     probe_interval_ms: int = Field(PROBE_INTERVAL_MS_DEFAULT, ge=100, le=3_600_000)
     connections: int = Field(1, ge=1)
     preconnect: bool = True
-    tcp_keepalive: bool = False
+    tcp_keepalive: bool = True
     database: int = Field(0, ge=0)
     home_shard: str | None = None
     distribution: str = "slots"

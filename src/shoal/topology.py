@@ -110,7 +110,7 @@ class Keyspace:
     ejection: Ejection | None = None
     connections: int = 1
     preconnect: bool = True
-    tcp_keepalive: bool = False
+    tcp_keepalive: bool = True
     probe_interval_ms: int = PROBE_INTERVAL_MS_DEFAULT
     database: int = 0
     home_shard: int = 0

@@ -124,6 +124,8 @@ limits! {
     BACKLOG = 1_024, "connections", "Connections that wait to be accepted; the kernel lowers it to its own bound.";
     KEEPALIVE_IDLE_S = 300, "seconds", "With tcp_keepalive, a peer that was silent for so long is asked whether it is there: Redis' tcp-keepalive.";
     KEEPALIVE_INTERVAL_S = 100, "seconds", "It is asked again so often: a third of that, as Redis does.";
+    KEEPALIVE_WAITING_IDLE_S = 15, "seconds", "The same on a connection to a shard on which a client may wait for ever: nothing else would find out that the shard's host is gone.";
+    KEEPALIVE_WAITING_INTERVAL_S = 5, "seconds", "And how often it is asked again.";
     KEEPALIVE_PROBES = 3, "questions", "So many without an answer, and the kernel gives the connection up.";
     ACCEPTS_PER_TURN = 64, "connections", "Accepted at one go, so that a storm of connections does not stop requests.";
     LEAVING_MS = 1_000, "milliseconds", "A client that we have finished with may go on sending for so long before its connection is closed.";

@@ -193,6 +193,8 @@ pub struct Link {
     pub is_aside: bool,
     /// The number by which the shard knows it; 0: not asked yet.
     pub server_id: u64,
+    /// The shard has been asked to tell on it when what is read there changes.
+    pub tells: bool,
     /// A request waits on it: how what it takes would be put back.
     pub undo: Undo,
     /// Its wait is to be ended, with an error or as at its time-out, as soon as the number by which the shard knows it has come.
@@ -259,6 +261,7 @@ impl Link {
             },
             is_aside: false,
             server_id: 0,
+            tells: false,
             undo: Undo::Nothing,
             ends: None,
             orphans: Vec::new(),

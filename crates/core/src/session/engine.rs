@@ -25,6 +25,7 @@ use crate::session::backend::{Backend, Link};
 use crate::session::client::{care, Client, Intake, ReplyMode};
 use crate::session::client_admin::Mail;
 use crate::session::ejection::Membership;
+use crate::session::lines::Lines;
 use crate::session::monitor::Seat;
 use crate::session::output::Output;
 use crate::session::pause::Pause;
@@ -143,6 +144,8 @@ pub struct Engine {
     pub(crate) waiting: Vec<(u32, u32)>,
     /// Who has subscribed to what.
     pub(crate) subscriptions: Subscriptions,
+    /// Who of them is first for which key.
+    pub(crate) lines: Lines,
     /// What keeps the requests of all clients from the short way: bits of `care`.
     pub(crate) care: u8,
     /// What pauses each keyspace.
@@ -228,6 +231,7 @@ impl Engine {
             exclusive_links: 0,
             waiting: Vec::new(),
             subscriptions,
+            lines: Lines::default(),
             care: 0,
             pauses,
             seats: Vec::new(),

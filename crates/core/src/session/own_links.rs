@@ -7,7 +7,8 @@
 //! with `send` and `sent` like on any other link -> gives it back, clean or not. A clean one is kept for a while for others.
 //!
 //! Must stay true: a connection in use belongs to one client and is closed at once when that client leaves; one that is given
-//! back clean owes nothing and has no state that a new connection would not have; all of them together are bounded; one on which
+//! back clean owes nothing and has no state that a new connection would not have, but that shards tell on some (`Link::tells`); all of
+//! them together are bounded; one on which
 //! something may be on its way to a client that has left is read until that has come (`put_back`).
 //! Rejected: a connection for each client and shard from the start, as some proxies do: most clients never need one.
 
@@ -101,10 +102,12 @@ impl Engine {
             generation: self.clients.generation(slot),
             purpose,
         };
-        let kept = self.backends[shard]
-            .idle
-            .iter()
-            .position(|&(idle_lane, _)| idle_lane == lane);
+        // One on which the shard tells is for those who want to be told.
+        let tells = purpose == Purpose::Wake;
+        let fits = |&(idle_lane, id): &(usize, u32)| {
+            idle_lane == lane && self.links.get(id).is_some_and(|link| link.tells == tells)
+        };
+        let kept = self.backends[shard].idle.iter().position(fits);
         let id = match kept {
             Some(position) => self.backends[shard].idle.swap_remove(position).1,
             None if self.exclusive_links >= EXCLUSIVE_LINKS_MAX => {
@@ -133,6 +136,11 @@ impl Engine {
                     && matches!(link.owner, Owner::Client { purpose: own, .. } if own == purpose)
             })
         })
+    }
+
+    /// Whether a link is nobody's lane, so that a request may wait on it for as long as it likes.
+    pub fn is_own_link(&self, id: u32) -> bool {
+        self.links.get(id).is_some_and(|link| link.lane.is_none())
     }
 
     /// A client needs its connection no more. `is_clean`: it has no state that a new one would not have.
@@ -221,7 +229,7 @@ impl Engine {
                 slot,
                 generation,
                 purpose: Purpose::Wake,
-            } => self.woken(id, slot, generation),
+            } => self.woken(id, slot, generation, push),
             Owner::Client {
                 slot, generation, ..
             } => self.invalidated(id, slot, generation, push),
