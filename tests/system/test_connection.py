@@ -580,7 +580,7 @@ def test_config_get(wire: Wire, fleet: Fleet) -> None:
         "SUBSCRIBE c", "PSUBSCRIBE c*", "SSUBSCRIBE c", "UNSUBSCRIBE",
         "PUBLISH c m", "SPUBLISH c m", "PUBSUB CHANNELS",
         "DEBUG SLEEP 10", "SHUTDOWN", "REPLICAOF no one", "SCRIPT DEBUG YES",
-        "LATENCY DOCTOR", "MODULE UNLOAD x", "MIGRATE h 1 k 0 1", "ROLE", "FAILOVER", "PSYNC ? -1",
+        "MODULE UNLOAD x", "MIGRATE h 1 k 0 1", "ROLE", "FAILOVER", "PSYNC ? -1",
         "SYNC", "CONFIG SET x y",
     ],
 )  # fmt: skip
