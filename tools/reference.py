@@ -51,6 +51,11 @@ MERGES = {
     "min": "the smallest",
     "running": "of the shard that runs something",
     "sum": "added up",
+    "latency-latest": "of each event the latest time and the worst",
+    "latency-history": "of each second the worst",
+    "latency-histogram": "counts added up, bound by bound",
+    "memory-stats": "one report; sizes added up, ratios weighted",
+    "texts": "each shard's text under its name",
 }
 
 

@@ -575,7 +575,7 @@ def test_config_get(wire: Wire, fleet: Fleet) -> None:
     "words",
     [
         "DEBUG SLEEP 10", "SHUTDOWN", "REPLICAOF no one", "SCRIPT DEBUG YES",
-        "LATENCY DOCTOR", "MODULE UNLOAD x", "MIGRATE h 1 k 0 1", "FAILOVER", "PSYNC ? -1",
+        "MODULE UNLOAD x", "MIGRATE h 1 k 0 1", "FAILOVER", "PSYNC ? -1",
         "SYNC", "CONFIG SET x y",
     ],
 )  # fmt: skip

@@ -79,6 +79,7 @@ limits! {
     SLOWLOG_US_DEFAULT = 10_000, "microseconds", "slowlog_log_slower_than unless it is set: Redis' default.";
     SLOWLOG_ARGS_MAX = 32, "arguments", "As Redis: arguments of an entry of the slow log.";
     SLOWLOG_ARG_BYTES_MAX = 128, "bytes", "As Redis: of one of them.";
+    LATENCY_SAMPLES_MAX = 160, "samples", "As Redis: of LATENCY HISTORY.";
     GATHER_BYTES_MAX = 512 * 1024 * 1024, "bytes", "Replies of several shards held for one request, until they are merged.";
     SCAN_SHARDS_PER_CALL = 64, "shards", "So many shards are asked one after the other for one reply to SCAN, while it has fewer keys than COUNT.";
     SCAN_BYTES_MAX = 64 * 1024, "bytes", "With so many bytes of keys a reply to SCAN is given, however few keys they are.";

@@ -157,6 +157,16 @@ pub enum Merge {
     Libraries,
     /// The longest: of shards that should say the same, one that has lost something says less.
     Longest,
+    /// LATENCY LATEST: see `routing/merge_report.rs`.
+    LatencyLatest,
+    /// LATENCY HISTORY: see there.
+    LatencyHistory,
+    /// LATENCY HISTOGRAM: see there.
+    LatencyHistogram,
+    /// MEMORY STATS: see there.
+    MemoryStats,
+    /// Texts for people: laid behind each other, each under its shard's name.
+    Texts,
 }
 
 /// How what a waiting command took is put back, when the client for which it was taken has left.

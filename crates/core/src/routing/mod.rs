@@ -8,6 +8,7 @@ pub mod hash;
 pub mod key_hash;
 pub mod memcached;
 pub mod merge;
+pub mod merge_report;
 pub mod placement;
 pub mod route;
 pub mod sort_patterns;

@@ -22,7 +22,7 @@ use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
 use crate::session::heads::Place;
-use crate::session::info::merge_info;
+use crate::session::info::{compose_texts, merge_info};
 use crate::session::memcached::merge::merge as merge_text;
 use crate::session::own_links::Owner;
 use crate::session::slowlog::compose_len;
@@ -399,6 +399,7 @@ impl Engine {
             GatherKind::SlowGet { count, shards } => {
                 self.compose_slowlog(&parts, count, &shards, out)
             }
+            GatherKind::Texts { shards } => compose_texts(&parts, &shards, proto, out),
             GatherKind::SlowLen { most } => compose_len(&parts, most, out),
             GatherKind::Monitor => {
                 self.monitor_begins(asker.slot);

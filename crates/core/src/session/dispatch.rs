@@ -16,7 +16,7 @@ use crate::session::backend::{InFlight, Waiter, NONE};
 use crate::session::client::{Client, Intake};
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
-use crate::session::heads::Place;
+use crate::session::heads::{Place, NO_HEAD};
 use crate::session::stats::{CloseReason, PerKeyspace, PerShard};
 use std::sync::Arc;
 
@@ -105,7 +105,6 @@ impl Engine {
         };
         let asker = admitted(client, slot, generation, spec, now_ms);
         self.stats().keyspace(keyspace, PerKeyspace::Requests, 1);
-        self.keep_head(&asker, request.data);
         match link {
             Ok(link) => self.send_plain(&asker, link, request.data),
             Err(error) => self.shard_refused(&asker, shard, &error),
@@ -191,7 +190,7 @@ impl Engine {
         let client = self.clients.get_mut(slot)?;
         let asker = admitted(client, slot, generation, spec, self.now_ms);
         self.stats().keyspace(keyspace, PerKeyspace::Requests, 1);
-        self.keep_head(&asker, &buffer);
+        self.keep_early(&asker, &buffer);
         let shard = self.shard_number(&asker, shard);
         match self.link_for(shard, asker.lane) {
             Ok(link) => {
@@ -234,7 +233,7 @@ impl Engine {
         let asker = &admitted(client, slot, generation, spec, now_ms);
         self.stats()
             .keyspace(asker.keyspace, PerKeyspace::Requests, 1);
-        self.keep_head(
+        self.keep_early(
             asker,
             match route {
                 // What follows the name may be a password.
@@ -274,6 +273,12 @@ impl Engine {
                     .map(|index| request.arg(index).to_vec())
                     .collect();
                 self.send_all(asker, GatherKind::Info { sections }, request.data);
+            }
+            Route::AllShards(Merge::Texts) => {
+                let shards = self.shards_in(asker.keyspace).into_iter();
+                let shards = shards.map(|shard| self.shard_name(self.shard_number(asker, shard)));
+                let shards = shards.collect();
+                self.send_all(asker, GatherKind::Texts { shards }, request.data);
             }
             Route::AllShards(merge) => {
                 let shards = self.shards_in(asker.keyspace);
@@ -341,8 +346,9 @@ impl Engine {
     #[inline]
     fn send_plain(&mut self, asker: &Asker, link: u32, data: &[u8]) {
         let number = client_number(self, asker);
+        let head = self.keep_head(asker.place(number), data);
         self.send(link, data);
-        self.sent(asker, link, number, 0, Waiter::Client);
+        self.await_reply(asker, link, number, head, Waiter::Client);
     }
 
     #[cold]
@@ -351,14 +357,22 @@ impl Engine {
         self.answer_error(asker, error);
     }
 
-    /// Keeps the beginning of a request that is being done, in case its reply is late.
+    /// Keeps the beginning of a request that takes this place, in case its reply is late. The head's number.
     #[inline]
-    fn keep_head(&mut self, asker: &Asker, data: &[u8]) {
-        if self.slow.least_us != u32::MAX
-            && self.slow.heads.keep(asker.slot, asker.generation, data)
-        {
+    fn keep_head(&mut self, place: Place, data: &[u8]) -> u16 {
+        if self.slow.least_us == u32::MAX {
+            return NO_HEAD;
+        }
+        if self.slow.heads.comes_round() {
             self.rescue_heads();
         }
+        self.slow.heads.keep(place, data)
+    }
+
+    /// The same before the request has taken a place: its `sign` comes later, if it takes one.
+    fn keep_early(&mut self, asker: &Asker, data: &[u8]) {
+        self.keep_head(asker.place(0), data);
+        self.slow.heads.wait_for_place();
     }
 
     /// Copies bytes to what a link has to write.
@@ -370,7 +384,6 @@ impl Engine {
     }
 
     /// Notes who waits for the reply to what was just sent, and looks at the bounds.
-    #[inline]
     pub(crate) fn sent(
         &mut self,
         asker: &Asker,
@@ -379,13 +392,19 @@ impl Engine {
         part: u16,
         waiter: Waiter,
     ) {
-        let (now_us, now_ms) = (self.now_us, self.now_ms);
-        let Some(link) = self.links.get_mut(link_id) else {
-            return;
-        };
         let part = match waiter {
             Waiter::Client => self.slow.heads.sign(asker.place(number)),
             _ => part,
+        };
+        self.await_reply(asker, link_id, number, part, waiter);
+    }
+
+    /// As `sent`, where the head of a client's request is known.
+    #[inline]
+    fn await_reply(&mut self, asker: &Asker, link_id: u32, number: u32, part: u16, waiter: Waiter) {
+        let (now_us, now_ms) = (self.now_us, self.now_ms);
+        let Some(link) = self.links.get_mut(link_id) else {
+            return;
         };
         let entry = InFlight {
             client: asker.slot,

@@ -80,6 +80,11 @@ pub enum GatherKind {
     ClientList,
     /// Something that every worker has taken: OK.
     AllTook,
+    /// Texts of the shards of these names.
+    Texts {
+        /// In the order of the parts.
+        shards: Vec<String>,
+    },
     /// The same, of MONITOR.
     Monitor,
     /// SLOWLOG GET of all workers and, after them, of the shards of these names.
