@@ -15,7 +15,12 @@ from shoal.cli import root
 from shoal.config import parse_config
 from shoal.config_model import LATER_KEYS, TABLES
 from shoal.core import limit
-from shoal.topology import MAX_CLIENTS_DEFAULT
+from shoal.topology import (
+    MAX_CLIENTS_DEFAULT,
+    SLOWLOG_LOG_SLOWER_THAN_DEFAULT,
+    SLOWLOG_MAX_LEN_DEFAULT,
+    SLOWLOG_MAX_LEN_MAX,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "reference.md").read_text()
@@ -134,6 +139,9 @@ def test_every_reason_for_closing_a_client_is_described_and_no_other() -> None:
 
 def test_a_default_that_two_places_state_is_the_same() -> None:
     assert limit("CLIENTS_DEFAULT") == MAX_CLIENTS_DEFAULT
+    assert limit("SLOWLOG_US_DEFAULT") == SLOWLOG_LOG_SLOWER_THAN_DEFAULT
+    assert limit("SLOWLOG_ENTRIES_DEFAULT") == SLOWLOG_MAX_LEN_DEFAULT
+    assert limit("SLOWLOG_ENTRIES_MAX") == SLOWLOG_MAX_LEN_MAX
 
 
 def test_every_link_inside_the_page_leads_somewhere() -> None:

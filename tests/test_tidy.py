@@ -43,6 +43,8 @@ NOT_COMMANDS = {
     ("session/client_admin.rs", "INFO"): "a line of CLIENT HELP",
     ("session/local.rs", "RESET"): "the text of a reply",
     ("session/local.rs", "AUTH"): "an option of HELLO",
+    ("session/monitor.rs", "AUTH"): "the same, which is not shown",
+    ("session/slowlog.rs", "RESET"): "a line of SLOWLOG HELP",
 }
 
 UNTOLD = {

@@ -157,6 +157,10 @@ class KeyspaceSpec(Protocol):
     @property
     def max_clients(self) -> int: ...
     @property
+    def slowlog_log_slower_than(self) -> int: ...  # microseconds; 0: every request, -1: none
+    @property
+    def slowlog_max_len(self) -> int: ...
+    @property
     def tls(self) -> ClientTlsSpec | None: ...  # of its clients
     @property
     def server_tls(self) -> ServerTlsSpec | None: ...  # of its connections to shards

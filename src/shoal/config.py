@@ -215,6 +215,8 @@ class _Reader:
             probe_interval_ms=table.probe_interval_ms,
             database=table.database,
             home_shard=self.home_shard(path, table, shards),
+            slowlog_log_slower_than=table.slowlog_log_slower_than,
+            slowlog_max_len=table.slowlog_max_len,
             tls=tls,
             server_tls=server_tls,
         )

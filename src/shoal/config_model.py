@@ -25,6 +25,10 @@ from shoal.topology import (
     MAX_CLIENTS_DEFAULT,
     MAX_CLIENTS_MAX,
     PROBE_INTERVAL_MS_DEFAULT,
+    SLOWLOG_LOG_SLOWER_THAN_DEFAULT,
+    SLOWLOG_LOG_SLOWER_THAN_MAX,
+    SLOWLOG_MAX_LEN_DEFAULT,
+    SLOWLOG_MAX_LEN_MAX,
     TIMEOUT_MS_DEFAULT,
 )
 
@@ -144,6 +148,8 @@ class KeyspaceTable(_Table):
     transactions: Literal["one-shard", "per-shard"] = "one-shard"
     timeout_ms: int = Field(TIMEOUT_MS_DEFAULT, ge=0, le=DAY_MS)
     max_clients: int = Field(MAX_CLIENTS_DEFAULT, ge=1, le=MAX_CLIENTS_MAX)
+    slowlog_log_slower_than: int = Field(SLOWLOG_LOG_SLOWER_THAN_DEFAULT, ge=-1, le=SLOWLOG_LOG_SLOWER_THAN_MAX)
+    slowlog_max_len: int = Field(SLOWLOG_MAX_LEN_DEFAULT, ge=0, le=SLOWLOG_MAX_LEN_MAX)
     password: SecretStr | None = None
     password_file: str | None = None
     password_env: str | None = None

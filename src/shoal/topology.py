@@ -40,6 +40,11 @@ TIMEOUT_MS_DEFAULT = 10_000
 MAX_CLIENTS_DEFAULT = 10_000
 BACKLOG_DEFAULT = 1_024
 PROBE_INTERVAL_MS_DEFAULT = 1_000
+# Redis' own names, units (microseconds) and defaults.
+SLOWLOG_LOG_SLOWER_THAN_DEFAULT = 10_000
+SLOWLOG_LOG_SLOWER_THAN_MAX = 3_600_000_000
+SLOWLOG_MAX_LEN_DEFAULT = 128
+SLOWLOG_MAX_LEN_MAX = 10_000
 DEFAULT_USER = "default"
 
 # Names become metric labels and parts of log lines: plain characters only.
@@ -109,6 +114,8 @@ class Keyspace:
     probe_interval_ms: int = PROBE_INTERVAL_MS_DEFAULT
     database: int = 0
     home_shard: int = 0
+    slowlog_log_slower_than: int = SLOWLOG_LOG_SLOWER_THAN_DEFAULT
+    slowlog_max_len: int = SLOWLOG_MAX_LEN_DEFAULT
     tls: ClientTls | None = None
     server_tls: ServerTls | None = None
     # Where the last of the affinity rules come from; for people.

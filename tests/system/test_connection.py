@@ -577,10 +577,8 @@ def test_config_get(wire: Wire, fleet: Fleet) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        "SUBSCRIBE c", "PSUBSCRIBE c*", "SSUBSCRIBE c", "UNSUBSCRIBE",
-        "PUBLISH c m", "SPUBLISH c m", "PUBSUB CHANNELS", "MONITOR",
         "DEBUG SLEEP 10", "SHUTDOWN", "REPLICAOF no one", "SCRIPT DEBUG YES",
-        "SLOWLOG GET", "LATENCY DOCTOR", "MODULE UNLOAD x", "MIGRATE h 1 k 0 1", "ROLE", "FAILOVER", "PSYNC ? -1",
+        "LATENCY DOCTOR", "MODULE UNLOAD x", "MIGRATE h 1 k 0 1", "ROLE", "FAILOVER", "PSYNC ? -1",
         "SYNC", "CONFIG SET x y",
     ],
 )  # fmt: skip

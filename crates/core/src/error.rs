@@ -137,6 +137,19 @@ pub enum ClientError {
         /// Its endpoint.
         endpoint: String,
     },
+    /// A RESP2 client that has subscribed wants something else.
+    OnlySubscriptions(&'static str),
+    /// Clients of the worker have subscribed to too much.
+    TooManySubscriptions,
+    /// A shard does not take the connection on which messages would come.
+    SubscriptionRefused {
+        /// The shard's name.
+        shard: String,
+        /// Its endpoint.
+        endpoint: String,
+        /// What it said.
+        reason: String,
+    },
     /// Too many connections for single requests are in use.
     Exhausted,
     /// The replies of several shards are too large to be held together.
@@ -199,6 +212,13 @@ impl ClientError {
             ),
             Self::WaitLost { shard, endpoint } => format!(
                 "ERR connection to shard '{shard}' at {endpoint} was lost while waiting for its keys; nothing was taken, ask again"
+            ),
+            Self::OnlySubscriptions(command) => format!(
+                "ERR Can't execute '{command}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+            ),
+            Self::TooManySubscriptions => "ERR clients have subscribed to too many channels; subscribe to fewer, or use patterns or more workers".into(),
+            Self::SubscriptionRefused { shard, endpoint, reason } => format!(
+                "ERR shard '{shard}' at {endpoint} takes no connection for subscriptions ({reason}); nothing was subscribed to"
             ),
             Self::Exhausted => "ERR too many requests that need a connection of their own are waiting; try again later".into(),
             Self::GatherTooLarge => "ERR the shards' replies to this request are too large to be put together; ask for less at a time".into(),
@@ -295,6 +315,9 @@ pub const ERRORS: &[(&str, &str)] = &[
     ("ERR shard '<name>' at <endpoint> is down (<reason>); the request was not sent", "The shard cannot be reached at the moment; it is tried again with growing waits."),
     ("ERR connection to shard '<name>' at <endpoint> was lost (<reason>); whether the request was executed is unknown", "The connection broke, or the shard did not answer within `timeout_ms`, after the request had been sent. It is never sent again."),
     ("ERR connection to shard '<name>' at <endpoint> was lost while waiting for its keys; nothing was taken, ask again", "A blocking command with keys on several shards waited, and one of them was lost."),
+    ("ERR Can't execute '<command>': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context", "A RESP2 client that has subscribed wants something else: it has to end its subscriptions first, or speak RESP3 (`HELLO 3`)."),
+    ("ERR clients have subscribed to too many channels; subscribe to fewer, or use patterns or more workers", "`SUBSCRIPTIONS_MAX` or `SUBSCRIPTION_BYTES_MAX` of the client's worker is reached."),
+    ("ERR shard '<name>' at <endpoint> takes no connection for subscriptions (<reason>); nothing was subscribed to", "The shard refused the connection on which messages would come: it does not speak RESP3 (Redis 6 does), has clients enough, or its user may not."),
     ("ERR too many requests that need a connection of their own are waiting; try again later", "Too many clients wait in blocking commands and WAIT at one time (`EXCLUSIVE_LINKS_MAX` for each worker): use more workers, or fewer waiting consumers."),
     ("ERR the shards' replies to this request are too large to be put together; ask for less at a time", "The parts of a split or merged reply exceed the bound together."),
     ("ERR invalid cursor", "SCAN with a cursor that shoal did not give."),

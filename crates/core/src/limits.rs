@@ -53,7 +53,15 @@ limits! {
     OUTPUT_HARD = 32 * 1024 * 1024, "bytes", "With so much reply waiting for one client the connection that brings more of it is not read, until the client reads on.";
     OUTPUT_STALL_MS = 1_000, "milliseconds", "So long in all may clients that do not take their replies hold up others on one connection; then the one that does is closed.";
     OUTPUT_IDLE_MS = 60_000, "milliseconds", "A client with more than OUTPUT_HIGH waiting that takes not one byte for so long is closed.";
+    SUBSCRIBER_OUTPUT_HARD = 32 * 1024 * 1024, "bytes", "With so much waiting for a client that has subscribed, a further message closes it: Redis' client-output-buffer-limit for pubsub.";
+    SUBSCRIBER_OUTPUT_SOFT = 8 * 1024 * 1024, "bytes", "So much may wait for such a client for SUBSCRIBER_SLOW_MS, as there.";
+    SUBSCRIBER_SLOW_MS = 60_000, "milliseconds", "A client that has subscribed and has more than SUBSCRIBER_OUTPUT_SOFT waiting for so long is closed.";
+    SUBSCRIPTIONS_MAX = 1024 * 1024, "subscriptions", "Channels and patterns of all clients of one worker, each counted for each client.";
+    SUBSCRIPTION_BYTES_MAX = 64 * 1024 * 1024, "bytes", "The names of all different channels and patterns of one worker.";
+    SUBSCRIPTIONS_PER_REQUEST = 512, "names", "A shard is asked for so many at a time.";
+    FEED_RETRY_MS_MAX = 2_000, "milliseconds", "The longest wait before a connection for published messages is made again to a shard that is up; the first is RECONNECT_MS_MIN.";
     OUTPUT_TOTAL_MAX = 1024 * 1024 * 1024, "bytes", "Replies waiting for clients with more than OUTPUT_HIGH, in one worker; past it the one with the most is closed.";
+    MONITOR_BYTES_MAX = 32 * 1024 * 1024, "bytes", "What one monitor is shown and has not taken, on its way between workers too; past it the monitor is closed.";
     TEXT_LINE_MAX = 2_046, "bytes", "One line of a memcached client, but for get and gets: servers close a connection with more than 2048 bytes and no line end.";
     TEXT_KEYS_LINE_MAX = 1024 * 1024, "bytes", "One line of a memcached client that asks for keys (get, gets).";
     TEXT_KEY_MAX = 250, "bytes", "One key of memcached, as servers bound it.";
@@ -61,6 +69,15 @@ limits! {
     REPLY_LINE_MAX = 64 * 1024, "bytes", "One line of a shard's reply (status, error, length); longer ones are not RESP.";
     EARLY_SMALL_MAX = 1024, "bytes", "A reply up to this size that came before its turn is kept in a buffer with others.";
     EARLY_SMALL_TOTAL_MAX = 64 * 1024, "bytes", "That buffer, for one client; it is emptied before it is filled again.";
+    HEADS_KEPT = 4_096, "requests", "The beginnings of so many requests are kept by each worker, for its slow log: 1 MiB.";
+    HEAD_BYTES = 240, "bytes", "One of them.";
+    HEADS_RESCUED_MAX = 1_024, "requests", "Those that still wait when their place is needed are kept apart, so many at most.";
+    SLOWLOG_RESCUE_PER_LINK = 16, "requests", "Of each connection the oldest so many are: the slow one is among the first.";
+    SLOWLOG_ENTRIES_MAX = 10_000, "entries", "slowlog_max_len of a keyspace; each worker has as many.";
+    SLOWLOG_ENTRIES_DEFAULT = 128, "entries", "slowlog_max_len unless it is set: Redis' default.";
+    SLOWLOG_US_DEFAULT = 10_000, "microseconds", "slowlog_log_slower_than unless it is set: Redis' default.";
+    SLOWLOG_ARGS_MAX = 32, "arguments", "As Redis: arguments of an entry of the slow log.";
+    SLOWLOG_ARG_BYTES_MAX = 128, "bytes", "As Redis: of one of them.";
     GATHER_BYTES_MAX = 512 * 1024 * 1024, "bytes", "Replies of several shards held for one request, until they are merged.";
     SCAN_SHARDS_PER_CALL = 64, "shards", "So many shards are asked one after the other for one reply to SCAN, while it has fewer keys than COUNT.";
     SCAN_BYTES_MAX = 64 * 1024, "bytes", "With so many bytes of keys a reply to SCAN is given, however few keys they are.";
@@ -137,6 +154,8 @@ const _: () = {
         IN_FLIGHT_MAX * EARLY_SMALL_MAX < u32::MAX as usize,
         "positions of early replies are 32 bits"
     );
+    assert!(OUTPUT_HIGH < SUBSCRIBER_OUTPUT_SOFT);
+    assert!(SUBSCRIBER_OUTPUT_SOFT < SUBSCRIBER_OUTPUT_HARD);
     assert!(BULK_UNAUTHENTICATED_MAX <= BULK_MAX);
     assert!(SHARDS_MAX <= 1 << 12, "twelve bits of a SCAN cursor");
     assert!(RECONNECT_MS_MIN <= RECONNECT_MS_MAX);
@@ -148,5 +167,6 @@ const _: () = {
         0 < READMIT_STEPS && READMIT_STEPS <= 16,
         "steps are told by four bits of a hash"
     );
+    assert!(HEADS_KEPT < u16::MAX as usize && HEAD_BYTES <= u8::MAX as usize);
     assert!(DATABASES <= 256, "a database number is 8 bits");
 };

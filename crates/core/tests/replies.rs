@@ -40,6 +40,9 @@ enum Step {
     TakeGather {
         place: usize,
     },
+    Push {
+        size: usize,
+    },
     Write {
         size: usize,
     },
@@ -55,6 +58,8 @@ struct Place {
     /// Parts still missing; Some while it is gathered.
     gather: Option<Vec<Vec<u8>>>,
     parts_done: usize,
+    /// Nobody asked for it; no request has this place.
+    is_push: bool,
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +86,12 @@ impl Twin {
     fn first_waiting(&self) -> usize {
         let undone = self.places.iter().position(|place| !place.done);
         undone.unwrap_or(self.places.len())
+    }
+
+    /// Places of requests from here on.
+    fn requests_from(&self, index: usize) -> usize {
+        let places = self.places.iter().skip(index);
+        places.filter(|place| !place.is_push).count()
     }
 
     /// Bytes held: visible but not written, or of replies whose turn has not come.
@@ -171,6 +182,7 @@ impl Pair {
                 let expected = self.twin.places[index].gather.take();
                 assert_eq!(taken.map(|gather| gather.parts), expected);
             }
+            Step::Push { size } => self.push(size),
             Step::Write { size } => self.write(size),
             Step::Shrink => self.replies.shrink(),
         }
@@ -241,6 +253,33 @@ impl Pair {
         }
     }
 
+    /// Before the reply whose turn it is or, when a client has seen some of that, right behind it.
+    fn push(&mut self, size: usize) {
+        let bytes = self.fill(size);
+        self.replies.push(&bytes);
+        let mut index = self.twin.first_waiting();
+        let is_begun = |place: &Place| !place.mute && !place.bytes.is_empty();
+        if self.twin.places.get(index).is_some_and(is_begun) {
+            index += 1;
+            while self
+                .twin
+                .places
+                .get(index)
+                .is_some_and(|place| place.is_push)
+            {
+                index += 1;
+            }
+        }
+        self.numbers.insert(index, u32::MAX);
+        let place = Place {
+            bytes,
+            done: true,
+            is_push: true,
+            ..Place::default()
+        };
+        self.twin.places.insert(index, place);
+    }
+
     fn write(&mut self, size: usize) {
         let mut left = size;
         while left > 0 && !self.replies.out.is_empty() {
@@ -262,7 +301,7 @@ impl Pair {
         );
         assert_eq!(self.replies.out.len(), visible.len() - self.written.len());
         assert_eq!(self.replies.bytes(), self.twin.bytes());
-        let waiting = self.twin.places.len() - self.twin.first_waiting();
+        let waiting = self.twin.requests_from(self.twin.first_waiting());
         assert_eq!(self.replies.waiting(), waiting);
         for (index, &number) in self
             .numbers
@@ -271,7 +310,7 @@ impl Pair {
             .skip(self.twin.first_waiting())
         {
             if number != u32::MAX {
-                let is_last = index + 1 == self.twin.places.len();
+                let is_last = self.twin.requests_from(index + 1) == 0;
                 assert_eq!(self.replies.is_last(number), is_last);
             }
         }
@@ -300,6 +339,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (place.clone(), size()).prop_map(|(place, size)| Step::Complete { place, size }),
         2 => (place.clone(), size()).prop_map(|(place, size)| Step::Replace { place, size }),
         1 => place.prop_map(|place| Step::TakeGather { place }),
+        3 => size().prop_map(|size| Step::Push { size }),
         3 => (0usize..200_000).prop_map(|size| Step::Write { size }),
         3 => (0usize..50).prop_map(|size| Step::Write { size }),
         1 => Just(Step::Shrink),

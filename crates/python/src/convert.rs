@@ -14,7 +14,7 @@ use shoal_core::routing::key_hash::KeyHash;
 use shoal_core::routing::tag::Tag;
 use shoal_core::routing::tls::{ClientAuth, ClientTls, MinVersion, ServerTls, Verify};
 use shoal_core::routing::topology::{
-    Credentials, Ejection, Keyspace, Protocol, Role, Shard, Topology, User,
+    Credentials, Ejection, Keyspace, Protocol, Role, Shard, SlowRules, Topology, User,
 };
 
 #[derive(FromPyObject)]
@@ -108,6 +108,8 @@ pub struct KeyspaceSpec {
     transactions_per_shard: bool,
     timeout_ms: u64,
     max_clients: u64,
+    slowlog_log_slower_than: i64,
+    slowlog_max_len: usize,
     tls: Option<ClientTlsSpec>,
     server_tls: Option<ServerTlsSpec>,
 }
@@ -336,6 +338,10 @@ pub fn keyspace(spec: KeyspaceSpec) -> PyResult<Keyspace> {
         transactions_per_shard: spec.transactions_per_shard,
         timeout_ms: spec.timeout_ms,
         max_clients: spec.max_clients,
+        slowlog: SlowRules {
+            slower_than_us: spec.slowlog_log_slower_than,
+            length: spec.slowlog_max_len,
+        },
     })
 }
 

@@ -119,6 +119,8 @@ def _keyspace_meaning(keyspace: Keyspace) -> dict[str, object]:
         "probe_interval_ms": keyspace.probe_interval_ms,
         "database": keyspace.database,
         "home_shard": keyspace.shards[keyspace.home_shard].name,
+        "slowlog_log_slower_than": keyspace.slowlog_log_slower_than,
+        "slowlog_max_len": keyspace.slowlog_max_len,
         "backlog": keyspace.backlog,
         "reuse_port": keyspace.reuse_port,
         "shards": shards,

@@ -522,6 +522,9 @@ impl Worker {
     /// Writes what there is, links first. Writing may let clients go on, whose requests are written too.
     fn write_all(&mut self) {
         loop {
+            if self.engine.tell_monitors() {
+                self.act();
+            }
             for link in std::mem::take(&mut self.engine.dirty_links) {
                 self.write(Peer::Link(link));
             }

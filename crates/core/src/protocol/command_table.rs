@@ -492,7 +492,7 @@ pub static COMMANDS: [CommandSpec; 425] = [
     CommandSpec { name: "SLAVEOF", full_name: "slaveof", arity: 3, flags: flags::ADMIN, keys: &[], policy: Policy::Refuse("concerns one server, not the keyspace; send it to that shard's server directly"), check: Check::None, grade: Grade::Refused, fixed_key: 0, count_words: None, subcommands: &[] },
     CommandSpec { name: "SLOWLOG", full_name: "slowlog", arity: -2, flags: 0, keys: &[], policy: Policy::Container, check: Check::None, grade: Grade::Single, fixed_key: 0, count_words: None, subcommands: &[
         CommandSpec { name: "GET", full_name: "slowlog|get", arity: -2, flags: flags::ADMIN, keys: &[], policy: Policy::Local(Local::SlowlogGet), check: Check::None, grade: Grade::Single, fixed_key: 0, count_words: None, subcommands: &[] },
-        CommandSpec { name: "HELP", full_name: "slowlog|help", arity: 2, flags: 0, keys: &[], policy: Policy::AnyShard, check: Check::None, grade: Grade::Single, fixed_key: 0, count_words: None, subcommands: &[] },
+        CommandSpec { name: "HELP", full_name: "slowlog|help", arity: 2, flags: 0, keys: &[], policy: Policy::Local(Local::SlowlogHelp), check: Check::None, grade: Grade::Single, fixed_key: 0, count_words: None, subcommands: &[] },
         CommandSpec { name: "LEN", full_name: "slowlog|len", arity: 2, flags: flags::ADMIN, keys: &[], policy: Policy::Local(Local::SlowlogLen), check: Check::None, grade: Grade::Single, fixed_key: 0, count_words: None, subcommands: &[] },
         CommandSpec { name: "RESET", full_name: "slowlog|reset", arity: 2, flags: flags::ADMIN, keys: &[], policy: Policy::Local(Local::SlowlogReset), check: Check::None, grade: Grade::Single, fixed_key: 0, count_words: None, subcommands: &[] },
     ] },

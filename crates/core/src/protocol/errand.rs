@@ -3,6 +3,8 @@
 //! Owns: their bytes. Below the command table this is the only place where a command has a name.
 
 use crate::protocol::encode::request;
+use crate::protocol::subscription::Kind;
+use std::sync::Arc;
 
 /// An idle connection is asked whether its server lives.
 pub const PROBE: &[u8] = b"*1\r\n$4\r\nPING\r\n";
@@ -18,6 +20,9 @@ pub const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
 
 /// Something that replicas are told but that changes nothing: a mark in the replication stream, for WAIT to wait for.
 pub const MARK: &[u8] = b"*3\r\n$7\r\nPUBLISH\r\n$12\r\n__shoal:mark\r\n$0\r\n\r\n";
+
+/// Where that is published: nobody shall see it who has subscribed to everything.
+pub const MARK_CHANNEL: &[u8] = b"__shoal:mark";
 
 /// A server is asked by which number it knows a connection.
 pub const WHO: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n";
@@ -39,6 +44,21 @@ pub fn last_entry(key: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     request(&mut out, &[b"XREVRANGE", key, b"+", b"-", b"COUNT", b"1"]);
     out
+}
+
+/// Makes or ends subscriptions.
+pub fn subscribe(out: &mut Vec<u8>, kind: Kind, is_made: bool, names: &[Arc<[u8]>]) {
+    let command: &[u8] = match (kind, is_made) {
+        (Kind::Channel, true) => b"SUBSCRIBE",
+        (Kind::Channel, false) => b"UNSUBSCRIBE",
+        (Kind::Pattern, true) => b"PSUBSCRIBE",
+        (Kind::Pattern, false) => b"PUNSUBSCRIBE",
+        (Kind::Shard, true) => b"SSUBSCRIBE",
+        (Kind::Shard, false) => b"SUNSUBSCRIBE",
+    };
+    let mut words: Vec<&[u8]> = vec![command];
+    words.extend(names.iter().map(|name| name.as_ref()));
+    request(out, &words);
 }
 
 /// Ends the wait of another connection to the same server.
@@ -96,6 +116,11 @@ pub fn greeting(
         out.extend_from_slice(PROBE);
     }
     answers + 1
+}
+
+/// A server's own slow log; -1: all of it.
+pub fn slowlog(out: &mut Vec<u8>, count: i64) {
+    request(out, &[b"SLOWLOG", b"GET", count.to_string().as_bytes()]);
 }
 
 /// Gives a server a script ahead of its use.

@@ -10,3 +10,4 @@ pub mod memcached;
 pub mod own_command;
 pub mod reply;
 pub mod request;
+pub mod subscription;

@@ -57,6 +57,7 @@ pub enum Local {
     SlowlogGet,
     SlowlogLen,
     SlowlogReset,
+    SlowlogHelp,
     AclCat,
     AclDeluser,
     AclDryrun,

@@ -7,7 +7,10 @@
 //! path of a request has to check it again.
 //! Rejected: letting workers change parts of it in place; a reader could then see half a change.
 
-use crate::limits::{BACKLOG, CLIENTS_DEFAULT, KEYSPACES_MAX, PROBE_MS, SHARDS_MAX};
+use crate::limits::{
+    BACKLOG, CLIENTS_DEFAULT, KEYSPACES_MAX, PROBE_MS, SHARDS_MAX, SLOWLOG_ENTRIES_DEFAULT,
+    SLOWLOG_US_DEFAULT,
+};
 use crate::routing::admission::Admission;
 use crate::routing::affinity::{hashed_part, settled_part, Affinity};
 use crate::routing::distribution::{cluster_slot, Distribution, Group};
@@ -68,6 +71,33 @@ pub enum Role {
     Store,
     /// A shard that fails is ejected, and others take its keys meanwhile.
     Cache(Ejection),
+}
+
+/// What goes into the slow log: Redis' slowlog-log-slower-than and slowlog-max-len.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlowRules {
+    /// Microseconds from which on a request is slow; 0: every one, negative: none.
+    pub slower_than_us: i64,
+    /// Entries kept; older ones are forgotten.
+    pub length: usize,
+}
+
+impl Default for SlowRules {
+    fn default() -> Self {
+        Self {
+            slower_than_us: SLOWLOG_US_DEFAULT as i64,
+            length: SLOWLOG_ENTRIES_DEFAULT,
+        }
+    }
+}
+
+impl SlowRules {
+    /// None: nothing is slow.
+    pub fn threshold_us(self) -> Option<u32> {
+        u64::try_from(self.slower_than_us)
+            .ok()
+            .map(|us| u32::try_from(us).unwrap_or(u32::MAX))
+    }
 }
 
 /// When a shard of a cache is ejected, and when it is readmitted.
@@ -134,6 +164,8 @@ pub struct Keyspace {
     pub timeout_ms: u64,
     /// Clients at one time, over all workers.
     pub max_clients: u64,
+    /// Which requests go into the slow log, and how many it holds.
+    pub slowlog: SlowRules,
     /// TLS of its clients.
     pub tls: Option<ClientTls>,
     /// TLS of its connections to shards.
@@ -167,6 +199,7 @@ impl Keyspace {
             transactions_per_shard: false,
             timeout_ms: 0,
             max_clients: CLIENTS_DEFAULT as u64,
+            slowlog: SlowRules::default(),
             tls: None,
             server_tls: None,
         }

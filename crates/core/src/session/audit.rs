@@ -81,6 +81,7 @@ impl Engine {
             }
         }
         self.audit_links()?;
+        self.subscriptions.audit()?;
         self.audit_ejection()?;
         Ok(Totals {
             clients: self.clients.len(),

@@ -138,6 +138,8 @@ pub enum Waiter {
     Queued,
     /// The link: the number by which the shard knows it.
     Identity,
+    /// Requests of clients, for the shard to confirm subscriptions; see `feed`.
+    Subscription,
     /// Nobody; a script was loaded ahead of its use, or something sent ahead of WAIT.
     Prelude,
     /// Nobody; what was taken for a client that has left is put back.
@@ -155,7 +157,7 @@ pub struct InFlight {
     pub number: u32,
     /// When it was sent, in microseconds; wraps.
     pub sent_us: u32,
-    /// Which part of a `Gather`.
+    /// Which part of a `Gather`; for a client's plain reply the number of the request's head.
     pub part: u16,
     /// Who waits.
     pub waiter: Waiter,
@@ -221,6 +223,12 @@ pub struct Link {
     pub greeting: Vec<u8>,
     /// When a byte last came or, with nothing in flight before, when the oldest request was sent (ms).
     pub progress_ms: u64,
+    /// The turn in which bytes last came (us).
+    heard_us: u64,
+    /// The turn before that in which bytes came: since then it was quiet (us).
+    pub quiet_since_us: u64,
+    /// The turn in which a reply on it last was late (us).
+    pub late_us: u64,
     /// When it was connected (ms).
     pub greeted_ms: u64,
     /// When it was last used by a client (ms).
@@ -266,6 +274,9 @@ impl Link {
             in_push: false,
             greeting: Vec::new(),
             progress_ms: now_ms,
+            heard_us: 0,
+            quiet_since_us: 0,
+            late_us: 0,
             greeted_ms: now_ms,
             used_ms: now_ms,
             stalled: false,
@@ -273,6 +284,15 @@ impl Link {
             stalled_ms: 0,
             dirty: false,
             blocked: Vec::new(),
+        }
+    }
+
+    /// Bytes came, in this turn.
+    #[inline]
+    pub fn heard(&mut self, now_us: u64) {
+        if self.heard_us != now_us {
+            self.quiet_since_us = self.heard_us;
+            self.heard_us = now_us;
         }
     }
 

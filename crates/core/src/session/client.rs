@@ -9,8 +9,10 @@ use crate::protocol::encode::Proto;
 use crate::protocol::request::RequestScanner;
 use crate::session::backend::lane;
 use crate::session::blocking_wait::Wait;
+use crate::session::monitor::Watching;
 use crate::session::replies::Replies;
 use crate::session::stats::CloseReason;
+use crate::session::subscriptions::Subscribed;
 use crate::session::transaction::Transaction;
 use crate::session::transaction_watch::Watch;
 
@@ -41,7 +43,7 @@ pub mod care {
     pub const STRANGER: u8 = 1;
     /// It is within MULTI.
     pub const QUEUES: u8 = 1 << 1;
-    /// It has subscribed and speaks RESP2, in which it may do little else.
+    /// It has subscribed; if it speaks RESP2 it may do little else.
     pub const SUBSCRIBED: u8 = 1 << 2;
     /// It has connections of its own by which the shards know what it read.
     pub const TRACKED: u8 = 1 << 3;
@@ -85,6 +87,10 @@ pub struct Particulars {
     pub watch: Option<Box<Watch>>,
     /// Keys on several shards for which it waits.
     pub wait: Option<Box<Wait>>,
+    /// MONITOR.
+    pub monitor: Option<Watching>,
+    /// Channels and patterns whose messages it gets.
+    pub subscribed: Option<Box<Subscribed>>,
 }
 
 /// See the head of this file.

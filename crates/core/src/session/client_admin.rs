@@ -12,15 +12,18 @@ use crate::protocol::command::Local;
 use crate::protocol::encode::{self, Proto};
 use crate::protocol::request::strict_integer;
 use crate::routing::route::Request;
-use crate::session::client::{Client, Intake};
+use crate::session::client::{care, Client, Intake, Particulars};
 use crate::session::dispatch::Asker;
 use crate::session::engine::{Action, Engine};
 use crate::session::gather::{Gather, GatherKind};
 use crate::session::local::{is_name, BAD_NAME};
 use crate::session::pause::Pause;
+use crate::session::publish::Census;
 use crate::session::scripts::Sha;
+use crate::session::slowlog::SlowQuestion;
 use crate::session::stats::CloseReason;
 use std::collections::HashSet;
+use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
 
 /// Where an answer to a worker's question goes.
@@ -49,6 +52,14 @@ pub enum Mail {
     Kill(Ticket, Filter),
     /// CLIENT PAUSE of a keyspace (by index), or its end; answered with nothing.
     Pause(Ticket, usize, Option<Pause>),
+    /// MONITOR in a keyspace (by index); with the count of bytes on their way to the monitor. Answered with nothing.
+    Monitor(Ticket, u16, Arc<AtomicUsize>),
+    /// The monitor of that request watches no longer.
+    MonitorEnds(Ticket),
+    /// What the monitor of that request is shown; None: lines of it are lost.
+    Lines(Ticket, Option<Vec<u8>>),
+    /// About the slow log of a keyspace (by index).
+    Slowlog(Ticket, u16, SlowQuestion),
     /// CLIENT UNBLOCK: whether the client waited here.
     Unblock {
         /// Where the answer goes.
@@ -60,11 +71,13 @@ pub enum Mail {
         /// With an error, not as at its time-out.
         is_error: bool,
     },
+    /// What a worker knows of subscriptions; the answer is this part of the gather, or else the worker's own.
+    Census(Ticket, Option<u16>, Census),
     /// To worker 0: a shard of a cache (numbered through the topology) has failed as often as it may.
     ShardFailed(usize),
     /// From worker 0: such a shard takes so many sixteenths of its keys from now on.
     Share(usize, u8),
-    /// The answer of a worker (its number) to a question.
+    /// A part of what was asked: mostly the worker's number, and its answer.
     Answer(Ticket, u16, Vec<u8>),
 }
 
@@ -77,8 +90,8 @@ pub struct Filter {
     address: Option<String>,
     local_address: Option<String>,
     user: Option<String>,
-    /// Another kind than `normal` was asked for: nobody is.
-    is_nobody: bool,
+    /// TYPE.
+    kind: Option<ClientKind>,
     older_than_s: u64,
     /// CLIENT ID to be left out.
     skip: Option<u64>,
@@ -86,8 +99,8 @@ pub struct Filter {
 
 impl Filter {
     fn passes(&self, client: &Client, user: &str, now_ms: u64) -> bool {
-        !self.is_nobody
-            && client.keyspace == self.keyspace
+        client.keyspace == self.keyspace
+            && self.kind.is_none_or(|kind| kind == ClientKind::of(client))
             && (self.ids.is_empty() || self.ids.contains(&client.id))
             && self
                 .address
@@ -217,12 +230,20 @@ impl Engine {
             return String::new();
         };
         let seconds = |since: u64| self.now_ms.saturating_sub(since) / 1000;
-        let particulars = client.particulars.as_deref().cloned().unwrap_or_default();
+        let none = Particulars::default();
+        let particulars = client.particulars.as_deref().unwrap_or(&none);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (queued, watched) = self.transaction_counts(slot);
+        let [channels, patterns, shard_channels] = self.subscription_counts(slot);
         let mut flags = String::new();
+        if client.care & care::SUBSCRIBED != 0 {
+            flags.push('P');
+        }
         if queued >= 0 {
             flags.push('x');
+        }
+        if particulars.monitor.is_some() {
+            flags.push('O');
         }
         if particulars.no_evict {
             flags.push('e');
@@ -237,7 +258,7 @@ impl Engine {
             flags.push('N');
         }
         format!(
-            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub=0 psub=0 ssub=0 multi={} watch={} \
+            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub={channels} psub={patterns} ssub={shard_channels} multi={} watch={} \
              qbuf={} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={} oll=0 omem=0 tot-mem={} events=r cmd={} \
              user={} redir=-1 resp={} lib-name={} lib-ver={}\n",
             client.id,
@@ -268,15 +289,24 @@ impl Engine {
         kind: GatherKind,
         question: impl Fn(Ticket) -> Mail,
     ) {
-        let workers = self.identity.workers;
-        let number = self.reserve_gather(asker, Gather::new(kind, workers));
+        let number = self.reserve_gather(asker, Gather::new(kind, self.identity.workers));
+        self.ask_workers_for(asker, number, question);
+    }
+
+    /// The same, for a place that was taken: the workers' answers are its first parts.
+    pub(crate) fn ask_workers_for(
+        &mut self,
+        asker: &Asker,
+        number: u32,
+        question: impl Fn(Ticket) -> Mail,
+    ) {
         let ticket = Ticket {
             worker: self.identity.worker,
             client: asker.slot,
             generation: asker.generation,
             number,
         };
-        for worker in (0..workers).filter(|&worker| worker != ticket.worker) {
+        for worker in (0..self.identity.workers).filter(|&worker| worker != ticket.worker) {
             self.actions.push(Action::Mail(worker, question(ticket)));
         }
         self.mail(question(ticket));
@@ -309,6 +339,13 @@ impl Engine {
                 self.take_pause(keyspace, pause);
                 self.reply_to(ticket, Vec::new());
             }
+            Mail::Monitor(ticket, keyspace, way) => {
+                self.take_seat(ticket, keyspace, way);
+                self.reply_to(ticket, Vec::new());
+            }
+            Mail::Slowlog(ticket, keyspace, asked) => self.answer_slowlog(ticket, keyspace, asked),
+            Mail::MonitorEnds(ticket) => self.give_seat_up(ticket),
+            Mail::Lines(ticket, lines) => self.lines_arrived(ticket, lines),
             Mail::Unblock {
                 ticket,
                 keyspace,
@@ -317,6 +354,11 @@ impl Engine {
             } => {
                 let count = u8::from(self.unblock_here(keyspace, id, is_error));
                 self.reply_to(ticket, count.to_string().into_bytes());
+            }
+            Mail::Census(ticket, part, census) => {
+                let part = part.unwrap_or(self.identity.worker as u16);
+                let bytes = self.census(&census);
+                self.reply_as(ticket, part, bytes);
             }
             Mail::ShardFailed(shard) => self.shard_failed(shard),
             Mail::Share(shard, share) => self.take_share(shard, share),
@@ -357,20 +399,23 @@ impl Engine {
         }
     }
 
-    fn reply_to(&mut self, ticket: Ticket, bytes: Vec<u8>) {
-        let worker = self.identity.worker;
-        if ticket.worker == worker {
+    pub(crate) fn reply_to(&mut self, ticket: Ticket, bytes: Vec<u8>) {
+        self.reply_as(ticket, self.identity.worker as u16, bytes);
+    }
+
+    fn reply_as(&mut self, ticket: Ticket, part: u16, bytes: Vec<u8>) {
+        if ticket.worker == self.identity.worker {
             self.part_arrived(
                 ticket.client,
                 ticket.generation,
                 ticket.number,
-                worker as u16,
+                part,
                 &bytes,
             );
         } else {
             self.actions.push(Action::Mail(
                 ticket.worker,
-                Mail::Answer(ticket, worker as u16, bytes),
+                Mail::Answer(ticket, part, bytes),
             ));
         }
     }
@@ -409,20 +454,41 @@ impl Engine {
     }
 }
 
-/// Servers know four kinds; ours are all of the first.
-fn is_kind_of_nobody(kind: &[u8]) -> Result<bool, ClientError> {
-    let known: [&[u8]; 6] = [
-        b"normal", b"master", b"primary", b"replica", b"slave", b"pubsub",
-    ];
-    match known
-        .iter()
-        .position(|name| kind.eq_ignore_ascii_case(name))
-    {
-        Some(position) => Ok(position != 0),
-        None => Err(ClientError::Text(format!(
-            "ERR Unknown client type '{}'",
-            crate::error::printable(kind)
-        ))),
+/// Kinds of clients, as servers tell them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ClientKind {
+    Normal,
+    /// It has subscribed.
+    Subscriber,
+    /// A server: none of our clients is.
+    Server,
+}
+
+impl ClientKind {
+    fn of(client: &Client) -> Self {
+        if client.care & care::SUBSCRIBED != 0 {
+            Self::Subscriber
+        } else {
+            Self::Normal
+        }
+    }
+
+    fn named(name: &[u8]) -> Result<Self, ClientError> {
+        let known: [(&[u8], Self); 6] = [
+            (b"normal", Self::Normal),
+            (b"pubsub", Self::Subscriber),
+            (b"master", Self::Server),
+            (b"primary", Self::Server),
+            (b"replica", Self::Server),
+            (b"slave", Self::Server),
+        ];
+        let found = known
+            .iter()
+            .find(|(known, _)| name.eq_ignore_ascii_case(known));
+        found.map(|(_, kind)| *kind).ok_or_else(|| {
+            let shown = crate::error::printable(name);
+            ClientError::Text(format!("ERR Unknown client type '{shown}'"))
+        })
     }
 }
 
@@ -442,7 +508,7 @@ fn list_filter(asker: &Asker, request: &Request<'_>) -> Result<Filter, ClientErr
     match count {
         2 => Ok(filter),
         4 if request.arg(2).eq_ignore_ascii_case(b"TYPE") => {
-            filter.is_nobody = is_kind_of_nobody(request.arg(3))?;
+            filter.kind = Some(ClientKind::named(request.arg(3))?);
             Ok(filter)
         }
         4.. if request.arg(2).eq_ignore_ascii_case(b"ID") => {
@@ -478,7 +544,7 @@ fn kill_filter(asker: &Asker, request: &Request<'_>, own_id: u64) -> Result<Filt
             b"ADDR" => filter.address = Some(text(index + 1)),
             b"LADDR" => filter.local_address = Some(text(index + 1)),
             b"USER" => filter.user = Some(text(index + 1)),
-            b"TYPE" => filter.is_nobody |= is_kind_of_nobody(request.arg(index + 1))?,
+            b"TYPE" => filter.kind = Some(ClientKind::named(request.arg(index + 1))?),
             b"MAXAGE" => {
                 filter.older_than_s =
                     client_id(request.arg(index + 1)).map_err(|_| ClientError::Syntax)?

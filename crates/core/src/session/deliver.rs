@@ -15,16 +15,17 @@ use crate::limits::{
 use crate::protocol::command::Merge;
 use crate::protocol::encode::{self, Proto};
 use crate::protocol::memcached::line;
-use crate::protocol::request::strict_integer;
 use crate::routing::merge::merge;
 use crate::session::backend::{InFlight, LinkState, Waiter};
 use crate::session::client::Intake;
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
+use crate::session::heads::Place;
 use crate::session::info::{merge_config, merge_info};
 use crate::session::memcached::merge::merge as merge_text;
 use crate::session::own_links::Owner;
+use crate::session::slowlog::compose_len;
 use crate::session::stats::PerShard;
 
 impl Engine {
@@ -34,6 +35,7 @@ impl Engine {
             return;
         };
         let shard = link.shard;
+        link.heard(self.now_us);
         let tail = std::mem::take(&mut link.tail);
         self.stats()
             .shard(shard, PerShard::ShardBytesIn, data.len() as i64);
@@ -173,9 +175,12 @@ impl Engine {
         is_first: bool,
         done: bool,
     ) {
+        let took = (self.now_us as u32).wrapping_sub(entry.sent_us);
         if done && entry.waiter != Waiter::Probe && !self.may_wait(id) {
-            let took = (self.now_us as u32).wrapping_sub(entry.sent_us);
             self.stats().latency(shard, u64::from(took));
+        }
+        if is_first && took >= self.slow.least_us {
+            self.replied_late(id, shard, entry, took);
         }
         let is_error = match bytes[0] {
             b'-' | b'!' => true,
@@ -203,7 +208,8 @@ impl Engine {
             Waiter::Queued => self.note_queued(entry, bytes, is_first),
             Waiter::Identity => self.identified(id, bytes),
             Waiter::PutBack if is_first && is_error => self.not_put_back(shard, bytes),
-            Waiter::Prelude | Waiter::PutBack => {}
+            Waiter::Subscription if done => self.feed_refused(id, bytes),
+            Waiter::Subscription | Waiter::Prelude | Waiter::PutBack => {}
         }
     }
 
@@ -294,6 +300,19 @@ impl Engine {
         let Some(gather) = client.replies.take_gather(number) else {
             return;
         };
+        if gather.slowest.is_some() {
+            self.gathered_late(
+                Place {
+                    client: slot,
+                    generation,
+                    number,
+                },
+                &gather,
+            );
+        }
+        let Some(client) = self.clients.get_mut(slot) else {
+            return;
+        };
         self.gather_bytes -= gather.bytes();
         let proto = client.proto;
         let keyspace = client.keyspace as usize;
@@ -381,6 +400,15 @@ impl Engine {
                 encode::verbatim(out, proto, &text);
             }
             GatherKind::AllTook => encode::simple(out, "OK"),
+            GatherKind::SlowGet { count, shards } => {
+                self.compose_slowlog(&parts, count, &shards, out)
+            }
+            GatherKind::SlowLen { most } => compose_len(&parts, most, out),
+            GatherKind::Monitor => {
+                self.monitor_begins(asker.slot);
+                encode::simple(out, "OK");
+            }
+            GatherKind::Census(tally) => Self::compose_census(&tally, &parts, out),
             GatherKind::ClientKill { old_form } => Self::compose_kill(&parts, old_form, out),
         }
         false

@@ -16,6 +16,7 @@ use crate::session::backend::{InFlight, Waiter, NONE};
 use crate::session::client::{Client, Intake};
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
+use crate::session::heads::Place;
 use crate::session::stats::{CloseReason, PerKeyspace, PerShard};
 use std::sync::Arc;
 
@@ -47,26 +48,42 @@ impl Asker {
         lane: 0,
         mute: true,
     };
+
+    /// Whose reply it is.
+    #[inline]
+    pub(crate) fn place(&self, number: u32) -> Place {
+        Place {
+            client: self.slot,
+            generation: self.generation,
+            number,
+        }
+    }
 }
 
 impl Engine {
     /// Does a whole request of a client.
     #[inline]
     pub(crate) fn request(&mut self, slot: u32, request: &Request<'_>) -> Taken {
+        let Some(client) = self.clients.get(slot) else {
+            return Taken::Yes;
+        };
+        if client.care | self.care != 0 {
+            if let Some(taken) = self.gate(slot, request) {
+                return taken;
+            }
+        }
+        self.proceed(slot, request)
+    }
+
+    /// A request that nothing keeps from being carried out.
+    #[inline]
+    pub(crate) fn proceed(&mut self, slot: u32, request: &Request<'_>) -> Taken {
         let now_ms = self.now_ms;
         let generation = self.clients.generation(slot);
         let Some(client) = self.clients.get_mut(slot) else {
             return Taken::Yes;
         };
         let keyspace = client.keyspace as usize;
-        if client.care | self.care != 0 {
-            if let Some(taken) = self.gate(slot, request) {
-                return taken;
-            }
-        }
-        let Some(client) = self.clients.get_mut(slot) else {
-            return Taken::Yes;
-        };
         let space = &self.topology.keyspaces[keyspace];
         let (spec, route) = decide(
             space,
@@ -88,6 +105,7 @@ impl Engine {
         };
         let asker = admitted(client, slot, generation, spec, now_ms);
         self.stats().keyspace(keyspace, PerKeyspace::Requests, 1);
+        self.keep_head(&asker, request.data);
         match link {
             Ok(link) => self.send_plain(&asker, link, request.data),
             Err(error) => self.shard_refused(&asker, shard, &error),
@@ -173,6 +191,7 @@ impl Engine {
         let client = self.clients.get_mut(slot)?;
         let asker = admitted(client, slot, generation, spec, self.now_ms);
         self.stats().keyspace(keyspace, PerKeyspace::Requests, 1);
+        self.keep_head(&asker, &buffer);
         let shard = self.shard_number(&asker, shard);
         match self.link_for(shard, asker.lane) {
             Ok(link) => {
@@ -215,6 +234,14 @@ impl Engine {
         let asker = &admitted(client, slot, generation, spec, now_ms);
         self.stats()
             .keyspace(asker.keyspace, PerKeyspace::Requests, 1);
+        self.keep_head(
+            asker,
+            match route {
+                // What follows the name may be a password.
+                Route::Local(_) => name_alone(request),
+                _ => request.data,
+            },
+        );
         let is_write = spec.is_some_and(|spec| spec.flags & flags::WRITE != 0);
         if let (Route::AllShards(_), true, Some(out)) =
             (&route, is_write, self.ejected_shard(keyspace))
@@ -329,6 +356,16 @@ impl Engine {
         self.answer_error(asker, error);
     }
 
+    /// Keeps the beginning of a request that is being done, in case its reply is late.
+    #[inline]
+    fn keep_head(&mut self, asker: &Asker, data: &[u8]) {
+        if self.slow.least_us != u32::MAX
+            && self.slow.heads.keep(asker.slot, asker.generation, data)
+        {
+            self.rescue_heads();
+        }
+    }
+
     /// Copies bytes to what a link has to write.
     #[inline]
     pub(crate) fn send(&mut self, link: u32, data: &[u8]) {
@@ -350,6 +387,10 @@ impl Engine {
         let (now_us, now_ms) = (self.now_us, self.now_ms);
         let Some(link) = self.links.get_mut(link_id) else {
             return;
+        };
+        let part = match waiter {
+            Waiter::Client => self.slow.heads.sign(asker.place(number)),
+            _ => part,
         };
         let entry = InFlight {
             client: asker.slot,
@@ -399,10 +440,14 @@ impl Engine {
     }
 
     /// Takes a place for a reply that is put together; None when the client is gone.
-    pub(crate) fn reserve_gather(&mut self, asker: &Asker, gather: Box<Gather>) -> u32 {
-        self.clients.get_mut(asker.slot).map_or(0, |client| {
-            client.replies.reserve_gather(asker.mute, gather)
-        })
+    pub(crate) fn reserve_gather(&mut self, asker: &Asker, mut gather: Box<Gather>) -> u32 {
+        gather.began_us = self.now_us as u32;
+        let Some(client) = self.clients.get_mut(asker.slot) else {
+            return 0;
+        };
+        let number = client.replies.next_number();
+        gather.head = self.slow.heads.sign(asker.place(number));
+        client.replies.reserve_gather(asker.mute, gather)
     }
 }
 
@@ -424,6 +469,12 @@ fn admitted(
         lane: client.lane(),
         mute: client.is_muted(),
     }
+}
+
+/// A request up to the end of its first argument.
+fn name_alone<'a>(request: &Request<'a>) -> &'a [u8] {
+    let end = request.args.first().map_or(0, |arg| arg.start + arg.len);
+    request.data.get(..end as usize).unwrap_or_default()
 }
 
 /// Takes the client's next place.

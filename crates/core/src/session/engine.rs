@@ -25,12 +25,15 @@ use crate::session::backend::{Backend, Link};
 use crate::session::client::{care, Client, Intake, ReplyMode};
 use crate::session::client_admin::Mail;
 use crate::session::ejection::Membership;
+use crate::session::monitor::Seat;
 use crate::session::output::Output;
 use crate::session::pause::Pause;
 use crate::session::replies::Replies;
 use crate::session::scripts::Scripts;
 use crate::session::slab::Slab;
+use crate::session::slowlog::SlowLogs;
 use crate::session::stats::{CloseReason, PerKeyspace, PerShard, Stats};
+use crate::session::subscriptions::Subscriptions;
 use std::sync::Arc;
 
 /// What the engine wants done outside of it.
@@ -138,10 +141,15 @@ pub struct Engine {
     pub(crate) exclusive_links: usize,
     /// (client, generation): those that wait for keys on several shards.
     pub(crate) waiting: Vec<(u32, u32)>,
+    /// Who has subscribed to what.
+    pub(crate) subscriptions: Subscriptions,
     /// What keeps the requests of all clients from the short way: bits of `care`.
     pub(crate) care: u8,
     /// What pauses each keyspace.
     pub(crate) pauses: Vec<Option<Pause>>,
+    /// Who watches, in any worker.
+    pub(crate) seats: Vec<Seat>,
+    pub(crate) slow: SlowLogs,
     pub(crate) is_stopping: bool,
     /// The second in which all clients were looked at.
     pub(crate) looked_s: u64,
@@ -153,8 +161,14 @@ pub struct Engine {
     pub dirty_links: Vec<u32>,
 }
 
-fn backends_of(topology: &Topology) -> usize {
-    topology.shards().count()
+/// One for each shard, numbered through the topology.
+fn backends_of(topology: &Topology) -> Vec<Backend> {
+    let spaces = topology.keyspaces.iter().enumerate();
+    let backends = spaces.flat_map(|(index, space)| {
+        let backend = move |_| Backend::new(index, space.connections);
+        space.shards.iter().map(backend)
+    });
+    backends.collect()
 }
 
 impl Engine {
@@ -170,25 +184,16 @@ impl Engine {
         all_stats: Arc<Vec<Stats>>,
         now_us: u64,
     ) -> Self {
-        let backends = topology
-            .keyspaces
-            .iter()
-            .enumerate()
-            .flat_map(|(index, keyspace)| {
-                keyspace
-                    .shards
-                    .iter()
-                    .map(move |_| (index, keyspace.connections))
-            })
-            .map(|(index, connections)| Backend::new(index, connections))
-            .collect();
+        let backends = backends_of(&topology);
         let admissions = topology
             .keyspaces
             .iter()
             .map(|keyspace| Admission::whole(keyspace.shards.len()))
             .collect();
-        let memberships = vec![Membership::In; backends_of(&topology)];
+        let memberships = vec![Membership::In; backends.len()];
         let pauses = vec![None; topology.keyspaces.len()];
+        let slow = SlowLogs::new(&topology);
+        let subscriptions = Subscriptions::new(topology.keyspaces.len(), backends.len());
         let chance = identity.seed | 1;
         let mut engine = Self {
             identity,
@@ -222,8 +227,11 @@ impl Engine {
             heavy: Vec::new(),
             exclusive_links: 0,
             waiting: Vec::new(),
+            subscriptions,
             care: 0,
             pauses,
+            seats: Vec::new(),
+            slow,
             is_stopping: false,
             looked_s: 0,
             actions: Vec::new(),
@@ -397,6 +405,8 @@ impl Engine {
         }
         self.forget_transaction(slot);
         self.leave_wait(slot);
+        self.end_monitor(slot);
+        self.forget_subscriptions(slot);
         self.close_own_links(slot);
         if let Some(client) = self.clients.remove(slot) {
             self.incoming_bytes -= client.incoming.len();

@@ -48,6 +48,11 @@ impl Engine {
                 return Some(self.turn_away(slot, &error));
             }
         }
+        if cares & care::MONITORED != 0 {
+            if let Some(error) = self.barred_as_monitor(slot, spec) {
+                return Some(self.turn_away(slot, &error));
+            }
+        }
         if cares & care::PAUSED != 0 && self.is_held_by_pause(slot, spec, request) {
             return Some(Taken::NotYet);
         }
@@ -57,7 +62,8 @@ impl Engine {
             }
         }
         if cares & care::MONITORED != 0 {
-            self.show_to_monitors(slot, request);
+            let is_tracked = cares & care::TRACKED != 0;
+            return Some(self.watched(slot, spec, request, is_tracked));
         }
         if cares & care::TRACKED != 0 {
             return self.tracked(slot, spec, request);

@@ -8,7 +8,9 @@
 
 use crate::limits::GATHER_BYTES_MAX;
 use crate::protocol::command::Merge;
+use crate::session::heads::NO_HEAD;
 use crate::session::memcached::merge::TextMerge;
+use crate::session::publish::Tally;
 use crate::session::scan::ScanStep;
 use crate::session::transaction_reply::ExecPlan;
 use std::sync::Arc;
@@ -64,6 +66,22 @@ pub enum GatherKind {
     ClientList,
     /// Something that every worker has taken: OK.
     AllTook,
+    /// The same, of MONITOR.
+    Monitor,
+    /// SLOWLOG GET of all workers and, after them, of the shards of these names.
+    SlowGet {
+        /// Entries at most.
+        count: usize,
+        /// Of SLOWLOG GET SHARDS.
+        shards: Vec<String>,
+    },
+    /// SLOWLOG LEN of all workers.
+    SlowLen {
+        /// What the log may hold.
+        most: usize,
+    },
+    /// What workers know of subscriptions.
+    Census(Tally),
     /// CLIENT KILL of all workers: counts; the old form wants OK or an error.
     ClientKill {
         /// `CLIENT KILL addr:port`.
@@ -78,6 +96,12 @@ pub struct Gather {
     pub kind: GatherKind,
     /// The parts; whole once `left` is 0.
     pub parts: Vec<Vec<u8>>,
+    /// When it was asked for, in microseconds; wraps.
+    pub began_us: u32,
+    /// The number of the request's head.
+    pub head: u16,
+    /// The slowest of several parts that were slow: its shard, and how long that took.
+    pub slowest: Option<(usize, u64)>,
     left: usize,
     bytes: usize,
     too_large: bool,
@@ -89,6 +113,9 @@ impl Gather {
         Box::new(Self {
             kind,
             parts: vec![Vec::new(); parts],
+            began_us: 0,
+            head: NO_HEAD,
+            slowest: None,
             left: parts,
             bytes: 0,
             too_large: false,

@@ -17,6 +17,7 @@ use crate::session::backend::{
 use crate::session::client::Intake;
 use crate::session::engine::{Action, Engine, Level};
 use crate::session::output::Output;
+use crate::session::own_links::Owner;
 use crate::session::stats::{CloseReason, PerShard};
 
 impl Engine {
@@ -293,7 +294,14 @@ impl Engine {
             Some(_) => self.event(Level::Warning, "connection-lost", fields),
             None => {
                 self.exclusive_links -= 1;
-                self.event(Level::Debug, "connection-lost", fields);
+                if link.owner == Owner::Subscriptions {
+                    // What is published there meanwhile is not heard.
+                    fields.push(("purpose", "subscriptions".to_string()));
+                    self.event(Level::Warning, "connection-lost", fields);
+                    self.feed_lost(shard, link.state, reason);
+                } else {
+                    self.event(Level::Debug, "connection-lost", fields);
+                }
                 self.own_link_lost(id, shard, link.owner);
             }
         }
@@ -377,8 +385,12 @@ impl Engine {
             return;
         };
         match entry.waiter {
-            Waiter::Probe | Waiter::Prelude | Waiter::Queued | Waiter::Identity => {}
-            Waiter::PutBack => {}
+            Waiter::Probe
+            | Waiter::Prelude
+            | Waiter::Queued
+            | Waiter::Identity
+            | Waiter::PutBack
+            | Waiter::Subscription => {}
             Waiter::Part if client.replies.gather(entry.number).is_some() => {
                 self.fail_part(entry.client, entry.number, entry.part, error);
             }

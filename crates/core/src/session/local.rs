@@ -74,10 +74,10 @@ impl Engine {
             Local::ClientTracking | Local::ClientCaching | Local::ClientTrackinginfo => {
                 self.tracking(asker, local, request);
             }
-            Local::Monitor => self.monitor(asker, request),
+            Local::Monitor => self.monitor(asker),
             Local::ClientPause | Local::ClientUnpause => self.pause(asker, local, request),
             Local::ClientUnblock => self.unblock_client(asker, request),
-            Local::SlowlogGet | Local::SlowlogLen | Local::SlowlogReset => {
+            Local::SlowlogGet | Local::SlowlogLen | Local::SlowlogReset | Local::SlowlogHelp => {
                 self.slowlog(asker, local, request);
             }
             Local::AclCat
@@ -126,7 +126,16 @@ impl Engine {
     }
 
     fn ping(&mut self, asker: &Asker, request: &Request<'_>) {
+        // Where only messages are expected, RESP2 gives this the form of one.
+        let is_message = self.clients.get(asker.slot).is_some_and(|client| {
+            client.care & care::SUBSCRIBED != 0 && client.proto == Proto::Resp2
+        });
         match request.args.len() {
+            1 | 2 if is_message => self.answer(asker, |out| {
+                encode::array(out, 2);
+                encode::bulk(out, b"pong");
+                encode::bulk(out, request.arg(1));
+            }),
             1 => self.answer(asker, |out| encode::simple(out, "PONG")),
             2 => self.answer(asker, |out| encode::bulk(out, request.arg(1))),
             _ => self.answer_error(asker, &ClientError::WrongArity("ping")),
@@ -145,6 +154,8 @@ impl Engine {
 
     fn reset(&mut self, asker: &Asker) {
         self.forget_transaction(asker.slot);
+        self.end_monitor(asker.slot);
+        self.forget_subscriptions(asker.slot);
         let space = &self.topology.keyspaces[asker.keyspace];
         if let Some(client) = self.clients.get_mut(asker.slot) {
             client.reset(space.users.is_empty(), space.database);

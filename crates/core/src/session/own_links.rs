@@ -192,9 +192,9 @@ impl Engine {
     /// A link that is nobody's lane was lost; whoever had it is told. What waited on it gets its error afterwards.
     pub(crate) fn own_link_lost(&mut self, id: u32, shard: usize, owner: Owner) {
         match owner {
-            Owner::Lane | Owner::Request | Owner::Ending => {}
+            // What that means for subscribers is told in `feed`.
+            Owner::Lane | Owner::Ending | Owner::Request | Owner::Subscriptions => {}
             Owner::Idle => self.backends[shard].idle.retain(|&(_, idle)| idle != id),
-            Owner::Subscriptions => self.subscriptions_lost(shard),
             Owner::Client {
                 slot,
                 generation,

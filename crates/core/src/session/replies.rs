@@ -69,10 +69,16 @@ impl Replies {
         self.out.len() + self.early + self.pushes.len()
     }
 
+    /// The number of the place that is taken next.
+    #[inline]
+    pub fn next_number(&self) -> u32 {
+        self.head.wrapping_add(self.places.len() as u32)
+    }
+
     /// Takes the next place; its number.
     #[inline]
     pub fn reserve(&mut self, mute: bool) -> u32 {
-        let number = self.head.wrapping_add(self.places.len() as u32);
+        let number = self.next_number();
         self.places.push_back(Place {
             held: Held::Nothing,
             mute,
@@ -83,7 +89,7 @@ impl Replies {
 
     /// As `reserve`, for a request whose reply is put together.
     pub fn reserve_gather(&mut self, mute: bool, gather: Box<Gather>) -> u32 {
-        let number = self.head.wrapping_add(self.places.len() as u32);
+        let number = self.next_number();
         self.places.push_back(Place {
             held: Held::Gather(gather),
             mute,

@@ -95,6 +95,9 @@ metrics! {
         TransactionsSplit Counter "shoal_transactions_split_total" "EXECs whose keys were on several shards, and which each of them executed its part of (transactions = \"per-shard\").";
         PutBack Counter "shoal_elements_put_back_total" "Elements of lists and sorted sets that were taken for a client which had left by then, and were put back.";
         TlsHandshakes Counter "shoal_tls_handshakes_total" "TLS handshakes with clients that were finished.";
+        Slow Counter "shoal_slow_requests_total" "Requests that went into the slow log.";
+        Subscribers Gauge "shoal_subscribers" "Clients that have subscribed to something.";
+        Messages Counter "shoal_messages_total" "Published messages given to clients, each counted for each of them.";
         ScriptsMended Counter "shoal_scripts_mended_total" "Times a script was loaded into a shard that had not seen it.";
     }
     PerShard(Shard) {
@@ -136,8 +139,12 @@ pub enum CloseReason {
     Killed,
     /// It did not read its replies: for a minute, or while others waited behind them.
     OutputStalled,
+    /// It took published messages more slowly than they came.
+    SubscriberTooSlow,
     /// Replies waiting for clients took too much memory, and it had the most.
     OutputMemory,
+    /// A monitor took what it is shown more slowly than it came.
+    MonitorTooSlow,
     /// Incomplete requests took too much memory.
     RequestMemory,
     /// No further byte of an incomplete request came.
@@ -170,7 +177,9 @@ impl CloseReason {
         Self::Http,
         Self::Killed,
         Self::OutputStalled,
+        Self::SubscriberTooSlow,
         Self::OutputMemory,
+        Self::MonitorTooSlow,
         Self::RequestMemory,
         Self::RequestIdle,
         Self::MaxClients,
@@ -193,7 +202,9 @@ impl CloseReason {
             Self::Http => "http",
             Self::Killed => "killed",
             Self::OutputStalled => "output-stalled",
+            Self::SubscriberTooSlow => "subscriber-too-slow",
             Self::OutputMemory => "output-memory",
+            Self::MonitorTooSlow => "monitor-too-slow",
             Self::RequestMemory => "request-memory",
             Self::RequestIdle => "request-idle",
             Self::MaxClients => "max-clients",

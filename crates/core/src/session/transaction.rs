@@ -214,7 +214,8 @@ impl Engine {
                 let spec = spec.ok_or_else(|| refused(None))?;
                 shard_of_keys(space, admission, spec, request, &mut self.scratch).map(at)
             }
-            Route::AnyShard => sent,
+            // What is published on any shard comes to every subscriber.
+            Route::AnyShard | Route::Local(Local::Publish | Local::Spublish) => sent,
             Route::AllShards(merge)
                 if space.shards.len() == 1 && !matches!(merge, Merge::Info | Merge::Config) =>
             {
