@@ -13,6 +13,7 @@ const OWN: Own = Own {
     run_id: "0123456789abcdef0123456789abcdef01234567",
     uptime_s: 200_000,
     clients: 17,
+    subscribers: 5,
     clients_max: 0,
     shards_up: 2,
     shards_total: 3,

@@ -6,8 +6,8 @@
 
 use proptest::prelude::*;
 use shoal_core::limits::{
-    LINK_IDLE_MS_MAX, OUTPUT_HIGH, SUBSCRIBER_OUTPUT_HARD, SUBSCRIBER_OUTPUT_SOFT,
-    SUBSCRIBER_SLOW_MS,
+    LINK_IDLE_MS_MAX, OUTPUT_HIGH, PROBE_TIMEOUT_MS, SUBSCRIBER_OUTPUT_HARD,
+    SUBSCRIBER_OUTPUT_SOFT, SUBSCRIBER_SLOW_MS,
 };
 use shoal_core::routing::distribution::{Distribution, Slots};
 use shoal_core::routing::hash::key_slot;
@@ -220,9 +220,14 @@ impl Scene {
 
     /// Everybody answers everything, until nothing is left.
     fn settle(&mut self) {
+        self.settle_but(u32::MAX);
+    }
+
+    fn settle_but(&mut self, silent: u32) {
         loop {
             self.look();
-            let ids: Vec<u32> = self.peers.keys().copied().collect();
+            let ids = self.peers.keys().copied();
+            let ids: Vec<u32> = ids.filter(|id| *id != silent).collect();
             if ids.into_iter().filter(|&id| self.answer(id)).count() == 0 {
                 return;
             }
@@ -279,12 +284,17 @@ impl Scene {
     }
 
     fn pass(&mut self, ms: usize) {
+        self.pass_but(ms, u32::MAX);
+    }
+
+    /// Time passes, and everybody answers but one connection.
+    fn pass_but(&mut self, ms: usize, silent: u32) {
         let end = self.now_us + ms as u64 * 1000;
         while self.now_us < end {
             self.now_us = end.min(self.now_us + 100_000);
             self.engine.set_now(self.now_us);
             self.engine.tick();
-            self.settle();
+            self.settle_but(silent);
         }
     }
 
@@ -399,6 +409,41 @@ fn a_lost_shard_is_not_waited_for_and_asked_again_when_it_is_back() {
         assert_eq!(names.len(), 2, "{names:?}");
     }
     assert_eq!(scene.feeds().len(), 2);
+}
+
+#[test]
+fn a_shard_that_does_not_answer_is_not_waited_for_long() {
+    let mut scene = Scene::new(2);
+    let slot = scene.client();
+    scene.ask(slot, &["SUBSCRIBE", "a"]);
+    scene.greet();
+    let feeds = scene.feeds();
+    assert!(scene.answer(feeds[0]));
+    for _ in 0..PROBE_TIMEOUT_MS / 1000 {
+        assert_eq!(scene.given(slot), "");
+        scene.pass_but(1000, feeds[1]);
+    }
+    scene.pass_but(1000, feeds[1]);
+    assert_eq!(scene.given(slot), CONFIRMED);
+    assert!((scene.reasons.iter()).any(|reason| reason.contains("no answer within")));
+    scene.pass(1000);
+    assert_eq!(scene.feeds().len(), 2);
+}
+
+#[test]
+fn subscribers_do_not_keep_shoal_from_stopping() {
+    let mut scene = Scene::new(2);
+    let (slot, waits) = (scene.client(), scene.client());
+    scene.ask(slot, &["SUBSCRIBE", "a"]);
+    scene.settle();
+    scene.given(slot);
+    scene.ask(waits, &["PSUBSCRIBE", "b"]);
+    scene.engine.stop();
+    scene.look();
+    assert_eq!(scene.closed, [slot]);
+    scene.settle();
+    assert_eq!(scene.given(waits), "*3 $10 psubscribe $1 b :1 ");
+    assert!(scene.engine.stop_is_done());
 }
 
 #[test]

@@ -74,6 +74,22 @@ impl Engine {
         }
         let feed = &mut self.subscriptions.feeds[shard];
         feed.catching_up = feed.batches.len();
+        self.note_feed(shard);
+    }
+
+    /// Whether what is published on a shard comes here.
+    pub(crate) fn is_fed(&self, shard: usize) -> bool {
+        let feed = &self.subscriptions.feeds[shard];
+        let link = self.links.get(feed.link);
+        feed.catching_up == 0 && link.is_some_and(|link| link.state == LinkState::Up)
+    }
+
+    /// Tells the other workers, which publish, whether it is of use to publish on a shard.
+    fn note_feed(&self, shard: usize) {
+        let space = &self.subscriptions.spaces[self.backends[shard].keyspace];
+        let is_missed = !space.is_empty() && !self.is_fed(shard);
+        self.stats()
+            .set_shard(shard, PerShard::Unheard, u64::from(is_missed));
     }
 
     fn ask_feed(&mut self, shard: usize, kind: Kind, is_made: bool, names: &[Arc<[u8]>]) {
@@ -148,6 +164,8 @@ impl Engine {
         if feed.catching_up == 0 {
             feed.failures = 0;
         }
+        let shard = link.shard;
+        self.note_feed(shard);
         self.shard_confirmed(&waiters.unwrap_or_default());
     }
 
@@ -196,6 +214,7 @@ impl Engine {
         feed.retry_ms = self.now_ms + (wait << feed.failures.min(16)).min(FEED_RETRY_MS_MAX as u64);
         feed.failures = feed.failures.saturating_add(1);
         let batches = std::mem::take(&mut feed.batches);
+        self.note_feed(shard);
         let is_refused =
             matches!(state, LinkState::Greeting(_)) && self.backends[shard].health == Health::Up;
         let mut error = Vec::new();
@@ -306,6 +325,7 @@ impl Engine {
                 self.close_link(link);
                 self.subscriptions.feeds[shard].link = NONE;
             }
+            self.note_feed(shard);
         }
     }
 }

@@ -348,11 +348,10 @@ impl Engine {
     pub(crate) fn with_own<T>(&self, keyspace: usize, then: impl FnOnce(&Own<'_>) -> T) -> T {
         let space = &self.topology.keyspaces[keyspace];
         let backends = &self.backends[space.first_shard..space.first_shard + space.shards.len()];
-        let clients = self
-            .all_stats
-            .iter()
-            .map(|stats| stats.of_keyspace(keyspace, PerKeyspace::Clients))
-            .sum();
+        let sum = |cell| {
+            let workers = self.all_stats.iter();
+            workers.map(|stats| stats.of_keyspace(keyspace, cell)).sum()
+        };
         let version = self.redis_version(keyspace);
         then(&Own {
             version: env!("CARGO_PKG_VERSION"),
@@ -360,7 +359,8 @@ impl Engine {
             port: self.identity.ports.get(keyspace).copied().unwrap_or(0),
             run_id: &self.identity.run_id,
             uptime_s: self.now_ms / 1000,
-            clients,
+            clients: sum(PerKeyspace::Clients),
+            subscribers: sum(PerKeyspace::Subscribers),
             clients_max: space.max_clients,
             shards_up: backends
                 .iter()

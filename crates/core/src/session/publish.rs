@@ -20,7 +20,7 @@ use crate::protocol::request::strict_integer;
 use crate::protocol::subscription::Kind;
 use crate::routing::merge::counted_header;
 use crate::routing::route::Request;
-use crate::session::backend::{Health, LinkState, Waiter};
+use crate::session::backend::{Health, Waiter};
 use crate::session::client_admin::{Mail, Ticket};
 use crate::session::dispatch::{client_number, Asker};
 use crate::session::engine::{Action, Engine};
@@ -125,29 +125,23 @@ impl Engine {
         self.sent(asker, link, number, asked.len() as u16, Waiter::Part);
     }
 
-    /// The shard of a channel's slot, or the next one that is well. A connection of ours that has not caught up is not: what
-    /// is published there would not come here.
+    /// The shard of a channel's slot, or the next one that is well: not one on which some worker would not hear it.
     fn shard_to_publish(&self, keyspace: usize, channel: &[u8]) -> usize {
         let space = &self.topology.keyspaces[keyspace];
         let count = space.shards.len();
         let first = usize::from(space.cluster_slot(channel)) % count;
-        let listens = !self.subscriptions.spaces[keyspace].is_empty();
         let is_up = |index: &usize| {
             let health = self.backends[space.first_shard + index].health;
             self.admissions[keyspace].share(*index as u16) > 0
                 && !matches!(health, Health::Down { .. } | Health::Retrying { .. })
         };
-        let is_fed = |index: &usize| !listens || self.is_fed(space.first_shard + index);
+        let is_heard = |index: &usize| {
+            let mut workers = self.all_stats.iter();
+            workers.all(|stats| stats.of_shard(space.first_shard + index, PerShard::Unheard) == 0)
+        };
         let order = || (first..first + count).map(|index| index % count);
-        let chosen = order().find(|index| is_up(index) && is_fed(index));
+        let chosen = order().find(|index| is_up(index) && is_heard(index));
         space.first_shard + chosen.or_else(|| order().find(is_up)).unwrap_or(first)
-    }
-
-    /// Whether what is published on a shard comes here.
-    fn is_fed(&self, shard: usize) -> bool {
-        let feed = &self.subscriptions.feeds[shard];
-        let link = self.links.get(feed.link);
-        feed.catching_up == 0 && link.is_some_and(|link| link.state == LinkState::Up)
     }
 
     /// PUBSUB's subcommands.

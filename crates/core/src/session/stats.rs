@@ -118,6 +118,7 @@ metrics! {
         Share Gauge "shoal_shard_share_sixteenths" "How many sixteenths of its keys the shard takes: 16 unless it is ejected or coming back.";
         EjectedAt Gauge "shoal_shard_ejected_at_ms" "When the shard was last ejected, in milliseconds since 1970; 0: never.";
         InFlight Gauge "shoal_shard_in_flight" "Requests sent to the shard that have no reply yet.";
+        Unheard Gauge "shoal_shard_unheard" "Workers with subscribers that do not hear what is published on the shard.";
         Up Gauge "shoal_shard_up" "Workers that have the shard up.";
     }
 }
