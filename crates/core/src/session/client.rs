@@ -12,6 +12,7 @@ use crate::session::blocking_wait::Wait;
 use crate::session::monitor::Watching;
 use crate::session::replies::Replies;
 use crate::session::stats::CloseReason;
+use crate::session::tracking::Tracking;
 use crate::session::transaction::Transaction;
 use crate::session::transaction_watch::Watch;
 
@@ -88,6 +89,8 @@ pub struct Particulars {
     pub wait: Option<Box<Wait>>,
     /// MONITOR.
     pub monitor: Option<Watching>,
+    /// CLIENT TRACKING.
+    pub tracking: Option<Box<Tracking>>,
 }
 
 /// See the head of this file.

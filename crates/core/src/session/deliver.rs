@@ -206,7 +206,10 @@ impl Engine {
                 }
             }
             Waiter::Queued => self.note_queued(entry, bytes, is_first),
-            Waiter::Identity => self.identified(id, bytes),
+            Waiter::Identity => {
+                self.identified(id, bytes);
+                self.number_known(id);
+            }
             Waiter::PutBack if is_first && is_error => self.not_put_back(shard, bytes),
             Waiter::Prelude | Waiter::PutBack => {}
         }
@@ -394,10 +397,7 @@ impl Engine {
             GatherKind::Text(how) => merge_text(&how, &parts, out),
             GatherKind::Wait => return self.waited(asker, &parts, proto, out),
             GatherKind::Streams { keys } => Self::compose_streams(&parts, &keys, proto, out),
-            GatherKind::ClientList => {
-                let text = parts.concat();
-                encode::verbatim(out, proto, &text);
-            }
+            GatherKind::ClientList => encode::verbatim(out, proto, &parts.concat()),
             GatherKind::AllTook => encode::simple(out, "OK"),
             GatherKind::SlowGet { count, shards } => {
                 self.compose_slowlog(&parts, count, &shards, out)
@@ -408,6 +408,9 @@ impl Engine {
                 encode::simple(out, "OK");
             }
             GatherKind::ClientKill { old_form } => Self::compose_kill(&parts, old_form, out),
+            GatherKind::Tracking(step) => {
+                return self.go_on_tracking(asker, number, &step, &parts, out)
+            }
         }
         false
     }

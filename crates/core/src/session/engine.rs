@@ -33,6 +33,7 @@ use crate::session::scripts::Scripts;
 use crate::session::slab::Slab;
 use crate::session::slowlog::SlowLogs;
 use crate::session::stats::{CloseReason, PerKeyspace, PerShard, Stats};
+use crate::session::tracking::Trackers;
 use std::sync::Arc;
 
 /// What the engine wants done outside of it.
@@ -140,6 +141,8 @@ pub struct Engine {
     pub(crate) exclusive_links: usize,
     /// (client, generation): those that wait for keys on several shards.
     pub(crate) waiting: Vec<(u32, u32)>,
+    /// What concerns tracked clients.
+    pub(crate) trackers: Trackers,
     /// What keeps the requests of all clients from the short way: bits of `care`.
     pub(crate) care: u8,
     /// What pauses each keyspace.
@@ -227,6 +230,7 @@ impl Engine {
             heavy: Vec::new(),
             exclusive_links: 0,
             waiting: Vec::new(),
+            trackers: Trackers::default(),
             care: 0,
             pauses,
             seats: Vec::new(),
@@ -399,6 +403,10 @@ impl Engine {
             return;
         };
         self.report_close(slot, client.reason.unwrap_or(reason), detail);
+        // From here on nothing that ends on its behalf makes it go on.
+        let was_closing = self.clients.get_mut(slot).is_some_and(|client| {
+            std::mem::replace(&mut client.intake, Intake::Closing) == Intake::Closing
+        });
         if self.clients.get(slot).is_some_and(|client| client.stalls) {
             self.release_stalls(slot);
         }
@@ -406,13 +414,13 @@ impl Engine {
         self.leave_wait(slot);
         self.end_monitor(slot);
         self.close_own_links(slot);
+        self.forget_tracking(slot);
         if let Some(client) = self.clients.remove(slot) {
             self.incoming_bytes -= client.incoming.len();
             self.gather_bytes -= client.replies.gather_bytes();
             self.stats()
                 .keyspace(client.keyspace as usize, PerKeyspace::Clients, -1);
-            let is_in_peace =
-                client.intake == Intake::Closing && !client.ended && client.replies.out.is_empty();
+            let is_in_peace = was_closing && !client.ended && client.replies.out.is_empty();
             self.actions.push(if is_in_peace {
                 Action::LetClientGo(slot)
             } else {

@@ -39,6 +39,8 @@ pub struct Own<'a> {
     pub uptime_s: u64,
     /// Clients connected to us.
     pub clients: u64,
+    /// Those whose reads are tracked.
+    pub clients_tracking: u64,
     /// How many may be; 0: the shards' smallest `maxclients`.
     pub clients_max: u64,
     /// Shards that can be used now.

@@ -71,9 +71,10 @@ impl Engine {
             | Local::PubsubNumpat
             | Local::PubsubShardchannels
             | Local::PubsubShardnumsub => self.pubsub(asker, local, request),
-            Local::ClientTracking | Local::ClientCaching | Local::ClientTrackinginfo => {
-                self.tracking(asker, local, request);
-            }
+            Local::ClientTracking
+            | Local::ClientCaching
+            | Local::ClientTrackinginfo
+            | Local::ClientGetredir => self.tracking(asker, local, request),
             Local::Monitor => self.monitor(asker),
             Local::ClientPause | Local::ClientUnpause => self.pause(asker, local, request),
             Local::ClientUnblock => self.unblock_client(asker, request),
@@ -101,7 +102,6 @@ impl Engine {
             | Local::ClientKill
             | Local::ClientNoEvict
             | Local::ClientNoTouch
-            | Local::ClientGetredir
             | Local::ClientHelp => self.client_command(asker, local, request),
             Local::Ping
             | Local::Echo
@@ -146,6 +146,7 @@ impl Engine {
     fn reset(&mut self, asker: &Asker) {
         self.forget_transaction(asker.slot);
         self.end_monitor(asker.slot);
+        self.forget_tracking(asker.slot);
         let space = &self.topology.keyspaces[asker.keyspace];
         if let Some(client) = self.clients.get_mut(asker.slot) {
             client.reset(space.users.is_empty(), space.database);
@@ -291,6 +292,7 @@ impl Engine {
             }
             client.particulars().name = name.to_vec();
         }
+        let before = client.proto;
         if let Some(proto) = proto {
             client.proto = proto;
         }
@@ -313,6 +315,9 @@ impl Engine {
             encode::bulk(out, b"modules");
             encode::array(out, 0);
         });
+        if before != proto {
+            self.tracking_speaks(asker);
+        }
     }
 
     /// The version that clients are told: the first shard's that was seen.
@@ -330,11 +335,10 @@ impl Engine {
     pub(crate) fn with_own<T>(&self, keyspace: usize, then: impl FnOnce(&Own<'_>) -> T) -> T {
         let space = &self.topology.keyspaces[keyspace];
         let backends = &self.backends[space.first_shard..space.first_shard + space.shards.len()];
-        let clients = self
-            .all_stats
-            .iter()
-            .map(|stats| stats.of_keyspace(keyspace, PerKeyspace::Clients))
-            .sum();
+        let all = |cell| {
+            let stats = self.all_stats.iter();
+            stats.map(|stats| stats.of_keyspace(keyspace, cell)).sum()
+        };
         let version = self.redis_version(keyspace);
         then(&Own {
             version: env!("CARGO_PKG_VERSION"),
@@ -342,7 +346,8 @@ impl Engine {
             port: self.identity.ports.get(keyspace).copied().unwrap_or(0),
             run_id: &self.identity.run_id,
             uptime_s: self.now_ms / 1000,
-            clients,
+            clients: all(PerKeyspace::Clients),
+            clients_tracking: all(PerKeyspace::Tracking),
             clients_max: space.max_clients,
             shards_up: backends
                 .iter()

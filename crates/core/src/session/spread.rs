@@ -50,7 +50,7 @@ impl Engine {
         let mut refused = None;
         for &(shard, _) in &shards {
             let number = self.shard_number(asker, shard);
-            match self.link_for(number, asker.lane) {
+            match self.link_of(asker, number) {
                 Ok(link) => links.push(link),
                 Err(error) => refused = Some((number, error)),
             }
@@ -86,6 +86,9 @@ impl Engine {
             links,
         } = fragments;
         let name = whole_argument(request, 0);
+        for &link in links {
+            self.say_caching(asker, link);
+        }
         for (&(_, keys_here), &link) in shards.iter().zip(links) {
             if let Some(link) = self.links.get_mut(link) {
                 let out = link.outgoing().tail();
@@ -131,7 +134,7 @@ impl Engine {
         let mut links = Vec::with_capacity(shards.len());
         for &shard in &shards {
             let number = self.shard_number(asker, shard);
-            match self.link_for(number, asker.lane) {
+            match self.link_of(asker, number) {
                 Ok(link) => links.push(Ok(link)),
                 Err(error) if may_lack => links.push(Err(error)),
                 Err(error) => {
@@ -160,7 +163,7 @@ impl Engine {
         for offset in 0..shards.len() {
             let shard = shards[(self.rotate + offset) % shards.len()];
             let shard = self.shard_number(asker, shard);
-            match self.link_for(shard, asker.lane) {
+            match self.link_of(asker, shard) {
                 Ok(link) => {
                     let number = client_number(self, asker);
                     self.send(link, data);

@@ -96,6 +96,7 @@ metrics! {
         PutBack Counter "shoal_elements_put_back_total" "Elements of lists and sorted sets that were taken for a client which had left by then, and were put back.";
         TlsHandshakes Counter "shoal_tls_handshakes_total" "TLS handshakes with clients that were finished.";
         Slow Counter "shoal_slow_requests_total" "Requests that went into the slow log.";
+        Tracking Gauge "shoal_clients_tracking" "Clients that have asked to be told when what they read changes (CLIENT TRACKING).";
         ScriptsMended Counter "shoal_scripts_mended_total" "Times a script was loaded into a shard that had not seen it.";
     }
     PerShard(Shard) {

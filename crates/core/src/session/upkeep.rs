@@ -30,6 +30,7 @@ impl Engine {
         self.look_at_ejected();
         self.look_at_pauses();
         self.look_at_waits();
+        self.look_at_trackers();
     }
 
     fn retry_shards(&mut self) {
