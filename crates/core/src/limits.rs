@@ -99,6 +99,8 @@ limits! {
     BLOCKED_INCOMING_HIGH = 1024 * 1024, "bytes", "A client that waits is read so far, so that its end is noticed at once.";
     PUT_BACK_BYTES_MAX = 64 * 1024 * 1024, "bytes", "What was taken for a client that has left is put back up to this size; it has to be held for that.";
     OWN_LINKS_IDLE_MAX = 16, "connections", "Such connections to one shard that are kept for the next client that needs one.";
+    TRACKING_PREFIXES_MAX = 1_024, "prefixes", "Prefixes of one client that is told of all keys (CLIENT TRACKING BCAST); each shard is told them on every connection.";
+    TRACKING_PREFIX_BYTES_MAX = 64 * 1024, "bytes", "The same together.";
     PUSH_BYTES_MAX = 513 * 1024 * 1024, "bytes", "One message that a shard sends unasked: a published value may be as long as any other, and has a channel.";
     CONNECT_MS_MAX = 2_000, "milliseconds", "A shard that does not accept a connection for so long is down.";
     RECONNECT_MS_MIN = 50, "milliseconds", "The first wait before a shard is tried again; doubled each time, in a cache once eject_after failures are seen.";

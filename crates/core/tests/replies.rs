@@ -40,8 +40,10 @@ enum Step {
     TakeGather {
         place: usize,
     },
+    /// What nobody asked for; `in_order`: not before a reply that has begun to come.
     Push {
         size: usize,
+        in_order: bool,
     },
     Write {
         size: usize,
@@ -58,13 +60,13 @@ struct Place {
     /// Parts still missing; Some while it is gathered.
     gather: Option<Vec<Vec<u8>>>,
     parts_done: usize,
-    /// Nobody asked for it; no request has this place.
-    is_push: bool,
 }
 
 #[derive(Debug, Default)]
 struct Twin {
     places: Vec<Place>,
+    /// What nobody asked for, and how many places must be whole before it.
+    pushes: Vec<(usize, Vec<u8>)>,
     written: usize,
 }
 
@@ -72,26 +74,42 @@ impl Twin {
     /// Everything a client may have seen by now.
     fn visible(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        for place in &self.places {
+        let after = |places: usize, out: &mut Vec<u8>| {
+            for (_, bytes) in self.pushes.iter().filter(|(after, _)| *after == places) {
+                out.extend_from_slice(bytes);
+            }
+        };
+        after(0, &mut out);
+        for (index, place) in self.places.iter().enumerate() {
             if !place.mute {
                 out.extend_from_slice(&place.bytes);
             }
             if !place.done {
                 break;
             }
+            after(index + 1, &mut out);
         }
         out
+    }
+
+    /// How many places something must wait for that nobody asked for.
+    fn places_before(&self, in_order: bool) -> usize {
+        let first = self.first_waiting();
+        if in_order {
+            let begun = |place: &Place| {
+                let parts = place.gather.iter().flatten().any(|part| !part.is_empty());
+                place.done || !place.bytes.is_empty() || parts
+            };
+            let last = self.places[first..].iter().rposition(begun);
+            return last.map_or(first, |last| first + last + 1);
+        }
+        let is_within = |place: &Place| !place.mute && !place.bytes.is_empty();
+        first + usize::from(self.places.get(first).is_some_and(is_within))
     }
 
     fn first_waiting(&self) -> usize {
         let undone = self.places.iter().position(|place| !place.done);
         undone.unwrap_or(self.places.len())
-    }
-
-    /// Places of requests from here on.
-    fn requests_from(&self, index: usize) -> usize {
-        let places = self.places.iter().skip(index);
-        places.filter(|place| !place.is_push).count()
     }
 
     /// Bytes held: visible but not written, or of replies whose turn has not come.
@@ -102,7 +120,8 @@ impl Twin {
             .filter(|place| !place.mute)
             .map(|place| place.bytes.len())
             .sum();
-        all - self.written
+        let pushed: usize = self.pushes.iter().map(|(_, bytes)| bytes.len()).sum();
+        all + pushed - self.written
     }
 
     /// The waiting places that have no whole reply.
@@ -182,7 +201,16 @@ impl Pair {
                 let expected = self.twin.places[index].gather.take();
                 assert_eq!(taken.map(|gather| gather.parts), expected);
             }
-            Step::Push { size } => self.push(size),
+            Step::Push { size, in_order } => {
+                let bytes = self.fill(size);
+                if in_order {
+                    self.replies.push_in_order(&bytes);
+                } else {
+                    self.replies.push(&bytes);
+                }
+                let after = self.twin.places_before(in_order);
+                self.twin.pushes.push((after, bytes));
+            }
             Step::Write { size } => self.write(size),
             Step::Shrink => self.replies.shrink(),
         }
@@ -253,33 +281,6 @@ impl Pair {
         }
     }
 
-    /// Before the reply whose turn it is or, when a client has seen some of that, right behind it.
-    fn push(&mut self, size: usize) {
-        let bytes = self.fill(size);
-        self.replies.push(&bytes);
-        let mut index = self.twin.first_waiting();
-        let is_begun = |place: &Place| !place.mute && !place.bytes.is_empty();
-        if self.twin.places.get(index).is_some_and(is_begun) {
-            index += 1;
-            while self
-                .twin
-                .places
-                .get(index)
-                .is_some_and(|place| place.is_push)
-            {
-                index += 1;
-            }
-        }
-        self.numbers.insert(index, u32::MAX);
-        let place = Place {
-            bytes,
-            done: true,
-            is_push: true,
-            ..Place::default()
-        };
-        self.twin.places.insert(index, place);
-    }
-
     fn write(&mut self, size: usize) {
         let mut left = size;
         while left > 0 && !self.replies.out.is_empty() {
@@ -301,7 +302,7 @@ impl Pair {
         );
         assert_eq!(self.replies.out.len(), visible.len() - self.written.len());
         assert_eq!(self.replies.bytes(), self.twin.bytes());
-        let waiting = self.twin.requests_from(self.twin.first_waiting());
+        let waiting = self.twin.places.len() - self.twin.first_waiting();
         assert_eq!(self.replies.waiting(), waiting);
         for (index, &number) in self
             .numbers
@@ -310,7 +311,7 @@ impl Pair {
             .skip(self.twin.first_waiting())
         {
             if number != u32::MAX {
-                let is_last = self.twin.requests_from(index + 1) == 0;
+                let is_last = index + 1 == self.twin.places.len();
                 assert_eq!(self.replies.is_last(number), is_last);
             }
         }
@@ -339,7 +340,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (place.clone(), size()).prop_map(|(place, size)| Step::Complete { place, size }),
         2 => (place.clone(), size()).prop_map(|(place, size)| Step::Replace { place, size }),
         1 => place.prop_map(|place| Step::TakeGather { place }),
-        3 => size().prop_map(|size| Step::Push { size }),
+        4 => (size(), any::<bool>()).prop_map(|(size, in_order)| Step::Push { size, in_order }),
         3 => (0usize..200_000).prop_map(|size| Step::Write { size }),
         3 => (0usize..50).prop_map(|size| Step::Write { size }),
         1 => Just(Step::Shrink),

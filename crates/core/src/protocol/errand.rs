@@ -30,6 +30,26 @@ pub const WHO: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n";
 /// A server is to tell on this connection (RESP3) when what is read on it changes.
 pub const TELL: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$2\r\nON\r\n";
 
+/// What the next request reads is tracked.
+pub const CACHING_YES: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n";
+
+/// What the next request reads is not tracked.
+pub const CACHING_NO: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$2\r\nNO\r\n";
+
+/// A server is to track for this connection, with these options; what it has to tell goes to the connection of that
+/// number, or comes on this one.
+pub fn tracking(feed: Option<u64>, options: &[&[u8]]) -> Vec<u8> {
+    let feed = feed.map(|number| number.to_string());
+    let mut words: Vec<&[u8]> = vec![b"CLIENT", b"TRACKING", b"ON"];
+    if let Some(number) = &feed {
+        words.extend([b"REDIRECT".as_slice(), number.as_bytes()]);
+    }
+    words.extend_from_slice(options);
+    let mut out = Vec::new();
+    request(&mut out, &words);
+    out
+}
+
 /// A read of keys of any type, so that the server tells when they change; answered with how many there are.
 pub fn watch(keys: &[&[u8]]) -> Vec<u8> {
     let mut words: Vec<&[u8]> = vec![b"EXISTS"];

@@ -116,7 +116,7 @@ impl Engine {
         if !is_sound {
             return Err("nobody will let it go on");
         }
-        Ok(())
+        self.audit_tracking(slot)
     }
 
     /// A store does without no shard, a cache without no more than it may.

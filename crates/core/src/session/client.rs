@@ -13,6 +13,7 @@ use crate::session::monitor::Watching;
 use crate::session::replies::Replies;
 use crate::session::stats::CloseReason;
 use crate::session::subscriptions::Subscribed;
+use crate::session::tracking::Tracking;
 use crate::session::transaction::Transaction;
 use crate::session::transaction_watch::Watch;
 
@@ -91,6 +92,8 @@ pub struct Particulars {
     pub monitor: Option<Watching>,
     /// Channels and patterns whose messages it gets.
     pub subscribed: Option<Box<Subscribed>>,
+    /// CLIENT TRACKING.
+    pub tracking: Option<Box<Tracking>>,
 }
 
 /// See the head of this file.

@@ -22,6 +22,7 @@ use crate::session::publish::Census;
 use crate::session::scripts::Sha;
 use crate::session::slowlog::SlowQuestion;
 use crate::session::stats::CloseReason;
+use crate::session::tracking::Redirect;
 use std::collections::HashSet;
 use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
@@ -73,6 +74,31 @@ pub enum Mail {
     },
     /// What a worker knows of subscriptions; the answer is this part of the gather, or else the worker's own.
     Census(Ticket, Option<u16>, Census),
+    /// CLIENT TRACKING: whether the client to redirect to is here, and where.
+    FindClient {
+        /// Where the answer goes.
+        ticket: Ticket,
+        /// Of whoever asks.
+        keyspace: u16,
+        /// CLIENT ID.
+        id: u64,
+    },
+    /// An invalidation for a client of the worker.
+    Invalidate {
+        /// The client.
+        to: Redirect,
+        /// As the shard wrote them.
+        keys: Vec<u8>,
+        /// Worker, place and generation of the client that read them.
+        from: (usize, u32, u32),
+    },
+    /// The client that one of the worker redirects to is gone.
+    RedirectBroken {
+        /// Place of the client that redirects.
+        slot: u32,
+        /// See `slot`.
+        generation: u32,
+    },
     /// To worker 0: a shard of a cache (numbered through the topology) has failed as often as it may.
     ShardFailed(usize),
     /// From worker 0: such a shard takes so many sixteenths of its keys from now on.
@@ -163,7 +189,6 @@ impl Engine {
             Local::ClientNoTouch => self.switch(asker, request, |client, on| {
                 client.particulars().no_touch = on
             }),
-            Local::ClientGetredir => self.answer(asker, |out| encode::integer(out, -1)),
             _ => self.lines(asker, CLIENT_HELP),
         }
     }
@@ -254,13 +279,14 @@ impl Engine {
         if client.intake == Intake::Blocked {
             flags.push('b');
         }
+        flags.push_str(&self.tracking_letters(slot));
         if flags.is_empty() {
             flags.push('N');
         }
         format!(
             "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub={channels} psub={patterns} ssub={shard_channels} multi={} watch={} \
              qbuf={} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={} oll=0 omem=0 tot-mem={} events=r cmd={} \
-             user={} redir=-1 resp={} lib-name={} lib-ver={}\n",
+             user={} redir={} resp={} lib-name={} lib-ver={}\n",
             client.id,
             client.peer,
             client.local,
@@ -276,6 +302,7 @@ impl Engine {
             std::mem::size_of::<Client>() + client.incoming.len() + client.replies.bytes(),
             client.last_command,
             self.user_name(client),
+            self.redirect_id(slot),
             if client.proto == Proto::Resp3 { 3 } else { 2 },
             text(&particulars.library),
             text(&particulars.library_version),
@@ -360,6 +387,13 @@ impl Engine {
                 let bytes = self.census(&census);
                 self.reply_as(ticket, part, bytes);
             }
+            Mail::FindClient {
+                ticket,
+                keyspace,
+                id,
+            } => self.find_client(ticket, keyspace, id),
+            Mail::Invalidate { to, keys, from } => self.redirected(to, &keys, from),
+            Mail::RedirectBroken { slot, generation } => self.redirect_broken(slot, generation),
             Mail::ShardFailed(shard) => self.shard_failed(shard),
             Mail::Share(shard, share) => self.take_share(shard, share),
             Mail::Answer(ticket, worker, bytes) => {
@@ -562,10 +596,12 @@ fn kill_filter(asker: &Asker, request: &Request<'_>, own_id: u64) -> Result<Filt
 
 const CLIENT_HELP: &[&str] = &[
     "CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "CACHING (YES|NO)",
+    "    Enable/disable tracking of the keys for next command in OPTIN/OPTOUT modes.",
     "GETNAME",
     "    Return the name of the current connection.",
     "GETREDIR",
-    "    Return -1: client tracking is not on.",
+    "    Return the client ID we are redirecting to when tracking is enabled.",
     "ID",
     "    Return the ID of the current connection.",
     "INFO",
@@ -586,6 +622,11 @@ const CLIENT_HELP: &[&str] = &[
     "    Assign the name <name> to the current connection.",
     "SETINFO <option> <value>",
     "    Set client meta attributes: LIB-NAME, LIB-VER.",
+    "TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]]",
+    "         [OPTIN] [OPTOUT] [NOLOOP]",
+    "    Control server assisted client side caching.",
+    "TRACKINGINFO",
+    "    Report tracking status for the current connection.",
     "HELP",
     "    Print this help.",
 ];

@@ -207,7 +207,10 @@ impl Engine {
                 }
             }
             Waiter::Queued => self.note_queued(entry, bytes, is_first),
-            Waiter::Identity => self.identified(id, bytes),
+            Waiter::Identity => {
+                self.identified(id, bytes);
+                self.number_known(id);
+            }
             Waiter::PutBack if is_first && is_error => self.not_put_back(shard, bytes),
             Waiter::Subscription if done => self.feed_refused(id, bytes),
             Waiter::Subscription | Waiter::Prelude | Waiter::PutBack => {}
@@ -407,6 +410,9 @@ impl Engine {
             }
             GatherKind::Census(tally) => Self::compose_census(&tally, &parts, out),
             GatherKind::ClientKill { old_form } => Self::compose_kill(&parts, old_form, out),
+            GatherKind::Tracking(step) => {
+                return self.go_on_tracking(asker, number, &step, &parts, out)
+            }
         }
         false
     }

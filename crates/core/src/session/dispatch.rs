@@ -13,7 +13,7 @@ use crate::limits::{LINK_OUT_HIGH, LINK_QUEUE_HIGH, OUTPUT_HIGH};
 use crate::protocol::command::{flags, Arg, CommandSpec, Local, Merge, Policy};
 use crate::routing::route::{decide, Request, Route};
 use crate::session::backend::{InFlight, Waiter, NONE};
-use crate::session::client::{Client, Intake};
+use crate::session::client::{care, Client, Intake};
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
 use crate::session::heads::{Place, NO_HEAD};
@@ -205,8 +205,8 @@ impl Engine {
         None
     }
 
-    /// Every route but the plain one.
-    fn perform(
+    /// Every route but the plain one, and that one for clients with connections of their own.
+    pub(crate) fn perform(
         &mut self,
         slot: u32,
         spec: Option<&'static CommandSpec>,
@@ -224,7 +224,8 @@ impl Engine {
             return Taken::NotYet;
         }
         let (keyspace, lane) = (client.keyspace as usize, client.lane());
-        if let Some(full) = self.full_link(keyspace, lane, &route) {
+        let shares = client.care & care::TRACKED == 0;
+        if let Some(full) = self.full_link(keyspace, lane, &route).filter(|_| shares) {
             return self.hold_back(slot, full);
         }
         let Some(client) = self.clients.get_mut(slot) else {
@@ -259,8 +260,11 @@ impl Engine {
         match route {
             Route::Shard(shard) => {
                 let shard = self.shard_number(asker, shard);
-                match self.link_for(shard, asker.lane) {
-                    Ok(link) => self.send_plain(asker, link, request.data),
+                match self.link_of(asker, shard) {
+                    Ok(link) => {
+                        self.say_caching(asker, link);
+                        self.send_plain(asker, link, request.data);
+                    }
                     Err(error) => self.shard_refused(asker, shard, &error),
                 }
             }

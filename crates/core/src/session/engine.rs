@@ -35,6 +35,7 @@ use crate::session::slab::Slab;
 use crate::session::slowlog::SlowLogs;
 use crate::session::stats::{CloseReason, PerKeyspace, PerShard, Stats};
 use crate::session::subscriptions::Subscriptions;
+use crate::session::tracking::Trackers;
 use std::sync::Arc;
 
 /// What the engine wants done outside of it.
@@ -146,6 +147,8 @@ pub struct Engine {
     pub(crate) subscriptions: Subscriptions,
     /// Who of them is first for which key.
     pub(crate) lines: Lines,
+    /// What concerns tracked clients.
+    pub(crate) trackers: Trackers,
     /// What keeps the requests of all clients from the short way: bits of `care`.
     pub(crate) care: u8,
     /// What pauses each keyspace.
@@ -232,6 +235,7 @@ impl Engine {
             waiting: Vec::new(),
             subscriptions,
             lines: Lines::default(),
+            trackers: Trackers::default(),
             care: 0,
             pauses,
             seats: Vec::new(),
@@ -404,6 +408,10 @@ impl Engine {
             return;
         };
         self.report_close(slot, client.reason.unwrap_or(reason), detail);
+        // From here on nothing that ends on its behalf makes it go on.
+        let was_closing = self.clients.get_mut(slot).is_some_and(|client| {
+            std::mem::replace(&mut client.intake, Intake::Closing) == Intake::Closing
+        });
         if self.clients.get(slot).is_some_and(|client| client.stalls) {
             self.release_stalls(slot);
         }
@@ -412,13 +420,13 @@ impl Engine {
         self.end_monitor(slot);
         self.forget_subscriptions(slot);
         self.close_own_links(slot);
+        self.forget_tracking(slot);
         if let Some(client) = self.clients.remove(slot) {
             self.incoming_bytes -= client.incoming.len();
             self.gather_bytes -= client.replies.gather_bytes();
             self.stats()
                 .keyspace(client.keyspace as usize, PerKeyspace::Clients, -1);
-            let is_in_peace =
-                client.intake == Intake::Closing && !client.ended && client.replies.out.is_empty();
+            let is_in_peace = was_closing && !client.ended && client.replies.out.is_empty();
             self.actions.push(if is_in_peace {
                 Action::LetClientGo(slot)
             } else {

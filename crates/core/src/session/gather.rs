@@ -12,6 +12,7 @@ use crate::session::heads::NO_HEAD;
 use crate::session::memcached::merge::TextMerge;
 use crate::session::publish::Tally;
 use crate::session::scan::ScanStep;
+use crate::session::tracking::TrackingStep;
 use crate::session::transaction_reply::ExecPlan;
 use std::sync::Arc;
 
@@ -106,6 +107,8 @@ pub enum GatherKind {
         /// `CLIENT KILL addr:port`.
         old_form: bool,
     },
+    /// A step of CLIENT TRACKING.
+    Tracking(TrackingStep),
 }
 
 /// See the head of this file.
@@ -181,6 +184,11 @@ impl Gather {
         self.too_large = true;
         self.bytes = 0;
         self.parts.iter_mut().for_each(|part| *part = Vec::new());
+    }
+
+    /// Something of a part has come.
+    pub fn is_begun(&self) -> bool {
+        self.bytes > 0 || self.too_large
     }
 
     /// Bytes held.

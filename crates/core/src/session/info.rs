@@ -41,6 +41,8 @@ pub struct Own<'a> {
     pub clients: u64,
     /// Of these, who has subscribed to something.
     pub subscribers: u64,
+    /// Those whose reads are tracked.
+    pub clients_tracking: u64,
     /// How many may be; 0: the shards' smallest `maxclients`.
     pub clients_max: u64,
     /// Shards that can be used now.

@@ -163,7 +163,10 @@ impl Engine {
             database,
             is_main,
         );
-        link.state = LinkState::Greeting(answers);
+        let answers = answers + self.greet_tracked(id);
+        if let Some(link) = self.links.get_mut(id) {
+            link.state = LinkState::Greeting(answers);
+        }
         self.touch_link(id);
     }
 
@@ -209,6 +212,7 @@ impl Engine {
         if is_main {
             self.main_is_up(shard, &answer);
         }
+        self.tracked_is_up(id);
     }
 
     /// An error of a server as it may be shown: what we told the server in confidence (servers that do not know a command
@@ -302,7 +306,7 @@ impl Engine {
                 } else {
                     self.event(Level::Debug, "connection-lost", fields);
                 }
-                self.own_link_lost(id, shard, link.owner);
+                self.own_link_lost(id, &link);
             }
         }
         if link.owes_elements() {

@@ -78,9 +78,10 @@ impl Engine {
             | Local::PubsubNumpat
             | Local::PubsubShardchannels
             | Local::PubsubShardnumsub => self.pubsub(asker, local, request),
-            Local::ClientTracking | Local::ClientCaching | Local::ClientTrackinginfo => {
-                self.tracking(asker, local, request);
-            }
+            Local::ClientTracking
+            | Local::ClientCaching
+            | Local::ClientTrackinginfo
+            | Local::ClientGetredir => self.tracking(asker, local, request),
             Local::Monitor => self.monitor(asker),
             Local::ClientPause | Local::ClientUnpause => self.pause(asker, local, request),
             Local::ClientUnblock => self.unblock_client(asker, request),
@@ -108,7 +109,6 @@ impl Engine {
             | Local::ClientKill
             | Local::ClientNoEvict
             | Local::ClientNoTouch
-            | Local::ClientGetredir
             | Local::ClientHelp => self.client_command(asker, local, request),
             Local::Ping
             | Local::Echo
@@ -164,6 +164,7 @@ impl Engine {
         self.forget_transaction(asker.slot);
         self.end_monitor(asker.slot);
         self.forget_subscriptions(asker.slot);
+        self.forget_tracking(asker.slot);
         let space = &self.topology.keyspaces[asker.keyspace];
         if let Some(client) = self.clients.get_mut(asker.slot) {
             client.reset(space.users.is_empty(), space.database);
@@ -309,6 +310,7 @@ impl Engine {
             }
             client.particulars().name = name.to_vec();
         }
+        let before = client.proto;
         if let Some(proto) = proto {
             client.proto = proto;
         }
@@ -331,6 +333,9 @@ impl Engine {
             encode::bulk(out, b"modules");
             encode::array(out, 0);
         });
+        if before != proto {
+            self.tracking_speaks(asker);
+        }
     }
 
     /// The version that clients are told: the first shard's that was seen.
@@ -361,6 +366,7 @@ impl Engine {
             uptime_s: self.now_ms / 1000,
             clients: sum(PerKeyspace::Clients),
             subscribers: sum(PerKeyspace::Subscribers),
+            clients_tracking: sum(PerKeyspace::Tracking),
             clients_max: space.max_clients,
             shards_up: backends
                 .iter()

@@ -15,7 +15,7 @@
 use crate::error::ClientError;
 use crate::limits::{EXCLUSIVE_LINKS_MAX, OWN_LINKS_IDLE_MAX};
 use crate::protocol::command::Undo;
-use crate::session::backend::{LinkState, LANES};
+use crate::session::backend::{Link, LinkState, LANES};
 use crate::session::engine::Engine;
 
 /// What a client has a connection of its own for.
@@ -102,10 +102,14 @@ impl Engine {
             generation: self.clients.generation(slot),
             purpose,
         };
-        // One on which the shard tells is for those who want to be told.
+        // What tracks, and what is told, is so from its greeting on; one on which the shard tells is for those who want to be
+        // told.
+        let is_special = matches!(purpose, Purpose::Track | Purpose::Feed);
         let tells = purpose == Purpose::Wake;
         let fits = |&(idle_lane, id): &(usize, u32)| {
-            idle_lane == lane && self.links.get(id).is_some_and(|link| link.tells == tells)
+            !is_special
+                && idle_lane == lane
+                && self.links.get(id).is_some_and(|link| link.tells == tells)
         };
         let kept = self.backends[shard].idle.iter().position(fits);
         let id = match kept {
@@ -126,29 +130,28 @@ impl Engine {
         Ok(id)
     }
 
-    /// The connection that a client has to a shard for a purpose, if it has one.
-    #[allow(dead_code)] // for what keeps its connection over several requests, and asks for it by its shard
-    pub(crate) fn own_link(&self, slot: u32, shard: usize, purpose: Purpose) -> Option<u32> {
-        let particulars = self.clients.get(slot)?.particulars.as_deref()?;
-        particulars.own_links.iter().copied().find(|&id| {
-            self.links.get(id).is_some_and(|link| {
-                link.shard == shard
-                    && matches!(link.owner, Owner::Client { purpose: own, .. } if own == purpose)
-            })
-        })
-    }
-
     /// Whether a link is nobody's lane, so that a request may wait on it for as long as it likes.
     pub fn is_own_link(&self, id: u32) -> bool {
         self.links.get(id).is_some_and(|link| link.lane.is_none())
     }
 
-    /// A client needs its connection no more. `is_clean`: it has no state that a new one would not have.
+    /// A client needs its connection no more. `is_clean`: it has no state that a new one would not have. One that tracks
+    /// is never clean; whoever only watched on it leaves it to its client.
     pub(crate) fn give_back(&mut self, id: u32, is_clean: bool) {
         let now_ms = self.now_ms;
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
+        let tracks = matches!(
+            link.owner,
+            Owner::Client {
+                purpose: Purpose::Track,
+                ..
+            }
+        );
+        if tracks && is_clean {
+            return;
+        }
         let (shard, lane, was) = (link.shard, link.exclusive_lane, link.owner);
         link.owner = Owner::Idle;
         link.used_ms = now_ms;
@@ -198,8 +201,9 @@ impl Engine {
     }
 
     /// A link that is nobody's lane was lost; whoever had it is told. What waited on it gets its error afterwards.
-    pub(crate) fn own_link_lost(&mut self, id: u32, shard: usize, owner: Owner) {
-        match owner {
+    pub(crate) fn own_link_lost(&mut self, id: u32, link: &Link) {
+        let shard = link.shard;
+        match link.owner {
             // What that means for subscribers is told in `feed`.
             Owner::Lane | Owner::Ending | Owner::Request | Owner::Subscriptions => {}
             Owner::Idle => self.backends[shard].idle.retain(|&(_, idle)| idle != id),
@@ -213,9 +217,11 @@ impl Engine {
                     return;
                 }
                 match purpose {
-                    Purpose::Watch => self.watch_lost(slot),
+                    Purpose::Watch => self.watch_lost(slot, id),
                     Purpose::Block | Purpose::Wake => self.wait_lost(slot, shard, id),
-                    Purpose::Track | Purpose::Feed => self.tracking_lost(slot, shard),
+                    Purpose::Track | Purpose::Feed => {
+                        self.tracking_lost(slot, id, link, purpose);
+                    }
                 }
             }
         }

@@ -54,7 +54,7 @@ impl Engine {
         let mut refused = None;
         for &(shard, _) in &shards {
             let number = self.shard_number(asker, shard);
-            match self.link_for(number, asker.lane) {
+            match self.link_of(asker, number) {
                 Ok(link) => links.push(link),
                 Err(error) => refused = Some((number, error)),
             }
@@ -90,6 +90,9 @@ impl Engine {
             links,
         } = fragments;
         let name = whole_argument(request, 0);
+        for &link in links {
+            self.say_caching(asker, link);
+        }
         for (&(_, keys_here), &link) in shards.iter().zip(links) {
             if let Some(link) = self.links.get_mut(link) {
                 let out = link.outgoing().tail();
@@ -166,7 +169,7 @@ impl Engine {
         let mut links = Vec::with_capacity(shards.len());
         for &shard in &shards {
             let number = self.shard_number(asker, shard);
-            match self.link_for(number, asker.lane) {
+            match self.link_of(asker, number) {
                 Ok(link) => links.push(Ok(link)),
                 Err(error) if may_lack => links.push(Err(error)),
                 Err(error) => {
@@ -253,7 +256,7 @@ impl Engine {
         for offset in 0..shards.len() {
             let shard = shards[(self.rotate + offset) % shards.len()];
             let shard = self.shard_number(asker, shard);
-            match self.link_for(shard, asker.lane) {
+            match self.link_of(asker, shard) {
                 Ok(link) => {
                     let number = client_number(self, asker);
                     self.send(link, data);

@@ -99,6 +99,7 @@ metrics! {
         Subscribers Gauge "shoal_subscribers" "Clients that have subscribed to something.";
         Messages Counter "shoal_messages_total" "Published messages given to clients, each counted for each of them.";
         ScriptsMended Counter "shoal_scripts_mended_total" "Times a script or a library of functions was loaded into a shard that had not seen it.";
+        Tracking Gauge "shoal_clients_tracking" "Clients that have asked to be told when what they read changes (CLIENT TRACKING).";
     }
     PerShard(Shard) {
         Sent Counter "shoal_shard_requests_total" "Requests sent to the shard.";

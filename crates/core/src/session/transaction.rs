@@ -326,7 +326,7 @@ impl Engine {
     pub(crate) fn forget_transaction(&mut self, slot: u32) {
         self.take_transaction(slot);
         let watch = self.take_watch(slot);
-        self.end_watch(watch);
+        self.end_watch(slot, watch);
     }
 
     /// As CLIENT LIST shows them: commands queued (-1: not within MULTI) and keys watched.
@@ -359,6 +359,7 @@ fn is_own(local: Local) -> bool {
             | Local::ClientNoEvict
             | Local::ClientNoTouch
             | Local::ClientGetredir
+            | Local::ClientTrackinginfo
             | Local::ClientHelp
             | Local::ClusterKeyslot
             | Local::Role

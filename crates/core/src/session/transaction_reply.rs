@@ -54,6 +54,8 @@ pub struct ExecPlan {
     pub(crate) parts: Vec<ExecPart>,
     /// The part whose keys are watched, which is executed first, and the client's own link for it.
     pub(crate) watch: Option<(usize, u32)>,
+    /// What shards are told ahead of their parts: whether what is read is tracked.
+    pub(crate) caching: Option<&'static [u8]>,
     pub(crate) transaction: Transaction,
 }
 

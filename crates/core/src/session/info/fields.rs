@@ -73,6 +73,10 @@ const FIELDS: &[(&str, Rule)] = &[
         Rule::Own(|own| own.subscribers.to_string()),
     ),
     ("maxclients", Rule::Own(clients_max)),
+    (
+        "tracking_clients",
+        Rule::Own(|own| own.clients_tracking.to_string()),
+    ),
     ("client_recent_max_*", Rule::Max),
     ("paused_timeout_milliseconds", Rule::Max),
     // Memory
