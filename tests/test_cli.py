@@ -21,6 +21,7 @@ GOOD = """
 password = "hidden-client"
 server_password = "hidden-server"
 affinity = ["^bull:([^:]+):"]
+affinity_presets = ["rq"]
 shards = ["127.0.0.1:7001", "127.0.0.1:7002"]
 """
 
@@ -128,6 +129,7 @@ def test_check_says_what_a_file_means(capsys: pytest.CaptureFixture[str], good: 
         "listen            127.0.0.1:6380",
         "must log in (default)",
         "affinity          ^bull:([^:]+):",
+        "^rq: => rq    (preset rq)",
         "shard s0  127.0.0.1:7001  8192 slots  0-8191      logs in as default",
         "shard s1  127.0.0.1:7002  8192 slots  8192-16383  logs in as default",
         "admin       off",

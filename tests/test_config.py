@@ -27,8 +27,10 @@ scheduling = "normal"
 listen = "0.0.0.0:6380"
 distribution = "slots"
 affinity = ['^bull:([^:]+):', "^rq:"]
+affinity_presets = ["arq"]
 unknown_commands = "first-key"
 transactions = "per-shard"
+debug_commands = true
 timeout_ms = 0
 max_clients = 5
 password = "hidden-default"
@@ -81,9 +83,11 @@ def test_every_setting_arrives(everything: Config) -> None:
     assert everything.scheduling == "normal"
     main = everything.topology.keyspace("main")
     assert main.listen == Endpoint("0.0.0.0", 6380)
-    assert main.affinity == ("^bull:([^:]+):", "^rq:")
+    assert main.affinity == ("^bull:([^:]+):", "^rq:", "^arq: => arq")
+    assert main.affinity_presets == ("arq",)
     assert main.unknown_commands_first_key
     assert main.transactions_per_shard
+    assert main.debug_commands
     assert (main.timeout_ms, main.max_clients) == (0, 5)
     assert [(user.name, user.password) for user in main.users] == [("default", "hidden-default"), ("app", "hidden-app")]
     assert [user.acl for user in main.users] == [None, "+@all -@scripting ~app:*"]
@@ -102,6 +106,7 @@ def test_every_setting_arrives(everything: Config) -> None:
     assert second.users == ()
     assert not second.unknown_commands_first_key
     assert not second.transactions_per_shard
+    assert not second.debug_commands
 
 
 def test_the_home_shard_is_found_by_its_name() -> None:
@@ -157,6 +162,13 @@ BODIES = [
     ('shards = ["a:1"]\ncross_shard = "off"', "keyspace.main.cross_shard: not yet supported: for now"),
     ('shards = ["a:1"]\ndistribution = "x"', "keyspace.main.distribution: must be one of slots, codis, ketama, modula"),
     ('shards = ["a:1"]\naffinity = ["ok", "(("]', "shoal.toml:3: keyspace.main.affinity[1]: "),
+    ('shards = ["a:1"]\naffinity = ["^a => "]', "affinity[0]: there is no name after =>"),
+    (
+        'shards = ["a:1"]\naffinity_presets = ["rq", "celry"]',
+        'affinity_presets[1]: there is no preset "celry" (there are arq,',
+    ),
+    ('shards = ["a:1"]\naffinity_presets = ["rq", "rq"]', 'affinity_presets[1]: "rq" is there already'),
+    ('shards = ["a:1"]\naffinity_presets = "rq"', "affinity_presets: must be a list"),
     ('shards = ["a:1"]\ntransactions = "split"', 'keyspace.main.transactions: must be "one-shard" or "per-shard"'),
     ('shards = ["a:1"]\nunknown_commands = "x"', 'keyspace.main.unknown_commands: must be "refuse" or "first-key"'),
     ('shards = ["a:1"]\ntimeout_ms = -1', "keyspace.main.timeout_ms: must be at least 0"),
@@ -372,7 +384,7 @@ readmit_ms = 500
 probe_interval_ms = 200
 connections = 2
 preconnect = false
-tcp_keepalive = true
+tcp_keepalive = false
 database = 3
 backlog = 100
 reuse_port = true
@@ -388,6 +400,7 @@ shards = ["10.0.0.1:11211", "10.0.0.2:6379", "/run/redis.sock"]
     assert [shard.ring_name for shard in made.shards] == ["10.0.0.1", "10.0.0.2:6379", "/run/redis.sock:"]
     assert (made.distribution.hash, made.distribution.signed_char, made.hash_tag) == ("murmur", False, "$$")
     assert (made.probe_interval_ms, made.connections, made.preconnect, made.database) == (200, 2, False, 3)
+    assert not made.tcp_keepalive
 
 
 def test_rendezvous_knows_shards_by_name_or_address_and_not_by_place() -> None:

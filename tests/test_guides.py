@@ -11,13 +11,13 @@ from harness.shown import Document, Stage
 from tidy.tree import ROOT
 
 # The guide to benchmarks has commands that take hours.
-PAGES = [Document(f"docs/guides/{name}.md") for name in ("twemproxy", "partitioning", "tls", "acl")]
+PAGES = [Document(f"docs/guides/{name}.md") for name in ("twemproxy", "partitioning", "tls", "applications", "acl")]
 
 
 @pytest.fixture
 def ports(fleet: Fleet) -> Iterator[dict[str, str]]:
     """Free ones for listeners; two real servers."""
-    taken = {number: Port.take() for number in ("22121", "22222", "6380")}
+    taken = {number: Port.take() for number in ("22121", "22222", "6380", "6400")}
     servers = {str(7001 + index): str(server.port.number) for index, server in enumerate(fleet.servers[:2])}
     yield {**{number: str(port.number) for number, port in taken.items()}, **servers}
     for port in taken.values():

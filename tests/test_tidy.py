@@ -40,6 +40,7 @@ NOT_COMMANDS = {
     ("routing/sort_patterns.rs", "GET"): "an option of SORT",
     ("routing/acl.rs", "GET"): "an option of SORT",
     ("session/acl.rs", "RESET"): "an option of ACL LOG",
+    ("routing/administration.rs", "OBJECT"): "a form of DEBUG",
     ("session/info/fields.rs", "CPU"): "a section of INFO",
     ("session/client_admin.rs", "TYPE"): "an option of CLIENT LIST and CLIENT KILL",
     ("session/client_admin.rs", "INFO"): "a line of CLIENT HELP",

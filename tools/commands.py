@@ -65,6 +65,11 @@ MERGES = {
     "all-ok": "AllOk",
     "first": "First",
     "sum": "Sum",
+    "latency-latest": "LatencyLatest",
+    "latency-history": "LatencyHistory",
+    "latency-histogram": "LatencyHistogram",
+    "memory-stats": "MemoryStats",
+    "texts": "Texts",
     "min": "Min",
     "max": "Max",
     "concat": "Concat",
@@ -328,6 +333,8 @@ def policy_of(name: str, rule: Json | None, facts: Json, is_container: bool) -> 
             return f"Policy::Refuse({json.dumps(rule['text'])})"
         case "blocking":
             return f"Policy::Blocking(Undo::{camel(rule['undo'])})"
+        case "settings" | "debug" as plain:
+            return f"Policy::{camel(plain)}"
         case "any-shard" | "scan" | "script-load" | "script-flush" | "wait" | "keyed" as plain:
             return f"Policy::{camel(plain)}"
     raise CommandsError(f"overlay.toml: unknown policy {rule['policy']!r} of {name}")
@@ -343,7 +350,7 @@ def grade_of(policy: str, keys: list[Json], rule: Json | None) -> str:
     if rule is not None and "grade" in rule:
         return f"Grade::{camel(rule['grade'])}"
     kind = policy.removeprefix("Policy::").split("(")[0].split(" ")[0]
-    if kind in {"Split", "AllShards", "Scan", "ScriptLoad", "ScriptFlush", "Wait", "Aside"}:
+    if kind in {"Split", "AllShards", "Scan", "ScriptLoad", "ScriptFlush", "Wait", "Aside", "Settings"}:
         return "Grade::PerShard"
     if kind in {"Refuse", "Script"}:
         return "Grade::Refused"

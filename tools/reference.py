@@ -13,6 +13,7 @@ from pathlib import Path
 
 from shoal import _core
 from shoal.admin import PATHS
+from shoal.affinity_presets import PRESETS
 from shoal.errors import EXIT_CODES
 from shoal.log import EVENTS
 from shoal.metrics import CONTROL_METRICS, seconds
@@ -32,6 +33,7 @@ POLICIES = {
     "all shards": "Sent to every shard; the replies are put together.",
     "all shards aside": "As above, on connections that are made for it: a script that runs does not hold it up.",
     "any shard": "The same on every shard: one of them is asked.",
+    "debug": "With `debug_commands`: `OBJECT` to the shard of its key, `SLEEP` to every shard. Else refused.",
     "local": "Answered by shoal itself.",
 }
 MERGES = {
@@ -49,6 +51,11 @@ MERGES = {
     "min": "the smallest",
     "running": "of the shard that runs something",
     "sum": "added up",
+    "latency-latest": "of each event the latest time and the worst",
+    "latency-history": "of each second the worst",
+    "latency-histogram": "counts added up, bound by bound",
+    "memory-stats": "one report; sizes added up, ratios weighted",
+    "texts": "each shard's text under its name",
 }
 
 
@@ -161,7 +168,16 @@ def paths() -> str:
     return table(["path", "answer"], [(code(path), cell(answer)) for path, answer in PATHS.items()])
 
 
+def presets() -> str:
+    rows = []
+    for name, preset in PRESETS.items():
+        rules = "<br>".join(code(rule) for rule in preset.rules)
+        rows.append((code(name), preset.serves, cell(preset.together), rules))
+    return table(["preset", "for", "on one shard", "rules"], rows)
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
+    "affinity-presets": presets,
     "commands": commands,
     "text-commands": text_commands,
     "errors": errors,

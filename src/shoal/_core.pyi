@@ -155,6 +155,8 @@ class KeyspaceSpec(Protocol):
     @property
     def transactions_per_shard(self) -> bool: ...  # keys on several shards: split instead of refused
     @property
+    def debug_commands(self) -> bool: ...  # DEBUG OBJECT and SLEEP are let through
+    @property
     def timeout_ms(self) -> int: ...  # waiting for a shard's reply; 0 waits for ever
     @property
     def max_clients(self) -> int: ...
@@ -260,8 +262,8 @@ class Ring:
     """Where the keys of one keyspace go; the same arithmetic as the proxy's, without one."""
     def __new__(cls, keyspace_spec: KeyspaceSpec) -> Ring:
         """Raises ValueError for a keyspace that the core refuses; the text says why."""
-    def locate(self, key: bytes) -> tuple[int, int, str, int | None, int | None]:
-        """(start, end, word, number, shard): the bytes that are hashed; what they give: "slot" or "hash" with its
+    def locate(self, key: bytes) -> tuple[bytes, str, int | None, int | None]:
+        """(hashed, word, number, shard): what is hashed for the key; what that gives: "slot" or "hash" with its
         number, or "key" and None where no hash decides; the index of the shard, None when no range holds the key."""
     def shards_of(self, keys: Sequence[bytes]) -> list[int | None]:
         """For each key the index of its shard, None when no range holds it. Releases the GIL."""
@@ -297,7 +299,7 @@ def check_affinity(pattern: str) -> str | None:
 def check_acl(rules: str) -> tuple[str, str, bool]:
     """(rule, what is wrong with it, whether scripts pass by the rules): two empty texts when the rules can be used."""
 
-def locate(key: bytes, affinity: Sequence[str]) -> tuple[int, int, int]:
-    """(start, end, slot): the bytes of the key that are hashed, and their slot. Raises ValueError for a bad rule."""
+def locate(key: bytes, affinity: Sequence[str]) -> tuple[bytes, int]:
+    """(hashed, slot): what is hashed for the key, and its slot. Raises ValueError for a bad rule."""
 
 def version() -> str: ...

@@ -17,10 +17,10 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
 from shoal import places
-from shoal.config_placement import open_warnings, read_distribution, read_tag, some, trap
+from shoal.config_placement import open_warnings, read_affinity, read_distribution, read_tag, some, trap
 from shoal.config_role import read_role
 from shoal.config_tls import read_tls
-from shoal.core import check_acl, check_affinity, limit
+from shoal.core import check_acl, limit
 from shoal.endpoint import Endpoint, parse_endpoint
 from shoal.errors import ConfigError, Problem, UsageError
 from shoal.password import others_can_read, read_password_env, read_password_file
@@ -174,12 +174,7 @@ class _Reader:
 
     def keyspace(self, path: Path, table: KeyspaceTable) -> Keyspace | None:
         """One keyspace; None when it cannot be built. Whatever is wrong has been noted."""
-        for index, rule in enumerate(table.affinity):
-            complaint = check_affinity(rule)
-            if complaint is not None:
-                self.wrong((*path, "affinity", index), complaint)
-        if len(table.affinity) > limit("AFFINITY_RULES_MAX"):
-            self.wrong((*path, "affinity"), f"at most {limit('AFFINITY_RULES_MAX')} rules")
+        affinity = read_affinity(self, path, table)
         listen = self.endpoint((*path, "listen"), table.listen, port_min=0)
         users = self.users(path, table)
         shards = self.shards(path, table)
@@ -201,7 +196,8 @@ class _Reader:
             listen_port=listen.port,
             shards=shards,
             distribution=distribution,
-            affinity=tuple(table.affinity),
+            affinity=affinity,
+            affinity_presets=tuple(table.affinity_presets),
             users=users,
             unknown_commands_first_key=table.unknown_commands == "first-key",
             transactions_per_shard=table.transactions == "per-shard",
@@ -221,6 +217,7 @@ class _Reader:
             home_shard=self.home_shard(path, table, shards),
             slowlog_log_slower_than=table.slowlog_log_slower_than,
             slowlog_max_len=table.slowlog_max_len,
+            debug_commands=table.debug_commands,
             tls=tls,
             server_tls=server_tls,
         )

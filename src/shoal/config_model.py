@@ -132,7 +132,7 @@ class KeyspaceTable(_Table):
     probe_interval_ms: int = Field(PROBE_INTERVAL_MS_DEFAULT, ge=100, le=3_600_000)
     connections: int = Field(1, ge=1)
     preconnect: bool = True
-    tcp_keepalive: bool = False
+    tcp_keepalive: bool = True
     database: int = Field(0, ge=0)
     home_shard: str | None = None
     distribution: str = "slots"
@@ -144,8 +144,10 @@ class KeyspaceTable(_Table):
     shards: list[str] | None = None
     shard: list[ShardTable] | None = None
     affinity: list[str] = []
+    affinity_presets: list[str] = []
     unknown_commands: Literal["refuse", "first-key"] = "refuse"
     transactions: Literal["one-shard", "per-shard"] = "one-shard"
+    debug_commands: bool = False
     timeout_ms: int = Field(TIMEOUT_MS_DEFAULT, ge=0, le=DAY_MS)
     max_clients: int = Field(MAX_CLIENTS_DEFAULT, ge=1, le=MAX_CLIENTS_MAX)
     slowlog_log_slower_than: int = Field(SLOWLOG_LOG_SLOWER_THAN_DEFAULT, ge=-1, le=SLOWLOG_LOG_SLOWER_THAN_MAX)

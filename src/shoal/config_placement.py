@@ -1,6 +1,6 @@
-"""The part of a keyspace's table that says where keys go: distribution, hash, hash tag, weights, ranges.
+"""The part of a keyspace's table that says where keys go: distribution, hash, hash tag, affinity, weights, ranges.
 
-    KeyspaceTable, shards -> Distribution and the text of `hash_tag`, or problems with their places
+    KeyspaceTable, shards -> Distribution, affinity rules and the text of `hash_tag`, or problems with their places
 
 Each kind knows some settings and not others; a setting that would do nothing is an error, because whoever wrote it
 meant something. What two ranges mean together (overlaps, gaps) is judged by the core, which has to search them.
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from shoal.affinity_presets import PRESETS
+from shoal.core import check_affinity, limit
 from shoal.distribution import (
     BRACES,
     HASH_DEFAULT,
@@ -79,6 +81,26 @@ def read_tag(reader: Reader, path: Path, table: KeyspaceTable) -> str:
         reader.wrong((*path, "hash_tag"), 'must be two characters, as in "{}", or "" for none')
         return BRACES
     return given
+
+
+def read_affinity(reader: Reader, path: Path, table: KeyspaceTable) -> tuple[str, ...]:
+    """The rules in the order in which they are tried: those of the file, then those of the presets it names."""
+    rules = list(table.affinity)
+    for index, rule in enumerate(table.affinity):
+        complaint = check_affinity(rule)
+        if complaint is not None:
+            reader.wrong((*path, "affinity", index), complaint)
+    for index, name in enumerate(table.affinity_presets):
+        place = (*path, "affinity_presets", index)
+        if name not in PRESETS:
+            reader.wrong(place, f'there is no preset "{name}" (there are {", ".join(PRESETS)})')
+        elif name in table.affinity_presets[:index]:
+            reader.wrong(place, f'"{name}" is there already')
+        else:
+            rules += PRESETS[name].rules
+    if len(rules) > limit("AFFINITY_RULES_MAX"):
+        reader.wrong((*path, "affinity"), f"at most {limit('AFFINITY_RULES_MAX')} rules, those of presets included")
+    return tuple(rules)
 
 
 def trap(keyspace: Keyspace) -> str | None:

@@ -74,8 +74,8 @@ def check_tls(wish: ClientTls | ServerTls) -> tuple[str, str, int | None]:
     return _core.check_client_tls(wish) if isinstance(wish, ClientTls) else _core.check_server_tls(wish)
 
 
-def locate(key: bytes, affinity: Sequence[str]) -> tuple[int, int, int]:
-    """(start, end, slot): the bytes of the key that are hashed, and the slot they give."""
+def locate(key: bytes, affinity: Sequence[str]) -> tuple[bytes, int]:
+    """(what is hashed, slot): a part of the key, the whole of it, or the name that a rule gives."""
     require_core()
     from shoal import _core
 

@@ -84,7 +84,7 @@ class Ring:
 
     def shard(self, key: str | bytes) -> Shard:
         """The shard that holds a key. Raises NoShardError when no range does."""
-        index = self._core.locate(_bytes(key))[4]
+        index = self._core.locate(_bytes(key))[3]
         if index is None:
             raise NoShardError(f"no range of keyspace {self.keyspace.name} holds {key!r}")
         return self.keyspace.shards[index]
@@ -102,8 +102,8 @@ class Ring:
         """For each key the index of its shard in `keyspace.shards`; None when no range holds it. Quick for many."""
         return self._core.shards_of(keys)
 
-    def locate(self, key: bytes) -> tuple[int, int, str, int | None, int | None]:
-        """(start, end, word, number, shard index), as `_core.Ring.locate`."""
+    def locate(self, key: bytes) -> tuple[bytes, str, int | None, int | None]:
+        """(what is hashed, word, number, shard index), as `_core.Ring.locate`."""
         return self._core.locate(key)
 
     def shares(self) -> list[float] | None:

@@ -117,14 +117,17 @@ class Keyspace:
     ejection: Ejection | None = None
     connections: int = 1
     preconnect: bool = True
-    tcp_keepalive: bool = False
+    tcp_keepalive: bool = True
     probe_interval_ms: int = PROBE_INTERVAL_MS_DEFAULT
     database: int = 0
     home_shard: int = 0
     slowlog_log_slower_than: int = SLOWLOG_LOG_SLOWER_THAN_DEFAULT
     slowlog_max_len: int = SLOWLOG_MAX_LEN_DEFAULT
+    debug_commands: bool = False
     tls: ClientTls | None = None
     server_tls: ServerTls | None = None
+    # Where the last of the affinity rules come from; for people.
+    affinity_presets: tuple[str, ...] = ()
 
     @property
     def slots(self) -> tuple[SlotRange, ...]:
@@ -320,6 +323,8 @@ def _memcached_problems(keyspace: Keyspace) -> Iterable[str]:
         yield "shoal does not log in to memcached servers: no server_password"
     if keyspace.database:
         yield "memcached has no databases"
+    if keyspace.debug_commands:
+        yield "memcached has no debug_commands"
     if keyspace.home_shard:
         yield "memcached has no scripts, which a home_shard is for"
     if keyspace.unknown_commands_first_key:

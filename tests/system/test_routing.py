@@ -108,11 +108,12 @@ def test_key_verb_agrees_with_where_keys_are(proxy: Proxy, fleet: Fleet, new_pro
     config = """
 [keyspace.main]
 listen = "{listen}"
-affinity = ["^bull:([^:]+):", "^rq:"]
+affinity = ["^bull:([^:]+):", "^rq:", "^(?:unacked|_kombu) => celery"]
 shards = ["{shard0}", "{shard1}", "{shard2}", "{shard3}"]
 """
     own = new_proxy(fleet.addresses, config=config)
     keys = ["user:42", "{user:42}:name", "bull:mail:wait", "bull:mail:active", "rq:a", "rq:b", "é", "{}{x}"]
+    keys += ["unacked", "_kombu.binding.celery", "{celery}"]
     client = own.client()
     for key in keys:
         client.set(key, "v")
@@ -133,6 +134,8 @@ shards = ["{shard0}", "{shard1}", "{shard2}", "{shard3}"]
     assert slots["user:42"] == slots["{user:42}:name"] == slot_of(b"user:42")
     assert slots["bull:mail:wait"] == slots["bull:mail:active"] == slot_of(b"mail")
     assert slots["rq:a"] == slots["rq:b"] == slot_of(b"rq:")
+    assert slots["unacked"] == slots["_kombu.binding.celery"] == slots["{celery}"] == slot_of(b"celery")
+    assert next(row["hashed"] for row in rows if row["key"] == "unacked") == "celery"
 
 
 def test_affinity_rules_keep_the_keys_of_a_queue_together(fleet: Fleet, new_proxy: NewProxy) -> None:

@@ -80,7 +80,7 @@ def test_what_runs_on_one_shard_is_killed_there(proxy: Proxy, impatient: Fleet, 
     others = [other for other in one_key_each() if other != key]
     with proxy.socket() as wire:
         assert wire.ask("FUNCTION", "LOAD", "REPLACE", ENDLESS) == b"endless"
-        call = ["EVAL", LOOP, 1, key] if family == "SCRIPT" else ["FCALL", "endless", 1, key]
+        call: list[str | int] = ["EVAL", LOOP, 1, key] if family == "SCRIPT" else ["FCALL", "endless", 1, key]
         with running(proxy, *call) as replies:
             wait_until(lambda: killed(wire, family), 10, "it runs and is killed")
         assert len(replies) == 1

@@ -24,6 +24,11 @@ GENERATED = {
     "requirements-dev.lock",
     "requirements-oldest-client.lock",
     "tests/redispy/requirements.lock",
+    "tests/apps/requirements-newest.lock",
+    "tests/apps/requirements-redis5.lock",
+    "tests/apps/node/package-lock.json",
+    "tests/apps/go/go.sum",
+    "tests/apps/recorded_keys.json",
 }
 
 

@@ -78,6 +78,15 @@ pub enum ClientError {
         /// Why, and what to do.
         reason: &'static str,
     },
+    /// A setting that cannot be set through shoal.
+    RefusedSetting {
+        /// The command.
+        command: &'static str,
+        /// As the client wrote it.
+        setting: Vec<u8>,
+        /// Why, and what to do.
+        reason: &'static str,
+    },
     /// Too much between MULTI and EXEC.
     TransactionTooLarge,
     /// The client has changed its database or protocol under a watch.
@@ -148,6 +157,19 @@ pub enum ClientError {
         /// Its endpoint.
         endpoint: String,
     },
+    /// A RESP2 client that has subscribed wants something else.
+    OnlySubscriptions(&'static str),
+    /// Clients of the worker have subscribed to too much.
+    TooManySubscriptions,
+    /// A shard does not take the connection on which messages would come.
+    SubscriptionRefused {
+        /// The shard's name.
+        shard: String,
+        /// Its endpoint.
+        endpoint: String,
+        /// What it said.
+        reason: String,
+    },
     /// Too many connections for single requests are in use.
     Exhausted,
     /// The replies of several shards are too large to be held together.
@@ -180,15 +202,16 @@ impl ClientError {
             Self::NoAuth => "NOAUTH Authentication required.".into(),
             Self::NoAuthHello => "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time".into(),
             Self::WrongPass => "WRONGPASS invalid username-password pair or user is disabled.".into(),
-            Self::Forbidden { user, command } => {
-                format!("NOPERM User {} has no permissions to run the '{command}' command", printable(user.as_bytes()))
-            }
+            Self::Forbidden { user, command } => forbidden(user, command),
             Self::ForbiddenKey => "NOPERM No permissions to access a key".into(),
             Self::ForbiddenChannel => "NOPERM No permissions to access a channel".into(),
             Self::NoPasswordSet => "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?".into(),
             Self::NoProto => "NOPROTO unsupported protocol version".into(),
             Self::DatabaseRange => format!("ERR DB index is out of range (shoal has databases 0 to {})", DATABASES - 1),
             Self::Refused { command, reason } => format!("ERR '{command}' {reason}"),
+            Self::RefusedSetting { command, setting, reason } => {
+                format!("ERR '{command}' of '{}' {reason}", printable(setting))
+            }
             Self::TransactionTooLarge => "ERR the transaction is too large; execute it in smaller ones".into(),
             Self::WatchMoved => "ERR the watch was begun in another database or protocol, or its connection was lost; UNWATCH, and SELECT or HELLO before WATCH".into(),
             Self::MultiRefused { shard, reason } => format!("ERR shard '{shard}' refused MULTI ({reason}); the commands may have been executed one by one"),
@@ -216,6 +239,13 @@ impl ClientError {
             Self::WaitLost { shard, endpoint } => format!(
                 "ERR connection to shard '{shard}' at {endpoint} was lost while waiting for its keys; nothing was taken, ask again"
             ),
+            Self::OnlySubscriptions(command) => format!(
+                "ERR Can't execute '{command}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+            ),
+            Self::TooManySubscriptions => "ERR clients have subscribed to too many channels; subscribe to fewer, or use patterns or more workers".into(),
+            Self::SubscriptionRefused { shard, endpoint, reason } => format!(
+                "ERR shard '{shard}' at {endpoint} takes no connection for subscriptions ({reason}); nothing was subscribed to"
+            ),
             Self::Exhausted => "ERR too many requests that need a connection of their own are waiting; try again later".into(),
             Self::GatherTooLarge => "ERR the shards' replies to this request are too large to be put together; ask for less at a time".into(),
             Self::InvalidCursor => "ERR invalid cursor".into(),
@@ -228,6 +258,11 @@ impl ClientError {
     pub fn write(&self, out: &mut Vec<u8>) {
         encode::error(out, &self.text());
     }
+}
+
+fn forbidden(user: &str, command: &str) -> String {
+    let user = printable(user.as_bytes());
+    format!("NOPERM User {user} has no permissions to run the '{command}' command")
 }
 
 /// Redis' own text; the arguments are cut as Redis cuts them.
@@ -308,6 +343,7 @@ pub const ERRORS: &[(&str, &str)] = &[
     ("NOPROTO unsupported protocol version", "HELLO with another protocol than 2 or 3."),
     ("ERR DB index is out of range (shoal has databases 0 to 15)", "SELECT of another database."),
     ("ERR '<command>' <reason>", "The command cannot be done through shoal; the reason says what to do instead."),
+    ("ERR '<command>' of '<setting>' <reason>", "CONFIG SET of a setting that cannot be set for all shards; the reason says what to do instead. None of the settings beside it was set."),
     ("CROSSSLOT '<command>' has keys on different shards: <keys>; ...", "A command whose keys must be on one shard; the keys' slots and shards are named."),
     ("ERR '<command>' with <option> '<pattern>' reaches keys that it does not name, ...", "SORT with a BY or GET pattern whose keys are not all on one shard for certain."),
     ("ERR '<command>' names no key, so no shard can be chosen for it; ...", "A request without keys, of a command that goes to the shard of its keys. (Scripts may do without.)"),
@@ -315,8 +351,12 @@ pub const ERRORS: &[(&str, &str)] = &[
     ("ERR shard '<name>' at <endpoint> is down (<reason>); the request was not sent", "The shard cannot be reached at the moment; it is tried again with growing waits."),
     ("ERR connection to shard '<name>' at <endpoint> was lost (<reason>); whether the request was executed is unknown", "The connection broke, or the shard did not answer within `timeout_ms`, after the request had been sent. It is never sent again."),
     ("ERR connection to shard '<name>' at <endpoint> was lost while waiting for its keys; nothing was taken, ask again", "A blocking command with keys on several shards waited, and one of them was lost."),
+    ("ERR Can't execute '<command>': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context", "A RESP2 client that has subscribed wants something else: it has to end its subscriptions first, or speak RESP3 (`HELLO 3`)."),
+    ("ERR clients have subscribed to too many channels; subscribe to fewer, or use patterns or more workers", "`SUBSCRIPTIONS_MAX` or `SUBSCRIPTION_BYTES_MAX` of the client's worker is reached."),
+    ("ERR shard '<name>' at <endpoint> takes no connection for subscriptions (<reason>); nothing was subscribed to", "The shard refused the connection on which messages would come: it does not speak RESP3 (Redis 6 does), has clients enough, or its user may not."),
     ("ERR too many requests that need a connection of their own are waiting; try again later", "Too many clients wait in blocking commands and WAIT at one time (`EXCLUSIVE_LINKS_MAX` for each worker): use more workers, or fewer waiting consumers."),
     ("ERR the shards' replies to this request are too large to be put together; ask for less at a time", "The parts of a split or merged reply exceed the bound together."),
+    ("<a shard's error> (failed on <shards>; done on <shards>)", "A command for every shard that not all of them carried out, or that failed in different ways. Where all gave the same error, it stands alone."),
     ("ERR invalid cursor", "SCAN with a cursor that shoal did not give."),
     ("ERR shards answered in unexpected ways to one request (<what>)", "The shards' replies to the parts of one request do not fit together; for example they run different versions."),
     ("ERR This instance has cluster support disabled", "CLUSTER (but KEYSLOT), READONLY, READWRITE and ASKING: shoal answers as one server without cluster mode."),

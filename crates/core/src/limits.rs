@@ -38,6 +38,7 @@ limits! {
     INLINE_MAX = 64 * 1024, "bytes", "One inline request or one length line, as Redis.";
     REQUEST_IDLE_MS_MAX = 300_000, "milliseconds", "A request of which no further byte arrives for so long will not be finished: its client is closed.";
     KEYS_IN_ERROR_MAX = 3, "keys", "An error names so many keys and their slots; more would not help anybody.";
+    SHARDS_IN_ERROR_MAX = 8, "shards", "An error about a request to every shard names so many of those that failed, and of those that did it.";
     TEXT_IN_ERROR_MAX = 128, "bytes", "So much of a client's own text is repeated in an error.";
     // Reading and writing.
     READ_BYTES = 64 * 1024, "bytes", "One read; one such buffer a worker. Larger ones were not faster, and cost cache.";
@@ -53,6 +54,13 @@ limits! {
     OUTPUT_HARD = 32 * 1024 * 1024, "bytes", "With so much reply waiting for one client the connection that brings more of it is not read, until the client reads on.";
     OUTPUT_STALL_MS = 1_000, "milliseconds", "So long in all may clients that do not take their replies hold up others on one connection; then the one that does is closed.";
     OUTPUT_IDLE_MS = 60_000, "milliseconds", "A client with more than OUTPUT_HIGH waiting that takes not one byte for so long is closed.";
+    SUBSCRIBER_OUTPUT_HARD = 32 * 1024 * 1024, "bytes", "With so much waiting for a client that has subscribed, a further message closes it: Redis' client-output-buffer-limit for pubsub.";
+    SUBSCRIBER_OUTPUT_SOFT = 8 * 1024 * 1024, "bytes", "So much may wait for such a client for SUBSCRIBER_SLOW_MS, as there.";
+    SUBSCRIBER_SLOW_MS = 60_000, "milliseconds", "A client that has subscribed and has more than SUBSCRIBER_OUTPUT_SOFT waiting for so long is closed.";
+    SUBSCRIPTIONS_MAX = 1024 * 1024, "subscriptions", "Channels and patterns of all clients of one worker, each counted for each client.";
+    SUBSCRIPTION_BYTES_MAX = 64 * 1024 * 1024, "bytes", "The names of all different channels and patterns of one worker.";
+    SUBSCRIPTIONS_PER_REQUEST = 512, "names", "A shard is asked for so many at a time.";
+    FEED_RETRY_MS_MAX = 2_000, "milliseconds", "The longest wait before a connection for published messages is made again to a shard that is up; the first is RECONNECT_MS_MIN.";
     OUTPUT_TOTAL_MAX = 1024 * 1024 * 1024, "bytes", "Replies waiting for clients with more than OUTPUT_HIGH, in one worker; past it the one with the most is closed.";
     MONITOR_BYTES_MAX = 32 * 1024 * 1024, "bytes", "What one monitor is shown and has not taken, on its way between workers too; past it the monitor is closed.";
     TEXT_LINE_MAX = 2_046, "bytes", "One line of a memcached client, but for get and gets: servers close a connection with more than 2048 bytes and no line end.";
@@ -71,6 +79,7 @@ limits! {
     SLOWLOG_US_DEFAULT = 10_000, "microseconds", "slowlog_log_slower_than unless it is set: Redis' default.";
     SLOWLOG_ARGS_MAX = 32, "arguments", "As Redis: arguments of an entry of the slow log.";
     SLOWLOG_ARG_BYTES_MAX = 128, "bytes", "As Redis: of one of them.";
+    LATENCY_SAMPLES_MAX = 160, "samples", "As Redis: of LATENCY HISTORY.";
     GATHER_BYTES_MAX = 512 * 1024 * 1024, "bytes", "Replies of several shards held for one request, until they are merged.";
     SCAN_SHARDS_PER_CALL = 64, "shards", "So many shards are asked one after the other for one reply to SCAN, while it has fewer keys than COUNT.";
     SCAN_BYTES_MAX = 64 * 1024, "bytes", "With so many bytes of keys a reply to SCAN is given, however few keys they are.";
@@ -90,6 +99,8 @@ limits! {
     BLOCKED_INCOMING_HIGH = 1024 * 1024, "bytes", "A client that waits is read so far, so that its end is noticed at once.";
     PUT_BACK_BYTES_MAX = 64 * 1024 * 1024, "bytes", "What was taken for a client that has left is put back up to this size; it has to be held for that.";
     OWN_LINKS_IDLE_MAX = 16, "connections", "Such connections to one shard that are kept for the next client that needs one.";
+    TRACKING_PREFIXES_MAX = 1_024, "prefixes", "Prefixes of one client that is told of all keys (CLIENT TRACKING BCAST); each shard is told them on every connection.";
+    TRACKING_PREFIX_BYTES_MAX = 64 * 1024, "bytes", "The same together.";
     PUSH_BYTES_MAX = 513 * 1024 * 1024, "bytes", "One message that a shard sends unasked: a published value may be as long as any other, and has a channel.";
     CONNECT_MS_MAX = 2_000, "milliseconds", "A shard that does not accept a connection for so long is down.";
     RECONNECT_MS_MIN = 50, "milliseconds", "The first wait before a shard is tried again; doubled each time, in a cache once eject_after failures are seen.";
@@ -121,6 +132,8 @@ limits! {
     BACKLOG = 1_024, "connections", "Connections that wait to be accepted; the kernel lowers it to its own bound.";
     KEEPALIVE_IDLE_S = 300, "seconds", "With tcp_keepalive, a peer that was silent for so long is asked whether it is there: Redis' tcp-keepalive.";
     KEEPALIVE_INTERVAL_S = 100, "seconds", "It is asked again so often: a third of that, as Redis does.";
+    KEEPALIVE_WAITING_IDLE_S = 15, "seconds", "The same on a connection to a shard on which a client may wait for ever: nothing else would find out that the shard's host is gone.";
+    KEEPALIVE_WAITING_INTERVAL_S = 5, "seconds", "And how often it is asked again.";
     KEEPALIVE_PROBES = 3, "questions", "So many without an answer, and the kernel gives the connection up.";
     ACCEPTS_PER_TURN = 64, "connections", "Accepted at one go, so that a storm of connections does not stop requests.";
     LEAVING_MS = 1_000, "milliseconds", "A client that we have finished with may go on sending for so long before its connection is closed.";
@@ -152,6 +165,8 @@ const _: () = {
         IN_FLIGHT_MAX * EARLY_SMALL_MAX < u32::MAX as usize,
         "positions of early replies are 32 bits"
     );
+    assert!(OUTPUT_HIGH < SUBSCRIBER_OUTPUT_SOFT);
+    assert!(SUBSCRIBER_OUTPUT_SOFT < SUBSCRIBER_OUTPUT_HARD);
     assert!(BULK_UNAUTHENTICATED_MAX <= BULK_MAX);
     assert!(SHARDS_MAX <= 1 << 12, "twelve bits of a SCAN cursor");
     assert!(RECONNECT_MS_MIN <= RECONNECT_MS_MAX);

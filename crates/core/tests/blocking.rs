@@ -284,3 +284,135 @@ fn how_long_a_client_waited_says_nothing_about_the_shard() {
     assert_eq!(buckets.iter().sum::<u64>(), before);
     assert!(sum_us < 1_000_000);
 }
+
+/// A client that waits for `b` and `a` on their shards and rests; nobody was before it. Its links there.
+fn resting(scene: &mut Scene) -> (u32, [u32; 2]) {
+    let slot = scene.client();
+    scene.ask(slot, &request(&["BLPOP", "b", "a", "0"]));
+    for (link, key) in [(0, "b"), (1, "a")] {
+        assert_eq!(scene.sent(link).into_bytes(), request(&["LPOP", key]));
+        scene.answer(link, b"$-1\r\n");
+    }
+    scene.greet();
+    let own = [scene.link_to(0), scene.link_to(1)];
+    for (link, key) in own.into_iter().zip(["b", "a"]) {
+        let asked = [
+            request(&["CLIENT", "TRACKING", "ON"]),
+            request(&["EXISTS", key]),
+        ];
+        assert_eq!(scene.sent(link).into_bytes(), asked.concat());
+        scene.answer(link, b"+OK\r\n:0\r\n");
+    }
+    assert_eq!(scene.sent(0) + &scene.sent(1), "", "it rests");
+    (slot, own)
+}
+
+fn told(key: &str) -> Vec<u8> {
+    let keys = String::from_utf8(request(&[key])).expect("text");
+    format!(">2\r\n$10\r\ninvalidate\r\n{keys}").into_bytes()
+}
+
+#[test]
+fn of_those_who_wait_for_a_key_the_first_alone_looks_and_the_next_has_its_connections() {
+    let mut scene = Scene::new(2, 0);
+    let (first, own) = resting(&mut scene);
+    let (second, third) = (scene.client(), scene.client());
+    for slot in [second, third] {
+        scene.ask(slot, &request(&["BLPOP", "b", "a", "0"]));
+    }
+    assert_eq!(scene.sent(0) + &scene.sent(1), "", "it is not their turn");
+    assert_eq!(own_links(&scene), 2);
+    scene.answer(own[0], &told("b"));
+    assert_eq!(scene.sent(own[0]).into_bytes(), request(&["EXISTS", "b"]));
+    scene.answer(own[0], b":1\r\n");
+    assert_eq!(scene.sent(0).into_bytes(), request(&["LPOP", "b"]));
+    scene.answer(0, b"$1\r\nv\r\n");
+    assert_eq!(scene.given(first, usize::MAX), TAKEN);
+    // The second knows nothing of what happened since: it looks at both.
+    assert_eq!(scene.sent(own[0]).into_bytes(), request(&["EXISTS", "b"]));
+    assert_eq!(scene.sent(own[1]).into_bytes(), request(&["EXISTS", "a"]));
+    scene.answer(own[0], b":0\r\n");
+    scene.answer(own[1], b":1\r\n");
+    assert_eq!(scene.sent(0).into_bytes(), request(&["LPOP", "b"]));
+    scene.answer(0, b"$-1\r\n");
+    assert_eq!(scene.sent(1).into_bytes(), request(&["LPOP", "a"]));
+    // It leaves at this moment: the element goes back, and it is the third's turn.
+    scene.engine.client_lost(second);
+    scene.act();
+    for (link, key) in own.into_iter().zip(["b", "a"]) {
+        assert_eq!(scene.sent(link).into_bytes(), request(&["EXISTS", key]));
+        scene.answer(link, b":0\r\n");
+    }
+    scene.answer(1, b"$1\r\nw\r\n");
+    assert_eq!(scene.sent(1).into_bytes(), request(&["LPUSH", "a", "w"]));
+    scene.answer(1, b":1\r\n");
+    scene.answer(own[1], &told("a"));
+    scene.answer(own[1], b":1\r\n");
+    scene.sent(0);
+    scene.answer(0, b"$-1\r\n");
+    scene.answer(1, b"$1\r\nw\r\n");
+    assert_eq!(scene.text(third), "*2\r\n$1\r\na\r\n$1\r\nw\r\n");
+    assert_eq!(own_links(&scene), 2);
+}
+
+#[test]
+fn who_is_first_for_one_key_looks_at_that_one_only() {
+    let mut scene = Scene::new(2, 0);
+    let (first, _) = resting(&mut scene);
+    let other = scene.client();
+    scene.ask(other, &request(&["BLPOP", "a", "c", "b", "0"]));
+    assert_eq!(scene.sent(0).into_bytes(), request(&["LPOP", "c"]));
+    scene.answer(0, b"$-1\r\n");
+    scene.greet();
+    let own = scene.link_to(0);
+    assert_eq!(own_links(&scene), 3, "one more, to the shard of that key");
+    scene.sent(own);
+    scene.answer(own, b"+OK\r\n:0\r\n");
+    // The first leaves: now it is first for all.
+    scene.engine.client_lost(first);
+    scene.act();
+    scene.greet();
+    let asked = scene.sent(own);
+    assert!(asked.contains("EXISTS"), "{asked}");
+    assert!(scene.engine.audit().is_ok());
+}
+
+#[test]
+fn a_key_that_becomes_one_of_another_type_does_not_end_the_wait() {
+    let mut scene = Scene::new(2, 0);
+    let (slot, own) = resting(&mut scene);
+    scene.answer(own[0], &told("b"));
+    scene.answer(own[0], b":1\r\n");
+    scene.answer(0, b"-WRONGTYPE Operation against a key\r\n");
+    scene.sent(1);
+    scene.answer(1, b"$-1\r\n");
+    assert_eq!(scene.text(slot), "");
+    scene.sent(own[0]);
+    scene.answer(own[0], &told("b"));
+    assert_eq!(scene.sent(own[0]).into_bytes(), request(&["EXISTS", "b"]));
+    scene.answer(own[0], b":1\r\n");
+    scene.sent(0);
+    scene.answer(0, b"$1\r\nv\r\n");
+    assert_eq!(scene.given(slot, usize::MAX), TAKEN);
+    // For who only begins to wait it is an error.
+    scene.ask(slot, &request(&["BLPOP", "b", "a", "0"]));
+    scene.answer(0, b"-WRONGTYPE Operation against a key\r\n");
+    assert_eq!(scene.text(slot), "-WRONGTYPE Operation against a key\r\n");
+}
+
+#[test]
+fn when_a_connection_of_the_first_is_lost_the_next_has_its_turn() {
+    let mut scene = Scene::new(2, 0);
+    let (first, own) = resting(&mut scene);
+    let second = scene.client();
+    scene.ask(second, &request(&["BLPOP", "b", "a", "0"]));
+    scene.engine.link_lost(own[0], "it closed the connection");
+    scene.act();
+    assert!(scene.text(first).contains("was lost while waiting"));
+    scene.greet();
+    assert_eq!(scene.sent(own[1]).into_bytes(), request(&["EXISTS", "a"]));
+    let fresh = scene.link_to(0);
+    assert!(scene.sent(fresh).contains("TRACKING"));
+    assert_eq!(scene.text(second), "");
+    assert!(scene.engine.audit().is_ok());
+}

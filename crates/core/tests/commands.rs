@@ -535,6 +535,8 @@ fn policies_fit_the_keys() {
             | Policy::Scan
             | Policy::ScriptLoad
             | Policy::ScriptFlush
+            | Policy::Settings
+            | Policy::Debug
             | Policy::Aside(_)
             | Policy::Wait
             | Policy::Local(_) => assert!(spec.keys.is_empty(), "{name} has keys"),

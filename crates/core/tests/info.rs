@@ -13,6 +13,8 @@ const OWN: Own = Own {
     run_id: "0123456789abcdef0123456789abcdef01234567",
     uptime_s: 200_000,
     clients: 17,
+    subscribers: 5,
+    clients_tracking: 3,
     clients_max: 0,
     denied: [0; 4],
     shards_up: 2,
@@ -467,6 +469,15 @@ fn own_values_may_override() {
     assert_eq!(fields["maxclients"], "500");
     assert_eq!(fields["keyspace"], "a  b");
     assert_eq!(fields["shards_down"], "0");
+}
+
+#[test]
+fn clients_that_are_tracked_are_ours_and_not_our_connections() {
+    let part = reply("# Clients\ntracking_clients:40\n");
+    assert_eq!(
+        info_of(&[&part, &part], &OWN, &["clients"]),
+        "# Clients\ntracking_clients:3\n"
+    );
 }
 
 #[test]

@@ -340,9 +340,8 @@ fn naive(
                 .all(|(array, taken)| array.len() == taken)
                 .then_some(Many(b'*', all))
         }
-        // (Any good one: there was no part at all.)
-        Merge::Info | Merge::Config | Merge::AnyGood => None,
-        Merge::AnyNonNull => unreachable!(),
+        // Texts and reports have tests of their own.
+        _ => None,
     }
 }
 

@@ -40,6 +40,11 @@ enum Step {
     TakeGather {
         place: usize,
     },
+    /// What nobody asked for; `in_order`: not before a reply that has begun to come.
+    Push {
+        size: usize,
+        in_order: bool,
+    },
     Write {
         size: usize,
     },
@@ -60,6 +65,8 @@ struct Place {
 #[derive(Debug, Default)]
 struct Twin {
     places: Vec<Place>,
+    /// What nobody asked for, and how many places must be whole before it.
+    pushes: Vec<(usize, Vec<u8>)>,
     written: usize,
 }
 
@@ -67,15 +74,37 @@ impl Twin {
     /// Everything a client may have seen by now.
     fn visible(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        for place in &self.places {
+        let after = |places: usize, out: &mut Vec<u8>| {
+            for (_, bytes) in self.pushes.iter().filter(|(after, _)| *after == places) {
+                out.extend_from_slice(bytes);
+            }
+        };
+        after(0, &mut out);
+        for (index, place) in self.places.iter().enumerate() {
             if !place.mute {
                 out.extend_from_slice(&place.bytes);
             }
             if !place.done {
                 break;
             }
+            after(index + 1, &mut out);
         }
         out
+    }
+
+    /// How many places something must wait for that nobody asked for.
+    fn places_before(&self, in_order: bool) -> usize {
+        let first = self.first_waiting();
+        if in_order {
+            let begun = |place: &Place| {
+                let parts = place.gather.iter().flatten().any(|part| !part.is_empty());
+                place.done || !place.bytes.is_empty() || parts
+            };
+            let last = self.places[first..].iter().rposition(begun);
+            return last.map_or(first, |last| first + last + 1);
+        }
+        let is_within = |place: &Place| !place.mute && !place.bytes.is_empty();
+        first + usize::from(self.places.get(first).is_some_and(is_within))
     }
 
     fn first_waiting(&self) -> usize {
@@ -91,7 +120,8 @@ impl Twin {
             .filter(|place| !place.mute)
             .map(|place| place.bytes.len())
             .sum();
-        all - self.written
+        let pushed: usize = self.pushes.iter().map(|(_, bytes)| bytes.len()).sum();
+        all + pushed - self.written
     }
 
     /// The waiting places that have no whole reply.
@@ -170,6 +200,16 @@ impl Pair {
                 let taken = self.replies.take_gather(self.numbers[index]);
                 let expected = self.twin.places[index].gather.take();
                 assert_eq!(taken.map(|gather| gather.parts), expected);
+            }
+            Step::Push { size, in_order } => {
+                let bytes = self.fill(size);
+                if in_order {
+                    self.replies.push_in_order(&bytes);
+                } else {
+                    self.replies.push(&bytes);
+                }
+                let after = self.twin.places_before(in_order);
+                self.twin.pushes.push((after, bytes));
             }
             Step::Write { size } => self.write(size),
             Step::Shrink => self.replies.shrink(),
@@ -300,6 +340,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (place.clone(), size()).prop_map(|(place, size)| Step::Complete { place, size }),
         2 => (place.clone(), size()).prop_map(|(place, size)| Step::Replace { place, size }),
         1 => place.prop_map(|place| Step::TakeGather { place }),
+        4 => (size(), any::<bool>()).prop_map(|(size, in_order)| Step::Push { size, in_order }),
         3 => (0usize..200_000).prop_map(|size| Step::Write { size }),
         3 => (0usize..50).prop_map(|size| Step::Write { size }),
         1 => Just(Step::Shrink),

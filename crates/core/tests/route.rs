@@ -276,26 +276,9 @@ fn check(space: &Space, parts: &[Vec<u8>], seen: &mut Seen) {
         (_, Route::Refuse(_)) if is_dangerous => seen.refused += 1,
         (_, other) if is_dangerous => panic!("{parts:?}: {other:?}"),
         (Policy::Keyed | Policy::Script { .. } | Policy::Split { .. }, Route::Refuse(error)) => {
-            match **error {
-                ClientError::CrossShard { .. } => {
-                    // A pattern behind a syntax error is looked at all the same.
-                    assert!(!is_together || twin_spec.check == Check::SortPatterns);
-                    seen.cross_shard += 1;
-                }
-                ClientError::NoKeys(_) => {
-                    assert!(placed.is_empty());
-                    assert!(!matches!(twin_spec.policy, Policy::Script { .. }));
-                }
-                ClientError::Text(_) => assert!(found.is_err()),
-                ClientError::WrongArity(_) => {
-                    assert!(matches!(twin_spec.policy, Policy::Split { step: 2.., .. }));
-                }
-                // Refused more than needed is allowed here: the servers refuse these requests too.
-                ClientError::HiddenKeys { .. } | ClientError::Refused { .. } => {
-                    assert_ne!(twin_spec.check, Check::None);
-                }
-                ref error => panic!("{parts:?}: {error:?}"),
-            }
+            let is_told = found.is_ok();
+            check_refusal(twin_spec, error, is_together, placed.is_empty(), is_told);
+            seen.cross_shard += usize::from(matches!(**error, ClientError::CrossShard { .. }));
             seen.refused += 1;
         }
         (Policy::Keyed | Policy::Split { .. }, Route::Shard(_))
@@ -330,6 +313,10 @@ fn check(space: &Space, parts: &[Vec<u8>], seen: &mut Seen) {
             assert!(!is_together);
             seen.split += 1;
         }
+        // Judged by names that this twin does not know; see `tests/system/test_settings.py`.
+        (Policy::Settings | Policy::Debug, Route::Refuse(_) | Route::AllShards(_)) => {
+            seen.other += 1;
+        }
         (policy, route) => {
             assert_eq!(*route, plain_route(policy, twin_spec), "{parts:?}");
             seen.other += 1;
@@ -345,6 +332,34 @@ fn check(space: &Space, parts: &[Vec<u8>], seen: &mut Seen) {
         assert!(found.is_ok(), "{parts:?}");
         let is_script = matches!(twin_spec.policy, Policy::Script { .. });
         check_owners(space, parts, is_script, shard, placed);
+    }
+}
+
+/// Whether a request with these keys may be refused so. `is_told`: its keys could be found.
+fn check_refusal(
+    spec: &CommandSpec,
+    error: &ClientError,
+    is_together: bool,
+    is_keyless: bool,
+    is_told: bool,
+) {
+    match *error {
+        // A pattern behind a syntax error is looked at all the same.
+        ClientError::CrossShard { .. } => {
+            assert!(!is_together || spec.check == Check::SortPatterns);
+        }
+        ClientError::NoKeys(_) => {
+            assert!(is_keyless && !matches!(spec.policy, Policy::Script { .. }));
+        }
+        ClientError::Text(_) => assert!(!is_told),
+        ClientError::WrongArity(_) => {
+            assert!(matches!(spec.policy, Policy::Split { step: 2.., .. }));
+        }
+        // Refused more than needed is allowed here: the servers refuse these requests too.
+        ClientError::HiddenKeys { .. } | ClientError::Refused { .. } => {
+            assert_ne!(spec.check, Check::None);
+        }
+        ref error => panic!("{}: {error:?}", spec.full_name),
     }
 }
 
@@ -395,7 +410,12 @@ fn plain_route(policy: &Policy, spec: &'static CommandSpec) -> Route {
             command: spec.full_name,
             reason,
         })),
-        Policy::Keyed | Policy::Script { .. } | Policy::Split { .. } | Policy::Container => {
+        Policy::Keyed
+        | Policy::Script { .. }
+        | Policy::Split { .. }
+        | Policy::Settings
+        | Policy::Debug
+        | Policy::Container => {
             panic!("{} depends on its arguments", spec.full_name)
         }
     }

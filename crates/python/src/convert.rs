@@ -108,6 +108,7 @@ pub struct KeyspaceSpec {
     users: Vec<UserSpec>,
     unknown_commands_first_key: bool,
     transactions_per_shard: bool,
+    debug_commands: bool,
     timeout_ms: u64,
     max_clients: u64,
     slowlog_log_slower_than: i64,
@@ -346,6 +347,7 @@ pub fn keyspace(spec: KeyspaceSpec) -> PyResult<Keyspace> {
         users,
         unknown_commands_first_key: spec.unknown_commands_first_key,
         transactions_per_shard: spec.transactions_per_shard,
+        debug_commands: spec.debug_commands,
         timeout_ms: spec.timeout_ms,
         max_clients: spec.max_clients,
         slowlog: SlowRules {

@@ -3,6 +3,7 @@
 use crate::convert::{client_tls, server_tls, ClientTlsSpec, ServerTlsSpec};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use shoal_core::error::ERRORS;
 use shoal_core::limits::LIMITS;
 use shoal_core::net::tls_files::{of_clients, of_servers, FileError, Loaded};
@@ -91,6 +92,8 @@ fn row(spec: &CommandSpec) -> (&'static str, String, String, &'static str) {
             "",
         ),
         Policy::Scan => ("scan".to_string(), ""),
+        Policy::Settings => ("all shards".to_string(), ""),
+        Policy::Debug => ("debug".to_string(), ""),
         Policy::ScriptLoad | Policy::ScriptFlush | Policy::Wait => ("all shards".to_string(), ""),
         Policy::Blocking(_) => ("blocking".to_string(), ""),
         Policy::Local(_) => ("local".to_string(), ""),
@@ -150,13 +153,15 @@ pub fn check_acl(rules: &str) -> (String, String, bool) {
 }
 
 #[pyfunction]
-pub fn locate(key: &[u8], affinity: Vec<String>) -> PyResult<(usize, usize, u16)> {
+pub fn locate<'py>(
+    py: Python<'py>,
+    key: &[u8],
+    affinity: Vec<String>,
+) -> PyResult<(Bound<'py, PyBytes>, u16)> {
     let rules =
         Affinity::new(&affinity).map_err(|error| PyValueError::new_err(error.to_string()))?;
     let part = hashed_part(&rules, Tag::BRACES, key);
-    // The part is a slice of the key, so where it lies is where it begins.
-    let start = part.as_ptr() as usize - key.as_ptr() as usize;
-    Ok((start, start + part.len(), crc16(part) & 16383))
+    Ok((PyBytes::new(py, part), crc16(part) & 16383))
 }
 
 #[pyfunction]

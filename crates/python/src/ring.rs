@@ -3,9 +3,12 @@
 use crate::convert::{keyspace, KeyspaceSpec};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use shoal_core::routing::distribution::Group;
 use shoal_core::routing::key_hash::KeyHash;
 use shoal_core::routing::topology::Keyspace;
+
+type Place<'py> = (Bound<'py, PyBytes>, &'static str, Option<u64>, Option<u16>);
 
 /// See `_core.pyi`.
 #[pyclass(frozen, module = "shoal._core")]
@@ -22,17 +25,15 @@ impl Ring {
         })
     }
 
-    fn locate(&self, key: &[u8]) -> (usize, usize, &'static str, Option<u64>, Option<u16>) {
-        let part = self.keyspace.part(key);
-        // The part is a slice of the key, so where it lies is where it begins.
-        let start = part.as_ptr() as usize - key.as_ptr() as usize;
+    fn locate<'py>(&self, py: Python<'py>, key: &[u8]) -> Place<'py> {
+        let part = PyBytes::new(py, self.keyspace.part(key));
         let (word, number) = match self.keyspace.group(key) {
             Group::Slot(slot) => ("slot", Some(u64::from(slot))),
             Group::Hash(hash) => ("hash", Some(hash)),
             Group::Key => ("key", None),
         };
         let shard = self.keyspace.owner_of(key);
-        (start, start + part.len(), word, number, shard)
+        (part, word, number, shard)
     }
 
     fn shards_of(&self, py: Python<'_>, keys: Vec<Vec<u8>>) -> Vec<Option<u16>> {

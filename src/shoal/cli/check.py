@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from shoal.affinity_presets import PRESETS
 from shoal.cli.options import EXIT_CODES_HELP, columns, json_option, print_json
 from shoal.config_placement import HASHED
 from shoal.distribution import KINDS, RINGED
@@ -106,9 +107,11 @@ def _keyspace_meaning(keyspace: Keyspace) -> dict[str, object]:
         meaning["ejection"] = asdict(keyspace.ejection)
     return meaning | {
         "affinity": list(keyspace.affinity),
+        "affinity_presets": list(keyspace.affinity_presets),
         "users": [user.name for user in keyspace.users],
         "unknown_commands": "first-key" if keyspace.unknown_commands_first_key else "refuse",
         "transactions": "per-shard" if keyspace.transactions_per_shard else "one-shard",
+        "debug_commands": keyspace.debug_commands,
         "timeout_ms": keyspace.timeout_ms,
         "max_clients": keyspace.max_clients,
         "connections": keyspace.connections,
@@ -171,9 +174,11 @@ def _keyspace_text(keyspace: Keyspace) -> str:
     ]
     if keyspace.database:
         rows.append(("database", str(keyspace.database)))
+    if keyspace.debug_commands:
+        rows.append(("debug commands", "OBJECT and SLEEP are let through"))
     if keyspace.home_shard:
         rows.append(("home shard", f"{keyspace.shards[keyspace.home_shard].name}, for scripts that name no key"))
-    rows += [("affinity" if not index else "", rule) for index, rule in enumerate(keyspace.affinity)]
+    rows += _affinity_rows(keyspace)
     rows += _range_rows(keyspace)
     shards = [_shard_row(keyspace, index, shard) for index, shard in enumerate(keyspace.shards)]
     return f"keyspace {keyspace.name}\n{columns(rows, indent='  ')}\n{columns(shards, indent='  ')}"
@@ -234,6 +239,12 @@ def _range_rows(keyspace: Keyspace) -> list[tuple[str, str]]:
         kind = "numbers" if table.numeric else "text"
         rows.append((f'range "{table.prefix}"', f"{kind}: " + ", ".join(bounds)))
     return rows
+
+
+def _affinity_rows(keyspace: Keyspace) -> list[tuple[str, str]]:
+    origins = {rule: name for name in keyspace.affinity_presets for rule in PRESETS[name].rules}
+    texts = [rule + (f"    (preset {origins[rule]})" if rule in origins else "") for rule in keyspace.affinity]
+    return [("" if index else "affinity", text) for index, text in enumerate(texts)]
 
 
 def _shard_row(keyspace: Keyspace, index: int, shard: Shard) -> tuple[str, ...]:

@@ -91,10 +91,10 @@ def _locate(raw: bytes, keyspace: Keyspace | None, affinity: tuple[str, ...]) ->
     from shoal.ring import Ring
 
     if keyspace is None:
-        start, end, slot = locate(raw, affinity)
-        return {"key": printable(raw), "hashed": printable(raw[start:end]), "slot": slot}
-    start, end, word, number, index = Ring(keyspace).locate(raw)
-    entry: dict[str, str | int | None] = {"key": printable(raw), "hashed": printable(raw[start:end])}
+        hashed, slot = locate(raw, affinity)
+        return {"key": printable(raw), "hashed": printable(hashed), "slot": slot}
+    hashed, word, number, index = Ring(keyspace).locate(raw)
+    entry: dict[str, str | int | None] = {"key": printable(raw), "hashed": printable(hashed)}
     if number is not None:
         entry[word] = number
     # At random there is no place to name: each request draws its own.

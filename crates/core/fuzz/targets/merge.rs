@@ -49,6 +49,7 @@ fuzz_target!(|input: &[u8]| {
                 run_id: "0",
                 uptime_s: 1,
                 clients: 1,
+                clients_tracking: 0,
                 clients_max: 1,
                 shards_up: 1,
                 shards_total: 2,

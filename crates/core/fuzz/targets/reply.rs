@@ -5,6 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use shoal_core::protocol::reply::ReplyScanner;
+use shoal_core::protocol::subscription;
 use shoal_core::routing::merge::element_len;
 
 /// Length of each reply, and whether the stream ended in something else.
@@ -45,6 +46,12 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(scan(data.chunks(1)), whole);
     let mut at = 0;
     for length in whole.0 {
+        // Whatever is pushed, what is read of it lies within it.
+        if let Some(subscription::Push::Message { name, channel, .. }) =
+            subscription::read(&data[at..at + length])
+        {
+            assert!(name.len() < length && channel.len() < length);
+        }
         if let Some(strict) = element_len(&data[at..]) {
             assert_eq!(
                 strict, length,

@@ -6,7 +6,10 @@
 //! Must stay true: beginning a connection never waits.
 //! Rejected: a boxed trait object; there are two kinds, and reads and writes are on the path of every request.
 
-use crate::limits::{KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES};
+use crate::limits::{
+    KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES, KEEPALIVE_WAITING_IDLE_S,
+    KEEPALIVE_WAITING_INTERVAL_S,
+};
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -63,12 +66,21 @@ impl Stream {
 
     /// The kernel asks a silent peer whether it is still there. Nothing to do for a path, whose ends share a kernel.
     pub fn keep_alive(&self) -> io::Result<()> {
+        self.ask_after(KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S)
+    }
+
+    /// The same, for a connection on which a request may wait for ever.
+    pub fn keep_alive_closely(&self) -> io::Result<()> {
+        self.ask_after(KEEPALIVE_WAITING_IDLE_S, KEEPALIVE_WAITING_INTERVAL_S)
+    }
+
+    fn ask_after(&self, idle_s: usize, interval_s: usize) -> io::Result<()> {
         let Self::Tcp(stream) = self else {
             return Ok(());
         };
         let times = TcpKeepalive::new()
-            .with_time(Duration::from_secs(KEEPALIVE_IDLE_S as u64))
-            .with_interval(Duration::from_secs(KEEPALIVE_INTERVAL_S as u64))
+            .with_time(Duration::from_secs(idle_s as u64))
+            .with_interval(Duration::from_secs(interval_s as u64))
             .with_retries(KEEPALIVE_PROBES as u32);
         SockRef::from(stream).set_tcp_keepalive(&times)
     }

@@ -387,9 +387,11 @@ impl Worker {
 
     fn connect_to(&mut self, link: u32, endpoint: &str, address: SocketAddr) {
         let begun = Stream::to_address(address);
-        if let (Ok(stream), true) = (&begun, self.kept_alive.contains(endpoint)) {
-            // A socket without this option works; what is gone is then found by our own probes alone.
-            let _ = stream.keep_alive();
+        // A socket without this option works; what is gone is then found by our own probes alone.
+        match &begun {
+            Ok(stream) if self.engine.is_own_link(link) => drop(stream.keep_alive_closely()),
+            Ok(stream) if self.kept_alive.contains(endpoint) => drop(stream.keep_alive()),
+            Ok(_) | Err(_) => {}
         }
         self.begin(link, begun);
     }

@@ -160,6 +160,16 @@ pub enum Merge {
     Libraries,
     /// The longest: of shards that should say the same, one that has lost something says less.
     Longest,
+    /// LATENCY LATEST: see `routing/merge_report.rs`.
+    LatencyLatest,
+    /// LATENCY HISTORY: see there.
+    LatencyHistory,
+    /// LATENCY HISTOGRAM: see there.
+    LatencyHistogram,
+    /// MEMORY STATS: see there.
+    MemoryStats,
+    /// Texts for people: laid behind each other, each under its shard's name.
+    Texts,
 }
 
 /// How what a waiting command took is put back, when the client for which it was taken has left.
@@ -205,6 +215,10 @@ pub enum Policy {
     AnyShard,
     /// SCAN: the cursor names the shard.
     Scan,
+    /// CONFIG SET: all shards, where that has a meaning.
+    Settings,
+    /// DEBUG: the few forms that are let through.
+    Debug,
     /// SCRIPT LOAD: all shards, and remembered.
     ScriptLoad,
     /// SCRIPT FLUSH: all shards, and forgotten.

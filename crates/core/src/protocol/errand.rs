@@ -3,6 +3,8 @@
 //! Owns: their bytes. Below the command table this is the only place where a command has a name.
 
 use crate::protocol::encode::request;
+use crate::protocol::subscription::Kind;
+use std::sync::Arc;
 
 /// An idle connection is asked whether its server lives.
 pub const PROBE: &[u8] = b"*1\r\n$4\r\nPING\r\n";
@@ -19,11 +21,34 @@ pub const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
 /// Something that replicas are told but that changes nothing: a mark in the replication stream, for WAIT to wait for.
 pub const MARK: &[u8] = b"*3\r\n$7\r\nPUBLISH\r\n$12\r\n__shoal:mark\r\n$0\r\n\r\n";
 
+/// Where that is published: nobody shall see it who has subscribed to everything.
+pub const MARK_CHANNEL: &[u8] = b"__shoal:mark";
+
 /// A server is asked by which number it knows a connection.
 pub const WHO: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n";
 
 /// A server is to tell on this connection (RESP3) when what is read on it changes.
 pub const TELL: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$2\r\nON\r\n";
+
+/// What the next request reads is tracked.
+pub const CACHING_YES: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n";
+
+/// What the next request reads is not tracked.
+pub const CACHING_NO: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$2\r\nNO\r\n";
+
+/// A server is to track for this connection, with these options; what it has to tell goes to the connection of that
+/// number, or comes on this one.
+pub fn tracking(feed: Option<u64>, options: &[&[u8]]) -> Vec<u8> {
+    let feed = feed.map(|number| number.to_string());
+    let mut words: Vec<&[u8]> = vec![b"CLIENT", b"TRACKING", b"ON"];
+    if let Some(number) = &feed {
+        words.extend([b"REDIRECT".as_slice(), number.as_bytes()]);
+    }
+    words.extend_from_slice(options);
+    let mut out = Vec::new();
+    request(&mut out, &words);
+    out
+}
 
 /// A read of keys of any type, so that the server tells when they change; answered with how many there are.
 pub fn watch(keys: &[&[u8]]) -> Vec<u8> {
@@ -39,6 +64,21 @@ pub fn last_entry(key: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     request(&mut out, &[b"XREVRANGE", key, b"+", b"-", b"COUNT", b"1"]);
     out
+}
+
+/// Makes or ends subscriptions.
+pub fn subscribe(out: &mut Vec<u8>, kind: Kind, is_made: bool, names: &[Arc<[u8]>]) {
+    let command: &[u8] = match (kind, is_made) {
+        (Kind::Channel, true) => b"SUBSCRIBE",
+        (Kind::Channel, false) => b"UNSUBSCRIBE",
+        (Kind::Pattern, true) => b"PSUBSCRIBE",
+        (Kind::Pattern, false) => b"PUNSUBSCRIBE",
+        (Kind::Shard, true) => b"SSUBSCRIBE",
+        (Kind::Shard, false) => b"SUNSUBSCRIBE",
+    };
+    let mut words: Vec<&[u8]> = vec![command];
+    words.extend(names.iter().map(|name| name.as_ref()));
+    request(out, &words);
 }
 
 /// Ends the wait of another connection to the same server.
@@ -106,6 +146,14 @@ pub fn slowlog(out: &mut Vec<u8>, count: i64) {
 /// Gives a server a script ahead of its use.
 pub fn load_script(out: &mut Vec<u8>, body: &[u8]) {
     request(out, &[b"SCRIPT", b"LOAD", body]);
+}
+
+/// A server is asked for its libraries of functions, with their code.
+pub const LIBRARIES: &[u8] = b"*3\r\n$8\r\nFUNCTION\r\n$4\r\nLIST\r\n$8\r\nWITHCODE\r\n";
+
+/// Gives a server a library of functions that it has not.
+pub fn load_function(out: &mut Vec<u8>, code: &[u8]) {
+    request(out, &[b"FUNCTION", b"LOAD", code]);
 }
 
 /// SCAN with another cursor; what follows the cursor stays as the client wrote it.

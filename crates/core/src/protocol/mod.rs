@@ -11,3 +11,5 @@ pub mod own_command;
 pub mod permission;
 pub mod reply;
 pub mod request;
+pub mod setting;
+pub mod subscription;

@@ -69,6 +69,7 @@ pub enum Local {
     AclSetuser,
     AclUsers,
     AclWhoami,
+    Role,
     ClusterDisabled, // CLUSTER *, READONLY, READWRITE, ASKING: "This instance has cluster support disabled"
     ShoalExplain,
     ShoalTopology,

@@ -1,7 +1,9 @@
-//! Affinity rules: regular expressions that name the part of a key to hash.
+//! Affinity rules: regular expressions that say what to hash instead of a key.
 //!
 //! Owns: the rules of one keyspace, compiled. Queue libraries need the keys of one queue on one shard and write no hash
-//! tags (`bull:mail:wait`, `bull:mail:active`); a rule like `^bull:([^:]+):` makes `mail` the part that is hashed.
+//! tags (`bull:mail:wait`, `bull:mail:active`); a rule like `^bull:([^:]+):` makes `mail` the part that is hashed. Where
+//! such keys have nothing in common (`unacked`, `_kombu.binding.celery`), a rule gives them a name: ` => celery` at its
+//! end, and `celery` is hashed for every key that it matches.
 //! The router asks `hashed_part`, which falls back to the hash-tag rule when no rule matches.
 //!
 //! Must stay true: the cost of a key is bounded whatever rules and keys users bring. The engine never backtracks; rules,
@@ -9,7 +11,8 @@
 //! empty part, which would silently put unrelated keys on one shard. The same key always gives the same part: rules
 //! are tried in their order and the first match decides.
 //!
-//! Rejected: one combined `RegexSet`. It tells which rules match but not where, so the deciding rule would run again,
+//! Rejected: names as a field beside the pattern: every place that takes a rule takes a text (file, option, binding).
+//! One combined `RegexSet`. It tells which rules match but not where, so the deciding rule would run again,
 //! and most keyspaces have one to three rules.
 
 use std::fmt;
@@ -30,6 +33,9 @@ use crate::routing::tag::Tag;
 /// anchors and word boundaries find a place.
 const EMPTY_MATCH_PROBES: [&[u8]; 5] = [b"", b"a", b" ", b"a:b", b"\na\r\n "];
 
+/// Between a rule's expression and the name that it gives. An expression that means these bytes writes `=[>]`.
+const NAMES: &str = " => ";
+
 /// The affinity rules of one keyspace.
 ///
 /// Searching needs scratch memory, which a `Regex` keeps in a pool that threads contend for. A clone has a pool of its
@@ -42,11 +48,21 @@ pub struct Affinity {
 #[derive(Clone, Debug)]
 struct Rule {
     regex: Regex,
-    /// Looking for groups costs more than finding the match; most rules have none.
-    has_groups: bool,
+    gives: Gives,
     /// The same rule as a machine that is fed byte by byte, and so knows when nothing that follows can matter. None: it is
     /// too large to be one.
     machine: Option<DFA>,
+}
+
+/// What a rule has hashed for a key that it matches.
+#[derive(Clone, Debug)]
+enum Gives {
+    /// What it matched. Looking for groups costs more than finding the match; most rules have none.
+    Match,
+    /// Its first group that took part.
+    Group,
+    /// Always this, so that all such keys are together. Never empty.
+    Name(Box<[u8]>),
 }
 
 /// A rule that cannot be used, and why.
@@ -98,10 +114,10 @@ impl Affinity {
         self.rules.is_empty()
     }
 
-    /// The part of the key that the first matching rule names, never empty; `None` when no rule matches.
+    /// What the first matching rule has hashed instead of the key, never empty; `None` when no rule matches.
     ///
     /// `$` in a rule means the end of what is looked at: for a key longer than `AFFINITY_KEY_BYTES_MAX` it matches there.
-    pub fn part<'k>(&self, key: &'k [u8]) -> Option<&'k [u8]> {
+    pub fn part<'k>(&'k self, key: &'k [u8]) -> Option<&'k [u8]> {
         let head = &key[..key.len().min(AFFINITY_KEY_BYTES_MAX)];
         self.rules
             .iter()
@@ -109,7 +125,7 @@ impl Affinity {
     }
 
     /// What `part` finds in every key that begins so; the outer `None` where that depends on what follows.
-    pub fn settled<'k>(&self, prefix: &'k [u8]) -> Option<Option<&'k [u8]>> {
+    pub fn settled<'k>(&'k self, prefix: &'k [u8]) -> Option<Option<&'k [u8]>> {
         let head = &prefix[..prefix.len().min(AFFINITY_KEY_BYTES_MAX)];
         for rule in &self.rules {
             if !rule.is_settled(prefix) {
@@ -128,7 +144,8 @@ impl Rule {
         if pattern.len() > AFFINITY_PATTERN_MAX {
             return Err(format!("longer than {AFFINITY_PATTERN_MAX} bytes"));
         }
-        let regex = RegexBuilder::new(pattern)
+        let (expression, name) = split_name(pattern)?;
+        let regex = RegexBuilder::new(expression)
             .unicode(false)
             .size_limit(AFFINITY_PROGRAM_BYTES_MAX)
             .dfa_size_limit(AFFINITY_PROGRAM_BYTES_MAX)
@@ -139,11 +156,15 @@ impl Rule {
                 "matches the empty string: it would put unrelated keys on one shard".into(),
             );
         }
-        let has_groups = regex.captures_len() > 1;
-        let machine = machine_of(pattern);
+        let gives = match name {
+            Some(name) => Gives::Name(name.as_bytes().into()),
+            None if regex.captures_len() > 1 => Gives::Group,
+            None => Gives::Match,
+        };
+        let machine = machine_of(expression);
         Ok(Rule {
             regex,
-            has_groups,
+            gives,
             machine,
         })
     }
@@ -192,13 +213,31 @@ impl Rule {
         Some(cache.clear_count() == 0)
     }
 
-    fn part<'k>(&self, head: &'k [u8]) -> Option<&'k [u8]> {
-        if !self.has_groups {
-            return self.regex.find(head).map(|found| found.as_bytes());
+    fn part<'k>(&'k self, head: &'k [u8]) -> Option<&'k [u8]> {
+        match &self.gives {
+            Gives::Match => self.regex.find(head).map(|found| found.as_bytes()),
+            Gives::Group => {
+                let groups = self.regex.captures(head)?;
+                let first = groups.iter().skip(1).flatten().next();
+                first.or_else(|| groups.get(0)).map(|part| part.as_bytes())
+            }
+            Gives::Name(name) => self.regex.is_match(head).then_some(name),
         }
-        let groups = self.regex.captures(head)?;
-        let first = groups.iter().skip(1).flatten().next();
-        first.or_else(|| groups.get(0)).map(|part| part.as_bytes())
+    }
+}
+
+/// The expression of a rule, and the name that it gives if it gives one.
+fn split_name(rule: &str) -> Result<(&str, Option<&str>), String> {
+    let trimmed = rule.trim_end();
+    if trimmed.ends_with(NAMES.trim_end()) {
+        return Err("there is no name after =>".into());
+    }
+    match rule.rsplit_once(NAMES) {
+        None => Ok((rule, None)),
+        Some((_, name)) if name.contains(char::is_whitespace) => {
+            Err(format!("the name after => has a space in it: {name:?}"))
+        }
+        Some((expression, name)) => Ok((expression, Some(name))),
     }
 }
 
@@ -240,9 +279,9 @@ fn matches_empty(regex: &Regex) -> bool {
     })
 }
 
-/// The part of a key that is hashed: what an affinity rule names, else its hash tag, else the whole key.
+/// What is hashed of a key: what an affinity rule says, else its hash tag, else the whole key.
 #[inline]
-pub fn hashed_part<'k>(affinity: &Affinity, tag: Tag, key: &'k [u8]) -> &'k [u8] {
+pub fn hashed_part<'k>(affinity: &'k Affinity, tag: Tag, key: &'k [u8]) -> &'k [u8] {
     if affinity.is_empty() {
         return tag.part(key);
     }
@@ -250,7 +289,7 @@ pub fn hashed_part<'k>(affinity: &Affinity, tag: Tag, key: &'k [u8]) -> &'k [u8]
 }
 
 /// As `hashed_part` of every key that begins so; `None` where what follows may decide.
-pub fn settled_part<'k>(affinity: &Affinity, tag: Tag, prefix: &'k [u8]) -> Option<&'k [u8]> {
+pub fn settled_part<'k>(affinity: &'k Affinity, tag: Tag, prefix: &'k [u8]) -> Option<&'k [u8]> {
     affinity.settled(prefix)?.or_else(|| tag.settled(prefix))
 }
 
@@ -300,6 +339,33 @@ mod tests {
         let affinity = affinity(&["^q:([^:]*):", "^q:"]);
         assert_eq!(affinity.part(b"q:a:1"), Some(&b"a"[..]));
         assert_eq!(affinity.part(b"q::1"), Some(&b"q:"[..]));
+    }
+
+    #[test]
+    fn a_rule_may_give_its_keys_a_name() {
+        let affinity = affinity(&[
+            r"^(?:unacked|_kombu\.) => celery",
+            "^(a) => b => c",
+            "^=[>]",
+            "^ x =>y",
+        ]);
+        let cases: [(&str, Option<&str>); 7] = [
+            ("unacked_index", Some("celery")),
+            ("_kombu.binding.celery", Some("celery")),
+            ("kombu", None),
+            ("a => b", Some("c")),
+            ("a", None),
+            ("=>", Some("=>")),
+            (" x =>y", Some(" x =>y")),
+        ];
+        for (key, part) in cases {
+            let found = affinity.part(key.as_bytes());
+            assert_eq!(found, part.map(str::as_bytes), "{key}");
+        }
+        assert_eq!(
+            hashed_part(&affinity, Tag::BRACES, b"unacked"),
+            hashed_part(&affinity, Tag::BRACES, b"any:{celery}:key")
+        );
     }
 
     #[test]
@@ -356,6 +422,7 @@ mod tests {
             r"^a\b",
             "^(?:a|(b):)a",
             "^a.?b?$",
+            "^ab? => name",
             "b",
         ];
         let pieces = ["", "a", "b", ":", "a:", "ab", ":a:", "ba:b", "{a}"];
@@ -415,6 +482,10 @@ mod tests {
         assert_eq!(refusal("(a"), "unclosed group");
         assert!(refusal(r"(a)\1").contains("backreferences are not supported"));
         assert!(refusal("(?=a)b").contains("look-around"));
+        assert!(refusal("^a =>").starts_with("there is no name"));
+        assert!(refusal("^a => ").starts_with("there is no name"));
+        assert!(refusal("^a => b c").contains("a space"));
+        assert!(refusal("^a* => b").starts_with("matches the empty string"));
         assert!(refusal(r"\p{Greek}").contains("Unicode"));
         assert!(refusal(&"a".repeat(AFFINITY_PATTERN_MAX + 1)).starts_with("longer than"));
         assert!(refusal("((a{1,1000}){1,1000}){1,1000}").starts_with("too large"));

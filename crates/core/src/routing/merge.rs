@@ -16,12 +16,15 @@
 
 use crate::protocol::command::Merge;
 use crate::protocol::encode::{self, Proto};
+use crate::routing::merge_report;
 
 /// Fragments whose cursors live on the stack; requests over more shards take one allocation.
 const CURSORS_INLINE: usize = 32;
 
 /// Why fragments could not be merged; the text goes to the client.
 struct Misfit(&'static str);
+
+const NO_REPORT: Misfit = Misfit("something else where a report belongs");
 
 /// Appends the one reply that stands for all `parts`.
 ///
@@ -99,7 +102,13 @@ fn merge_or_misfit(
         Merge::Concat => concat(parts, out),
         Merge::And => all_ones(parts, out),
         Merge::AnyNonNull => any_non_null(parts, proto, rotate, out),
-        Merge::Info | Merge::Config => Err(Misfit("texts are merged by the session layer")),
+        Merge::LatencyLatest => merge_report::latest(parts, out).ok_or(NO_REPORT),
+        Merge::LatencyHistory => merge_report::history(parts, out).ok_or(NO_REPORT),
+        Merge::LatencyHistogram => merge_report::histogram(parts, proto, out).ok_or(NO_REPORT),
+        Merge::MemoryStats => merge_report::memory(parts, proto, out).ok_or(NO_REPORT),
+        Merge::Info | Merge::Config | Merge::Texts => {
+            Err(Misfit("texts are merged by the session layer"))
+        }
     }
 }
 

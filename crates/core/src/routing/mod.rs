@@ -2,6 +2,7 @@
 
 pub mod acl;
 pub mod acl_rules;
+pub mod administration;
 pub mod admission;
 pub mod affinity;
 pub mod distribution;
@@ -9,6 +10,7 @@ pub mod hash;
 pub mod key_hash;
 pub mod memcached;
 pub mod merge;
+pub mod merge_report;
 pub mod placement;
 pub mod route;
 pub mod sort_patterns;

@@ -16,6 +16,7 @@ use crate::protocol::command::{
     arity_fits, keys, lookup, subcommand, Arg, Check, CommandSpec, Local, Merge, Policy,
 };
 use crate::protocol::request::is_http;
+use crate::routing::administration::{debug, settings};
 use crate::routing::admission::Admission;
 use crate::routing::placement::Map;
 use crate::routing::sort_patterns::patterns_on;
@@ -82,6 +83,8 @@ pub enum Route {
     AnyShard,
     /// The cursor names the shard.
     Scan,
+    /// All shards, each with its part of what is set.
+    Settings,
     /// All shards, and remembered.
     ScriptLoad,
     /// All shards, and forgotten.
@@ -152,7 +155,7 @@ fn unknown(request: &Request<'_>) -> ClientError {
 
 /// Boxed, because a decision is moved about for every request and an error is large and rare.
 #[cold]
-fn refuse(error: ClientError) -> Route {
+pub(crate) fn refuse(error: ClientError) -> Route {
     Route::Refuse(Box::new(error))
 }
 
@@ -191,7 +194,7 @@ impl Map<'_> {
 }
 
 #[cold]
-fn no_range(key: &[u8]) -> ClientError {
+pub(crate) fn no_range(key: &[u8]) -> ClientError {
     ClientError::NoRange(shortened(key))
 }
 
@@ -232,6 +235,8 @@ fn by_policy(
         Policy::AllShards(merge) => Route::AllShards(merge),
         Policy::AnyShard => Route::AnyShard,
         Policy::Scan => Route::Scan,
+        Policy::Settings => settings(map, spec, request),
+        Policy::Debug => debug(map, spec, request, &mut scratch.chance),
         Policy::ScriptLoad => Route::ScriptLoad,
         Policy::ScriptFlush => Route::ScriptFlush,
         Policy::Aside(merge) => Route::Aside(merge),

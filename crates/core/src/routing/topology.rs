@@ -163,6 +163,8 @@ pub struct Keyspace {
     pub unknown_commands_first_key: bool,
     /// A transaction with keys on several shards is executed by each of them on its own, instead of being refused.
     pub transactions_per_shard: bool,
+    /// DEBUG is let through, in the forms that are known.
+    pub debug_commands: bool,
     /// How long a shard may take to answer; 0: for ever.
     pub timeout_ms: u64,
     /// Clients at one time, over all workers.
@@ -200,6 +202,7 @@ impl Keyspace {
             users: Vec::new(),
             unknown_commands_first_key: false,
             transactions_per_shard: false,
+            debug_commands: false,
             timeout_ms: 0,
             max_clients: CLIENTS_DEFAULT as u64,
             slowlog: SlowRules::default(),
@@ -262,9 +265,9 @@ impl Keyspace {
         self.distribution.shard(key, self.part(key))
     }
 
-    /// The part of a key that is hashed.
+    /// What is hashed of a key, or for it.
     #[inline]
-    pub fn part<'k>(&self, key: &'k [u8]) -> &'k [u8] {
+    pub fn part<'k>(&'k self, key: &'k [u8]) -> &'k [u8] {
         hashed_part(&self.affinity, self.tag, key)
     }
 }

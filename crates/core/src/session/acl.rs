@@ -160,7 +160,7 @@ impl Engine {
             2 => LOG_SHOWN,
             3 if request.arg(2).eq_ignore_ascii_case(b"RESET") => {
                 return self.ask_workers(asker, GatherKind::AllTook, |ticket| {
-                    Mail::ForgetAclLog(ticket, keyspace)
+                    Mail::AclLog(ticket, keyspace, true)
                 });
             }
             3 => match strict_integer(request.arg(2)) {
@@ -170,7 +170,7 @@ impl Engine {
             _ => return self.answer_error(asker, &ClientError::Words(LOG_WORDS)),
         };
         self.ask_workers(asker, GatherKind::AclLog { limit }, |ticket| {
-            Mail::AclLog(ticket, keyspace)
+            Mail::AclLog(ticket, keyspace, false)
         });
     }
 

@@ -81,6 +81,8 @@ impl Engine {
             }
         }
         self.audit_links()?;
+        self.subscriptions.audit()?;
+        self.audit_lines()?;
         self.audit_ejection()?;
         Ok(Totals {
             clients: self.clients.len(),
@@ -114,7 +116,7 @@ impl Engine {
         if !is_sound {
             return Err("nobody will let it go on");
         }
-        Ok(())
+        self.audit_tracking(slot)
     }
 
     /// A store does without no shard, a cache without no more than it may.
@@ -140,6 +142,21 @@ impl Engine {
             };
             if out > most || (most == 0 && !admission.is_whole()) {
                 return Err(format!("{out} shards are ejected, {most} may be"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Who stands in a line waits for its key.
+    fn audit_lines(&self) -> Result<(), String> {
+        for (key, (slot, generation)) in self.lines.everybody() {
+            let client = self.clients.get(slot);
+            let wait = client
+                .filter(|_| self.clients.generation(slot) == generation)
+                .and_then(|client| client.particulars.as_deref())
+                .and_then(|particulars| particulars.wait.as_deref());
+            if !wait.is_some_and(|wait| wait.keys_in_line().any(|own| own == key)) {
+                return Err(format!("client {slot} stands in a line and does not wait"));
             }
         }
         Ok(())

@@ -138,6 +138,8 @@ pub enum Waiter {
     Queued,
     /// The link: the number by which the shard knows it.
     Identity,
+    /// Requests of clients, for the shard to confirm subscriptions; see `feed`.
+    Subscription,
     /// Nobody; a script was loaded ahead of its use, or something sent ahead of WAIT.
     Prelude,
     /// Nobody; what was taken for a client that has left is put back.
@@ -191,6 +193,8 @@ pub struct Link {
     pub is_aside: bool,
     /// The number by which the shard knows it; 0: not asked yet.
     pub server_id: u64,
+    /// The shard has been asked to tell on it when what is read there changes.
+    pub tells: bool,
     /// A request waits on it: how what it takes would be put back.
     pub undo: Undo,
     /// Its wait is to be ended, with an error or as at its time-out, as soon as the number by which the shard knows it has come.
@@ -257,6 +261,7 @@ impl Link {
             },
             is_aside: false,
             server_id: 0,
+            tells: false,
             undo: Undo::Nothing,
             ends: None,
             orphans: Vec::new(),
@@ -357,6 +362,8 @@ pub struct Backend {
     pub lacks_meta: bool,
     /// Scripts it is known to have.
     pub scripts: HashSet<[u8; 20]>,
+    /// It was looked whether it has the functions that other shards have; see `functions`.
+    pub has_functions: bool,
     /// Connections that nobody has at the moment, with their lanes; see `own_links`.
     pub idle: Vec<(usize, u32)>,
 }
@@ -375,6 +382,7 @@ impl Backend {
             version: String::new(),
             lacks_meta: false,
             scripts: HashSet::new(),
+            has_functions: false,
             idle: Vec::new(),
         }
     }

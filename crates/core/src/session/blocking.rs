@@ -67,6 +67,7 @@ impl Engine {
             }
             Ok(()) => self.wait_for_elements(asker, spec, &scratch, request),
         }
+        self.forget_after_wait(asker, spec, &scratch.keys, request);
         self.scratch = scratch;
     }
 

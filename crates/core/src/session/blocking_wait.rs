@@ -8,7 +8,8 @@
 //! tells, the time is over, or CLIENT UNBLOCK -> `Watching` ...
 //!
 //! Must stay true: keys are watched before they are looked at, so nothing that is added is missed; an element is taken by one
-//! request to one shard, so it is taken once; a step that was sent is always waited for, whatever ends the wait.
+//! request to one shard, so it is taken once; a step that was sent is always waited for, whatever ends the wait; of those who wait
+//! for a key only the first looks at it (`lines`), so that it is served first and one element wakes one client.
 //! Rejected: moving a list onto itself (there is no such thing for sorted sets and streams, and it writes);
 //! keyspace events (servers have to be configured for them); the blocking command on each shard (two could give).
 
@@ -16,15 +17,17 @@ use crate::error::ClientError;
 use crate::protocol::command::{CommandSpec, Find, Undo};
 use crate::protocol::encode::{self, Proto};
 use crate::protocol::errand;
-use crate::routing::merge::{counted_header, first_error, unexpected};
+use crate::routing::merge::{first_error, unexpected};
 use crate::routing::route::{Request, Scratch};
 use crate::session::backend::{Waiter, LANES, NONE};
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
+use crate::session::lines::Space;
 use crate::session::own_links::Purpose;
 use crate::session::put_back::undo_of;
 use crate::session::streams::{merge_streams, StreamRead};
+use crate::session::wait_words::{is_about, timeout_ms, write_taken};
 
 /// What is asked of one shard, to take.
 #[derive(Debug, Clone)]
@@ -68,6 +71,9 @@ pub(crate) struct Taking {
 #[derive(Debug, Clone)]
 pub struct Wait {
     number: u32,
+    /// Its number in the lines of its keys, and where those are.
+    in_line: u64,
+    space: Space,
     deadline_ms: Option<u64>,
     stage: Stage,
     steps: Vec<Step>,
@@ -77,11 +83,24 @@ pub struct Wait {
     undo: Undo,
     /// On which link the last step of that kind was sent.
     taking_on: u32,
+    /// It has looked at its keys once.
+    has_looked: bool,
     /// It is to end when nothing was found: with this error, or as at its time-out.
     ending: Option<Option<&'static str>>,
 }
 
 impl Wait {
+    /// The keys for which it stands in line: reading streams takes nothing, so nobody has to wait for others there.
+    pub(crate) fn keys_in_line(&self) -> impl Iterator<Item = &[u8]> {
+        let steps = self.steps.iter().filter(|_| self.streams.is_none());
+        steps.map(|step| step.key.as_slice())
+    }
+
+    /// As servers have it: a key of another type is an error for who begins to wait, and of no interest to who waits.
+    fn ends_with(&self, error: &[u8]) -> bool {
+        !(self.has_looked && self.streams.is_none() && error.starts_with(b"-WRONGTYPE"))
+    }
+
     fn is_late(&self, now_ms: u64) -> bool {
         self.deadline_ms.is_some_and(|deadline| deadline <= now_ms)
     }
@@ -190,8 +209,10 @@ impl Engine {
         };
         self.begin_block(asker.slot);
         let number = self.reserve_gather(asker, Gather::new(GatherKind::Wait, 0));
-        let wait = Box::new(Wait {
+        let mut wait = Box::new(Wait {
             number,
+            in_line: 0,
+            space: (asker.keyspace, asker.lane % LANES / 2),
             deadline_ms: (timeout_ms > 0).then(|| self.now_ms.saturating_add(timeout_ms)),
             stage,
             steps,
@@ -199,16 +220,74 @@ impl Engine {
             streams,
             undo,
             taking_on: NONE,
+            has_looked: false,
             ending: None,
         });
+        if wait.streams.is_none() {
+            let who = (asker.slot, asker.generation);
+            wait.in_line = self.lines.join(wait.space, wait.keys_in_line(), who);
+            wait.stage = match self.next_step(&wait, 0) {
+                Some(at) => Stage::Taking(at),
+                None => Stage::Resting,
+            };
+        }
         self.go_on(asker, wait);
+    }
+
+    /// The next step, from that one on, for whose key it is this wait's turn.
+    fn next_step(&self, wait: &Wait, from: usize) -> Option<usize> {
+        let is_its_turn = |at: &usize| {
+            let key = &wait.steps[*at].key;
+            wait.streams.is_some() || self.lines.is_first(wait.space, key, wait.in_line)
+        };
+        (from..wait.steps.len()).find(is_its_turn)
+    }
+
+    /// Where a wait has its turn for some key. It watches only there.
+    fn own_shards(&self, wait: &Wait) -> Vec<usize> {
+        let is_stream = wait.streams.is_some();
+        let steps = wait
+            .steps
+            .iter()
+            .filter(|step| is_stream || self.lines.is_first(wait.space, &step.key, wait.in_line));
+        steps.map(|step| step.shard).collect()
+    }
+
+    /// Nothing was found: rests if every change since is known where it has its turn.
+    fn after_taking(&self, wait: &mut Wait) -> Stage {
+        wait.has_looked = true;
+        let own = self.own_shards(wait);
+        let mut watches = wait.watches.iter();
+        if watches.any(|watch| watch.is_stale && own.contains(&watch.shard)) {
+            Stage::Watching
+        } else {
+            Stage::Resting
+        }
+    }
+
+    /// It is first in the line of a key now.
+    pub(crate) fn called(&mut self, slot: u32, generation: u32, key: &[u8]) {
+        if self.clients.get_same(slot, generation).is_none() {
+            return;
+        }
+        let Some(wait) = self.wait_of(slot) else {
+            return;
+        };
+        let shards = wait.steps.iter().filter(|step| step.key == key);
+        let shards: Vec<usize> = shards.map(|step| step.shard).collect();
+        for watch in &mut wait.watches {
+            watch.is_stale |= shards.contains(&watch.shard);
+        }
+        if wait.stage == Stage::Resting {
+            self.wake(slot);
+        }
     }
 
     /// Sends what the stage wants.
     fn go_on(&mut self, asker: &Asker, mut wait: Box<Wait>) {
         let mut parts: Vec<(usize, u32, Vec<u8>)> = Vec::new();
         match wait.stage {
-            Stage::Resting => {}
+            Stage::Resting => wait.has_looked = true,
             Stage::Resolving => {
                 let read = wait.streams.iter();
                 parts.extend(
@@ -232,9 +311,13 @@ impl Engine {
                     self.write_error(asker.keyspace, &error, &mut line);
                     return self.finish_wait(asker.slot, wait.number, line);
                 }
-                for watch in wait.watches.iter_mut().filter(|watch| watch.is_stale) {
+                let stale = wait.watches.iter_mut();
+                for watch in stale.filter(|watch| watch.is_stale && watch.link != NONE) {
                     watch.is_stale = false;
                     parts.push((watch.shard, watch.link, watch.request.clone()));
+                }
+                if parts.is_empty() {
+                    wait.stage = Stage::Resting;
                 }
             }
         }
@@ -278,20 +361,27 @@ impl Engine {
         parts: &mut Vec<(usize, u32, Vec<u8>)>,
     ) -> Result<(), ClientError> {
         let lane = (asker.lane % LANES) | 1;
+        let own = self.own_shards(wait);
         for watch in &mut wait.watches {
-            if watch.link == NONE {
-                watch.link = self.open_own(asker.slot, watch.shard, lane, Purpose::Wake)?;
-                watch.is_stale = true;
+            if watch.link != NONE || !own.contains(&watch.shard) {
+                continue;
+            }
+            watch.link = self.open_own(asker.slot, watch.shard, lane, Purpose::Wake)?;
+            watch.is_stale = true;
+            let link = self.links.get_mut(watch.link);
+            if link.is_some_and(|link| !std::mem::replace(&mut link.tells, true)) {
                 parts.push((watch.shard, watch.link, errand::TELL.to_vec()));
             }
         }
         Ok(())
     }
 
-    fn close_watches(&mut self, wait: &Wait) {
+    /// A wait is over: its connections are for those whose turn it is now.
+    pub(crate) fn close_watches(&mut self, wait: &Wait) {
         for watch in wait.watches.iter().filter(|watch| watch.link != NONE) {
-            self.give_back(watch.link, false);
+            self.give_back(watch.link, true);
         }
+        self.leave_lines(wait.space, wait.keys_in_line(), wait.in_line);
     }
 
     fn wait_of(&mut self, slot: u32) -> Option<&mut Wait> {
@@ -320,7 +410,7 @@ impl Engine {
             unexpected(out, "nobody waits");
             return false;
         };
-        if let Some(error) = first_error(parts) {
+        if let Some(error) = first_error(parts).filter(|error| wait.ends_with(error)) {
             out.extend_from_slice(error);
             self.close_watches(&wait);
             return false;
@@ -338,31 +428,31 @@ impl Engine {
                     self.close_watches(&wait);
                     return false;
                 }
-                after_taking(&wait)
+                self.after_taking(&mut wait)
             }
             (Stage::Taking(at), None) => {
                 let step = wait.steps.get(at);
-                if step.is_some_and(|step| write_taken(&step.key, parts[0], out)) {
+                let is_taken = |step: &Step| write_taken(&step.key, parts[0], out);
+                if !parts[0].starts_with(b"-") && step.is_some_and(is_taken) {
                     self.close_watches(&wait);
                     return false;
                 }
-                if at + 1 < wait.steps.len() {
+                if let Some(next) = self.next_step(&wait, at + 1) {
                     is_over = false;
-                    Stage::Taking(at + 1)
+                    Stage::Taking(next)
                 } else {
-                    after_taking(&wait)
+                    self.after_taking(&mut wait)
                 }
             }
             (Stage::Watching | Stage::Resting | Stage::Resolving, streams) => {
-                let is_absent = streams.is_none()
-                    && parts
-                        .iter()
-                        .all(|part| matches!(*part, b":0\r\n" | b"+OK\r\n"));
-                if !is_absent {
-                    is_over = false;
-                    Stage::Taking(0)
-                } else {
-                    after_taking(&wait)
+                let is_nothing = |part: &&[u8]| matches!(*part, b":0\r\n" | b"+OK\r\n");
+                let is_absent = streams.is_none() && parts.iter().all(is_nothing);
+                match self.next_step(&wait, 0).filter(|_| !is_absent) {
+                    Some(first) => {
+                        is_over = false;
+                        Stage::Taking(first)
+                    }
+                    None => self.after_taking(&mut wait),
                 }
             }
         };
@@ -380,17 +470,20 @@ impl Engine {
     }
 
     /// A shard tells that a key has changed.
-    pub(crate) fn woken(&mut self, link: u32, slot: u32, generation: u32) {
+    pub(crate) fn woken(&mut self, link: u32, slot: u32, generation: u32, push: &[u8]) {
         if self.clients.get_same(slot, generation).is_none() {
             return;
         }
         let Some(wait) = self.wait_of(slot) else {
             return;
         };
-        for watch in wait.watches.iter_mut().filter(|watch| watch.link == link) {
+        let is_told = |watch: &&mut Watch| watch.link == link && is_about(push, &watch.request);
+        let mut is_stale = false;
+        for watch in wait.watches.iter_mut().filter(is_told) {
             watch.is_stale = true;
+            is_stale = true;
         }
-        if wait.stage == Stage::Resting {
+        if is_stale && wait.stage == Stage::Resting {
             self.wake(slot);
         }
     }
@@ -486,65 +579,4 @@ impl Engine {
             }
         }
     }
-}
-
-/// Nothing was found: rests if every change since is known.
-fn after_taking(wait: &Wait) -> Stage {
-    if wait.watches.iter().any(|watch| watch.is_stale) {
-        Stage::Watching
-    } else {
-        Stage::Resting
-    }
-}
-
-/// What one key gave, as the waiting command says it; false for nothing.
-pub(crate) fn write_taken(key: &[u8], reply: &[u8], out: &mut Vec<u8>) -> bool {
-    if matches!(reply, b"$-1\r\n" | b"*-1\r\n" | b"_\r\n" | b"*0\r\n") {
-        return false;
-    }
-    match (reply.first(), counted_header(reply)) {
-        (Some(b'$'), _) => {
-            encode::array(out, 2);
-            encode::bulk(out, key);
-            out.extend_from_slice(reply);
-        }
-        // The key, and whatever it gave.
-        (Some(b'*'), Some((2, _))) if names(reply, key) => out.extend_from_slice(reply),
-        (Some(b'*'), Some((count, body))) => {
-            encode::array(out, count + 1);
-            encode::bulk(out, key);
-            out.extend_from_slice(&reply[body..]);
-        }
-        _ => unexpected(out, "something else where an element belongs"),
-    }
-    true
-}
-
-/// An array of the key and an array: of the forms that can take several, each reply names its key.
-fn names(reply: &[u8], key: &[u8]) -> bool {
-    let mut head = Vec::new();
-    encode::array(&mut head, 2);
-    encode::bulk(&mut head, key);
-    head.push(b'*');
-    reply.starts_with(&head)
-}
-
-/// Seconds, as servers read them.
-fn timeout_ms(text: &[u8]) -> Result<u64, ClientError> {
-    let not_a_float = ClientError::Words("ERR timeout is not a float or out of range");
-    let seconds = std::str::from_utf8(text)
-        .ok()
-        .and_then(|text| text.parse::<f64>().ok())
-        .filter(|seconds| !seconds.is_nan());
-    let Some(seconds) = seconds else {
-        return Err(not_a_float);
-    };
-    if seconds < 0.0 {
-        return Err(ClientError::Words("ERR timeout is negative"));
-    }
-    let ms = (seconds * 1000.0).ceil();
-    if ms >= i64::MAX as f64 {
-        return Err(ClientError::Words("ERR timeout is out of range"));
-    }
-    Ok(ms as u64)
 }

@@ -12,6 +12,8 @@ use crate::session::blocking_wait::Wait;
 use crate::session::monitor::Watching;
 use crate::session::replies::Replies;
 use crate::session::stats::CloseReason;
+use crate::session::subscriptions::Subscribed;
+use crate::session::tracking::Tracking;
 use crate::session::transaction::Transaction;
 use crate::session::transaction_watch::Watch;
 
@@ -42,7 +44,7 @@ pub mod care {
     pub const STRANGER: u8 = 1;
     /// It is within MULTI.
     pub const QUEUES: u8 = 1 << 1;
-    /// It has subscribed and speaks RESP2, in which it may do little else.
+    /// It has subscribed; if it speaks RESP2 it may do little else.
     pub const SUBSCRIBED: u8 = 1 << 2;
     /// It has connections of its own by which the shards know what it read.
     pub const TRACKED: u8 = 1 << 3;
@@ -88,6 +90,10 @@ pub struct Particulars {
     pub wait: Option<Box<Wait>>,
     /// MONITOR.
     pub monitor: Option<Watching>,
+    /// Channels and patterns whose messages it gets.
+    pub subscribed: Option<Box<Subscribed>>,
+    /// CLIENT TRACKING.
+    pub tracking: Option<Box<Tracking>>,
 }
 
 /// See the head of this file.

@@ -12,15 +12,17 @@ use crate::protocol::command::Local;
 use crate::protocol::encode::{self, Proto};
 use crate::protocol::request::strict_integer;
 use crate::routing::route::Request;
-use crate::session::client::{Client, Intake};
+use crate::session::client::{care, Client, Intake, Particulars};
 use crate::session::dispatch::Asker;
 use crate::session::engine::{Action, Engine};
 use crate::session::gather::{Gather, GatherKind};
 use crate::session::local::{is_name, BAD_NAME};
 use crate::session::pause::Pause;
+use crate::session::publish::Census;
 use crate::session::scripts::Sha;
 use crate::session::slowlog::SlowQuestion;
 use crate::session::stats::CloseReason;
+use crate::session::tracking::Redirect;
 use std::collections::HashSet;
 use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
@@ -59,10 +61,8 @@ pub enum Mail {
     Lines(Ticket, Option<Vec<u8>>),
     /// About the slow log of a keyspace (by index).
     Slowlog(Ticket, u16, SlowQuestion),
-    /// ACL LOG of a keyspace (by index): entries, as `acl_log` writes them.
-    AclLog(Ticket, usize),
-    /// ACL LOG RESET of a keyspace; answered with nothing.
-    ForgetAclLog(Ticket, usize),
+    /// ACL LOG of a keyspace (by index), or (true) its RESET.
+    AclLog(Ticket, usize, bool),
     /// CLIENT UNBLOCK: whether the client waited here.
     Unblock {
         /// Where the answer goes.
@@ -74,11 +74,38 @@ pub enum Mail {
         /// With an error, not as at its time-out.
         is_error: bool,
     },
+    /// What a worker knows of subscriptions; the answer is this part of the gather, or else the worker's own.
+    Census(Ticket, Option<u16>, Census),
+    /// CLIENT TRACKING: whether the client to redirect to is here, and where.
+    FindClient {
+        /// Where the answer goes.
+        ticket: Ticket,
+        /// Of whoever asks.
+        keyspace: u16,
+        /// CLIENT ID.
+        id: u64,
+    },
+    /// An invalidation for a client of the worker.
+    Invalidate {
+        /// The client.
+        to: Redirect,
+        /// As the shard wrote them.
+        keys: Vec<u8>,
+        /// Worker, place and generation of the client that read them.
+        from: (usize, u32, u32),
+    },
+    /// The client that one of the worker redirects to is gone.
+    RedirectBroken {
+        /// Place of the client that redirects.
+        slot: u32,
+        /// See `slot`.
+        generation: u32,
+    },
     /// To worker 0: a shard of a cache (numbered through the topology) has failed as often as it may.
     ShardFailed(usize),
     /// From worker 0: such a shard takes so many sixteenths of its keys from now on.
     Share(usize, u8),
-    /// The answer of a worker (its number) to a question.
+    /// A part of what was asked: mostly the worker's number, and its answer.
     Answer(Ticket, u16, Vec<u8>),
 }
 
@@ -91,8 +118,8 @@ pub struct Filter {
     address: Option<String>,
     local_address: Option<String>,
     user: Option<String>,
-    /// Another kind than `normal` was asked for: nobody is.
-    is_nobody: bool,
+    /// TYPE.
+    kind: Option<ClientKind>,
     older_than_s: u64,
     /// CLIENT ID to be left out.
     skip: Option<u64>,
@@ -100,8 +127,8 @@ pub struct Filter {
 
 impl Filter {
     fn passes(&self, client: &Client, user: &str, now_ms: u64) -> bool {
-        !self.is_nobody
-            && client.keyspace == self.keyspace
+        client.keyspace == self.keyspace
+            && self.kind.is_none_or(|kind| kind == ClientKind::of(client))
             && (self.ids.is_empty() || self.ids.contains(&client.id))
             && self
                 .address
@@ -164,7 +191,6 @@ impl Engine {
             Local::ClientNoTouch => self.switch(asker, request, |client, on| {
                 client.particulars().no_touch = on
             }),
-            Local::ClientGetredir => self.answer(asker, |out| encode::integer(out, -1)),
             _ => self.lines(asker, CLIENT_HELP),
         }
     }
@@ -231,10 +257,15 @@ impl Engine {
             return String::new();
         };
         let seconds = |since: u64| self.now_ms.saturating_sub(since) / 1000;
-        let particulars = client.particulars.as_deref().cloned().unwrap_or_default();
+        let none = Particulars::default();
+        let particulars = client.particulars.as_deref().unwrap_or(&none);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (queued, watched) = self.transaction_counts(slot);
+        let [channels, patterns, shard_channels] = self.subscription_counts(slot);
         let mut flags = String::new();
+        if client.care & care::SUBSCRIBED != 0 {
+            flags.push('P');
+        }
         if queued >= 0 {
             flags.push('x');
         }
@@ -250,13 +281,14 @@ impl Engine {
         if client.intake == Intake::Blocked {
             flags.push('b');
         }
+        flags.push_str(&self.tracking_letters(slot));
         if flags.is_empty() {
             flags.push('N');
         }
         format!(
-            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub=0 psub=0 ssub=0 multi={} watch={} \
+            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub={channels} psub={patterns} ssub={shard_channels} multi={} watch={} \
              qbuf={} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={} oll=0 omem=0 tot-mem={} events=r cmd={} \
-             user={} redir=-1 resp={} lib-name={} lib-ver={}\n",
+             user={} redir={} resp={} lib-name={} lib-ver={}\n",
             client.id,
             client.peer,
             client.local,
@@ -272,6 +304,7 @@ impl Engine {
             std::mem::size_of::<Client>() + client.incoming.len() + client.replies.bytes(),
             client.last_command,
             self.user_name(client),
+            self.redirect_id(slot),
             if client.proto == Proto::Resp3 { 3 } else { 2 },
             text(&particulars.library),
             text(&particulars.library_version),
@@ -342,14 +375,7 @@ impl Engine {
             Mail::Slowlog(ticket, keyspace, asked) => self.answer_slowlog(ticket, keyspace, asked),
             Mail::MonitorEnds(ticket) => self.give_seat_up(ticket),
             Mail::Lines(ticket, lines) => self.lines_arrived(ticket, lines),
-            Mail::AclLog(ticket, keyspace) => {
-                let entries = self.acl_log_here(keyspace);
-                self.reply_to(ticket, entries);
-            }
-            Mail::ForgetAclLog(ticket, keyspace) => {
-                self.forget_acl_log(keyspace);
-                self.reply_to(ticket, Vec::new());
-            }
+            Mail::AclLog(ticket, keyspace, ends) => self.answer_acl_log(ticket, keyspace, ends),
             Mail::Unblock {
                 ticket,
                 keyspace,
@@ -359,6 +385,18 @@ impl Engine {
                 let count = u8::from(self.unblock_here(keyspace, id, is_error));
                 self.reply_to(ticket, count.to_string().into_bytes());
             }
+            Mail::Census(ticket, part, census) => {
+                let part = part.unwrap_or(self.identity.worker as u16);
+                let bytes = self.census(&census);
+                self.reply_as(ticket, part, bytes);
+            }
+            Mail::FindClient {
+                ticket,
+                keyspace,
+                id,
+            } => self.find_client(ticket, keyspace, id),
+            Mail::Invalidate { to, keys, from } => self.redirected(to, &keys, from),
+            Mail::RedirectBroken { slot, generation } => self.redirect_broken(slot, generation),
             Mail::ShardFailed(shard) => self.shard_failed(shard),
             Mail::Share(shard, share) => self.take_share(shard, share),
             Mail::Answer(ticket, worker, bytes) => {
@@ -399,19 +437,22 @@ impl Engine {
     }
 
     pub(crate) fn reply_to(&mut self, ticket: Ticket, bytes: Vec<u8>) {
-        let worker = self.identity.worker;
-        if ticket.worker == worker {
+        self.reply_as(ticket, self.identity.worker as u16, bytes);
+    }
+
+    fn reply_as(&mut self, ticket: Ticket, part: u16, bytes: Vec<u8>) {
+        if ticket.worker == self.identity.worker {
             self.part_arrived(
                 ticket.client,
                 ticket.generation,
                 ticket.number,
-                worker as u16,
+                part,
                 &bytes,
             );
         } else {
             self.actions.push(Action::Mail(
                 ticket.worker,
-                Mail::Answer(ticket, worker as u16, bytes),
+                Mail::Answer(ticket, part, bytes),
             ));
         }
     }
@@ -450,20 +491,41 @@ impl Engine {
     }
 }
 
-/// Servers know four kinds; ours are all of the first.
-fn is_kind_of_nobody(kind: &[u8]) -> Result<bool, ClientError> {
-    let known: [&[u8]; 6] = [
-        b"normal", b"master", b"primary", b"replica", b"slave", b"pubsub",
-    ];
-    match known
-        .iter()
-        .position(|name| kind.eq_ignore_ascii_case(name))
-    {
-        Some(position) => Ok(position != 0),
-        None => Err(ClientError::Text(format!(
-            "ERR Unknown client type '{}'",
-            crate::error::printable(kind)
-        ))),
+/// Kinds of clients, as servers tell them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ClientKind {
+    Normal,
+    /// It has subscribed.
+    Subscriber,
+    /// A server: none of our clients is.
+    Server,
+}
+
+impl ClientKind {
+    fn of(client: &Client) -> Self {
+        if client.care & care::SUBSCRIBED != 0 {
+            Self::Subscriber
+        } else {
+            Self::Normal
+        }
+    }
+
+    fn named(name: &[u8]) -> Result<Self, ClientError> {
+        let known: [(&[u8], Self); 6] = [
+            (b"normal", Self::Normal),
+            (b"pubsub", Self::Subscriber),
+            (b"master", Self::Server),
+            (b"primary", Self::Server),
+            (b"replica", Self::Server),
+            (b"slave", Self::Server),
+        ];
+        let found = known
+            .iter()
+            .find(|(known, _)| name.eq_ignore_ascii_case(known));
+        found.map(|(_, kind)| *kind).ok_or_else(|| {
+            let shown = crate::error::printable(name);
+            ClientError::Text(format!("ERR Unknown client type '{shown}'"))
+        })
     }
 }
 
@@ -483,7 +545,7 @@ fn list_filter(asker: &Asker, request: &Request<'_>) -> Result<Filter, ClientErr
     match count {
         2 => Ok(filter),
         4 if request.arg(2).eq_ignore_ascii_case(b"TYPE") => {
-            filter.is_nobody = is_kind_of_nobody(request.arg(3))?;
+            filter.kind = Some(ClientKind::named(request.arg(3))?);
             Ok(filter)
         }
         4.. if request.arg(2).eq_ignore_ascii_case(b"ID") => {
@@ -519,7 +581,7 @@ fn kill_filter(asker: &Asker, request: &Request<'_>, own_id: u64) -> Result<Filt
             b"ADDR" => filter.address = Some(text(index + 1)),
             b"LADDR" => filter.local_address = Some(text(index + 1)),
             b"USER" => filter.user = Some(text(index + 1)),
-            b"TYPE" => filter.is_nobody |= is_kind_of_nobody(request.arg(index + 1))?,
+            b"TYPE" => filter.kind = Some(ClientKind::named(request.arg(index + 1))?),
             b"MAXAGE" => {
                 filter.older_than_s =
                     client_id(request.arg(index + 1)).map_err(|_| ClientError::Syntax)?
@@ -537,10 +599,12 @@ fn kill_filter(asker: &Asker, request: &Request<'_>, own_id: u64) -> Result<Filt
 
 const CLIENT_HELP: &[&str] = &[
     "CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "CACHING (YES|NO)",
+    "    Enable/disable tracking of the keys for next command in OPTIN/OPTOUT modes.",
     "GETNAME",
     "    Return the name of the current connection.",
     "GETREDIR",
-    "    Return -1: client tracking is not on.",
+    "    Return the client ID we are redirecting to when tracking is enabled.",
     "ID",
     "    Return the ID of the current connection.",
     "INFO",
@@ -561,6 +625,11 @@ const CLIENT_HELP: &[&str] = &[
     "    Assign the name <name> to the current connection.",
     "SETINFO <option> <value>",
     "    Set client meta attributes: LIB-NAME, LIB-VER.",
+    "TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]]",
+    "         [OPTIN] [OPTOUT] [NOLOOP]",
+    "    Control server assisted client side caching.",
+    "TRACKINGINFO",
+    "    Report tracking status for the current connection.",
     "HELP",
     "    Print this help.",
 ];

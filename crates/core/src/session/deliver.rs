@@ -22,11 +22,12 @@ use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
 use crate::session::heads::Place;
-use crate::session::info::{merge_config, merge_info};
+use crate::session::info::{compose_texts, merge_info};
 use crate::session::memcached::merge::merge as merge_text;
 use crate::session::own_links::Owner;
 use crate::session::slowlog::compose_len;
 use crate::session::stats::PerShard;
+use std::sync::Arc;
 
 impl Engine {
     /// Bytes came from a shard.
@@ -206,9 +207,13 @@ impl Engine {
                 }
             }
             Waiter::Queued => self.note_queued(entry, bytes, is_first),
-            Waiter::Identity => self.identified(id, bytes),
+            Waiter::Identity => {
+                self.identified(id, bytes);
+                self.number_known(id);
+            }
             Waiter::PutBack if is_first && is_error => self.not_put_back(shard, bytes),
-            Waiter::Prelude | Waiter::PutBack => {}
+            Waiter::Subscription if done => self.feed_refused(id, bytes),
+            Waiter::Subscription | Waiter::Prelude | Waiter::PutBack => {}
         }
     }
 
@@ -353,10 +358,6 @@ impl Engine {
     ) -> bool {
         let parts: Vec<&[u8]> = gather.parts.iter().map(Vec::as_slice).collect();
         match gather.kind {
-            GatherKind::Merge {
-                merge: Merge::Config,
-                ..
-            } => merge_config(&parts, proto, out),
             GatherKind::Merge { merge: rule, order } => {
                 self.rotate = self.rotate.wrapping_add(1);
                 merge(rule, &parts, &order, proto, self.rotate, out);
@@ -380,12 +381,14 @@ impl Engine {
                     out,
                 );
             }
-            GatherKind::Load { body } => {
-                merge(Merge::First, &parts, &[], proto, 0, out);
-                if out.first() == Some(&b'$') {
-                    self.remember_script(&body);
-                }
+            GatherKind::Functions { request, shard } => {
+                let shard = shard as usize;
+                return self.give_functions(asker, number, &request, shard, &parts, out);
             }
+            GatherKind::Everywhere { merge, shards } => {
+                self.compose_everywhere(asker.keyspace, merge, &shards, &parts, proto, out);
+            }
+            GatherKind::Load { body } => self.compose_load(&body, &parts, proto, out),
             GatherKind::Exec(plan) => return self.compose_exec(asker, number, plan, &parts, out),
             GatherKind::Unwatch { link } => {
                 self.give_back(link, true);
@@ -394,23 +397,32 @@ impl Engine {
             GatherKind::Text(how) => merge_text(&how, &parts, out),
             GatherKind::Wait => return self.waited(asker, &parts, proto, out),
             GatherKind::Streams { keys } => Self::compose_streams(&parts, &keys, proto, out),
-            GatherKind::ClientList => {
-                let text = parts.concat();
-                encode::verbatim(out, proto, &text);
-            }
+            GatherKind::ClientList => encode::verbatim(out, proto, &parts.concat()),
             GatherKind::AclLog { limit } => self.compose_acl_log(&parts, limit, proto, out),
             GatherKind::AllTook => encode::simple(out, "OK"),
             GatherKind::SlowGet { count, shards } => {
                 self.compose_slowlog(&parts, count, &shards, out)
             }
+            GatherKind::Texts { shards } => compose_texts(&parts, &shards, proto, out),
             GatherKind::SlowLen { most } => compose_len(&parts, most, out),
             GatherKind::Monitor => {
                 self.monitor_begins(asker.slot);
                 encode::simple(out, "OK");
             }
+            GatherKind::Census(tally) => Self::compose_census(&tally, &parts, out),
             GatherKind::ClientKill { old_form } => Self::compose_kill(&parts, old_form, out),
+            GatherKind::Tracking(step) => {
+                return self.go_on_tracking(asker, number, &step, &parts, out)
+            }
         }
         false
+    }
+
+    fn compose_load(&mut self, body: &Arc<[u8]>, parts: &[&[u8]], proto: Proto, out: &mut Vec<u8>) {
+        merge(Merge::First, parts, &[], proto, 0, out);
+        if out.first() == Some(&b'$') {
+            self.remember_script(body);
+        }
     }
 
     fn compose_info(

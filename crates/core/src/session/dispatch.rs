@@ -10,13 +10,13 @@
 
 use crate::error::ClientError;
 use crate::limits::{LINK_OUT_HIGH, LINK_QUEUE_HIGH, OUTPUT_HIGH};
-use crate::protocol::command::{flags, Arg, CommandSpec, Local, Merge};
+use crate::protocol::command::{flags, Arg, CommandSpec, Local, Merge, Policy};
 use crate::routing::route::{decide, Request, Route};
 use crate::session::backend::{InFlight, Waiter, NONE};
-use crate::session::client::{Client, Intake};
+use crate::session::client::{care, Client, Intake};
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
-use crate::session::heads::Place;
+use crate::session::heads::{Place, NO_HEAD};
 use crate::session::stats::{CloseReason, PerKeyspace, PerShard};
 use std::sync::Arc;
 
@@ -105,7 +105,6 @@ impl Engine {
         };
         let asker = admitted(client, slot, generation, spec, now_ms);
         self.stats().keyspace(keyspace, PerKeyspace::Requests, 1);
-        self.keep_head(&asker, request.data);
         match link {
             Ok(link) => self.send_plain(&asker, link, request.data),
             Err(error) => self.shard_refused(&asker, shard, &error),
@@ -147,7 +146,7 @@ impl Engine {
         match route {
             Route::Split { .. } => self.scratch.shards.iter().find_map(|&shard| full(shard)),
             Route::Script { shard, .. } | Route::Shard(shard) => full(*shard),
-            Route::AllShards(_) | Route::ScriptLoad | Route::ScriptFlush => {
+            Route::AllShards(_) | Route::Settings | Route::ScriptLoad | Route::ScriptFlush => {
                 (0..space.shards.len() as u16).find_map(full)
             }
             Route::AnyShard
@@ -191,7 +190,7 @@ impl Engine {
         let client = self.clients.get_mut(slot)?;
         let asker = admitted(client, slot, generation, spec, self.now_ms);
         self.stats().keyspace(keyspace, PerKeyspace::Requests, 1);
-        self.keep_head(&asker, &buffer);
+        self.keep_early(&asker, &buffer);
         let shard = self.shard_number(&asker, shard);
         match self.link_for(shard, asker.lane) {
             Ok(link) => {
@@ -206,8 +205,8 @@ impl Engine {
         None
     }
 
-    /// Every route but the plain one.
-    fn perform(
+    /// Every route but the plain one, and that one for clients with connections of their own.
+    pub(crate) fn perform(
         &mut self,
         slot: u32,
         spec: Option<&'static CommandSpec>,
@@ -225,7 +224,8 @@ impl Engine {
             return Taken::NotYet;
         }
         let (keyspace, lane) = (client.keyspace as usize, client.lane());
-        if let Some(full) = self.full_link(keyspace, lane, &route) {
+        let shares = client.care & care::TRACKED == 0;
+        if let Some(full) = self.full_link(keyspace, lane, &route).filter(|_| shares) {
             return self.hold_back(slot, full);
         }
         let Some(client) = self.clients.get_mut(slot) else {
@@ -234,7 +234,7 @@ impl Engine {
         let asker = &admitted(client, slot, generation, spec, now_ms);
         self.stats()
             .keyspace(asker.keyspace, PerKeyspace::Requests, 1);
-        self.keep_head(
+        self.keep_early(
             asker,
             match route {
                 // What follows the name may be a password.
@@ -242,8 +242,9 @@ impl Engine {
                 _ => request.data,
             },
         );
-        let is_write = spec.is_some_and(|spec| spec.flags & flags::WRITE != 0);
-        if let (Route::AllShards(_), true, Some(out)) =
+        let is_write = spec
+            .is_some_and(|spec| spec.flags & flags::WRITE != 0 || spec.policy == Policy::Settings);
+        if let (Route::AllShards(_) | Route::Settings, true, Some(out)) =
             (&route, is_write, self.ejected_shard(keyspace))
         {
             let shard = self.shard_name(out);
@@ -259,8 +260,11 @@ impl Engine {
         match route {
             Route::Shard(shard) => {
                 let shard = self.shard_number(asker, shard);
-                match self.link_for(shard, asker.lane) {
-                    Ok(link) => self.send_plain(asker, link, request.data),
+                match self.link_of(asker, shard) {
+                    Ok(link) => {
+                        self.say_caching(asker, link);
+                        self.send_plain(asker, link, request.data);
+                    }
                     Err(error) => self.shard_refused(asker, shard, &error),
                 }
             }
@@ -274,30 +278,30 @@ impl Engine {
                     .collect();
                 self.send_all(asker, GatherKind::Info { sections }, request.data);
             }
+            Route::AllShards(Merge::Texts) => {
+                let shards = self.shards_in(asker.keyspace).into_iter();
+                let shards = shards.map(|shard| self.shard_name(self.shard_number(asker, shard)));
+                let shards = shards.collect();
+                self.send_all(asker, GatherKind::Texts { shards }, request.data);
+            }
             Route::AllShards(merge) => {
-                self.send_all(
-                    asker,
-                    GatherKind::Merge {
-                        merge,
-                        order: Vec::new(),
-                    },
-                    request.data,
-                );
+                let shards = self.shards_in(asker.keyspace);
+                let kind = GatherKind::Everywhere { merge, shards };
+                self.send_all(asker, kind, request.data);
             }
             Route::AnyShard => self.send_any(asker, request.data),
             Route::Scan => self.scan(asker, request),
+            Route::Settings => self.divide_settings(asker, request),
             Route::ScriptLoad => {
                 let body: Arc<[u8]> = request.arg(2).into();
                 self.send_all(asker, GatherKind::Load { body }, request.data);
             }
             Route::ScriptFlush => {
                 self.forget_scripts();
+                let (merge, shards) = (Merge::AllOk, self.shards_in(asker.keyspace));
                 self.send_all(
                     asker,
-                    GatherKind::Merge {
-                        merge: Merge::AllOk,
-                        order: Vec::new(),
-                    },
+                    GatherKind::Everywhere { merge, shards },
                     request.data,
                 );
             }
@@ -346,8 +350,9 @@ impl Engine {
     #[inline]
     fn send_plain(&mut self, asker: &Asker, link: u32, data: &[u8]) {
         let number = client_number(self, asker);
+        let head = self.keep_head(asker.place(number), data);
         self.send(link, data);
-        self.sent(asker, link, number, 0, Waiter::Client);
+        self.await_reply(asker, link, number, head, Waiter::Client);
     }
 
     #[cold]
@@ -356,14 +361,22 @@ impl Engine {
         self.answer_error(asker, error);
     }
 
-    /// Keeps the beginning of a request that is being done, in case its reply is late.
+    /// Keeps the beginning of a request that takes this place, in case its reply is late. The head's number.
     #[inline]
-    fn keep_head(&mut self, asker: &Asker, data: &[u8]) {
-        if self.slow.least_us != u32::MAX
-            && self.slow.heads.keep(asker.slot, asker.generation, data)
-        {
+    fn keep_head(&mut self, place: Place, data: &[u8]) -> u16 {
+        if self.slow.least_us == u32::MAX {
+            return NO_HEAD;
+        }
+        if self.slow.heads.comes_round() {
             self.rescue_heads();
         }
+        self.slow.heads.keep(place, data)
+    }
+
+    /// The same before the request has taken a place: its `sign` comes later, if it takes one.
+    fn keep_early(&mut self, asker: &Asker, data: &[u8]) {
+        self.keep_head(asker.place(0), data);
+        self.slow.heads.wait_for_place();
     }
 
     /// Copies bytes to what a link has to write.
@@ -375,7 +388,6 @@ impl Engine {
     }
 
     /// Notes who waits for the reply to what was just sent, and looks at the bounds.
-    #[inline]
     pub(crate) fn sent(
         &mut self,
         asker: &Asker,
@@ -384,13 +396,19 @@ impl Engine {
         part: u16,
         waiter: Waiter,
     ) {
-        let (now_us, now_ms) = (self.now_us, self.now_ms);
-        let Some(link) = self.links.get_mut(link_id) else {
-            return;
-        };
         let part = match waiter {
             Waiter::Client => self.slow.heads.sign(asker.place(number)),
             _ => part,
+        };
+        self.await_reply(asker, link_id, number, part, waiter);
+    }
+
+    /// As `sent`, where the head of a client's request is known.
+    #[inline]
+    fn await_reply(&mut self, asker: &Asker, link_id: u32, number: u32, part: u16, waiter: Waiter) {
+        let (now_us, now_ms) = (self.now_us, self.now_ms);
+        let Some(link) = self.links.get_mut(link_id) else {
+            return;
         };
         let entry = InFlight {
             client: asker.slot,
@@ -512,6 +530,7 @@ fn needs_barrier(route: &Route) -> bool {
         | Route::Script { .. }
         | Route::Split { .. }
         | Route::AllShards(_)
+        | Route::Settings
         | Route::AnyShard
         | Route::Aside(_)
         | Route::Scan

@@ -260,6 +260,7 @@ impl Engine {
     pub(crate) fn take_share(&mut self, shard: usize, share: u8) {
         let (keyspace, index) = self.place(shard);
         self.admissions[keyspace].set_share(index, share);
+        self.keys_have_moved(keyspace);
         // What was counted belongs to the time before.
         self.note_success(shard);
         if self.identity.worker == 0 {

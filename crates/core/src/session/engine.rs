@@ -27,6 +27,7 @@ use crate::session::backend::{Backend, Link};
 use crate::session::client::{Client, Intake, ReplyMode};
 use crate::session::client_admin::Mail;
 use crate::session::ejection::Membership;
+use crate::session::lines::Lines;
 use crate::session::monitor::Seat;
 use crate::session::output::Output;
 use crate::session::pause::Pause;
@@ -35,6 +36,8 @@ use crate::session::scripts::Scripts;
 use crate::session::slab::Slab;
 use crate::session::slowlog::SlowLogs;
 use crate::session::stats::{CloseReason, PerKeyspace, PerShard, Stats};
+use crate::session::subscriptions::Subscriptions;
+use crate::session::tracking::Trackers;
 use std::sync::Arc;
 
 /// What the engine wants done outside of it.
@@ -142,6 +145,12 @@ pub struct Engine {
     pub(crate) exclusive_links: usize,
     /// (client, generation): those that wait for keys on several shards.
     pub(crate) waiting: Vec<(u32, u32)>,
+    /// Who has subscribed to what.
+    pub(crate) subscriptions: Subscriptions,
+    /// Who of them is first for which key.
+    pub(crate) lines: Lines,
+    /// What concerns tracked clients.
+    pub(crate) trackers: Trackers,
     /// What keeps the requests of all clients from the short way: bits of `care`.
     pub(crate) care: u8,
     /// What pauses each keyspace.
@@ -162,18 +171,14 @@ pub struct Engine {
     pub dirty_links: Vec<u32>,
 }
 
-fn backends(topology: &Topology) -> Vec<Backend> {
-    let keyspaces = topology.keyspaces.iter().enumerate();
-    keyspaces
-        .flat_map(|(index, keyspace)| {
-            let shards = keyspace.shards.iter();
-            shards.map(move |_| Backend::new(index, keyspace.connections))
-        })
-        .collect()
-}
-
-fn backends_of(topology: &Topology) -> usize {
-    topology.shards().count()
+/// One for each shard, numbered through the topology.
+fn backends_of(topology: &Topology) -> Vec<Backend> {
+    let spaces = topology.keyspaces.iter().enumerate();
+    let backends = spaces.flat_map(|(index, space)| {
+        let backend = move |_| Backend::new(index, space.connections);
+        space.shards.iter().map(backend)
+    });
+    backends.collect()
 }
 
 impl Engine {
@@ -189,16 +194,17 @@ impl Engine {
         all_stats: Arc<Vec<Stats>>,
         now_us: u64,
     ) -> Self {
-        let backends = backends(&topology);
+        let backends = backends_of(&topology);
         let admissions = topology
             .keyspaces
             .iter()
             .map(|keyspace| Admission::whole(keyspace.shards.len()))
             .collect();
-        let memberships = vec![Membership::In; backends_of(&topology)];
+        let memberships = vec![Membership::In; backends.len()];
         let pauses = vec![None; topology.keyspaces.len()];
         let slow = SlowLogs::new(&topology);
         let acl_logs = AclLog::of_each(&topology);
+        let subscriptions = Subscriptions::new(topology.keyspaces.len(), backends.len());
         let chance = identity.seed | 1;
         let mut engine = Self {
             identity,
@@ -232,6 +238,9 @@ impl Engine {
             heavy: Vec::new(),
             exclusive_links: 0,
             waiting: Vec::new(),
+            subscriptions,
+            lines: Lines::default(),
+            trackers: Trackers::default(),
             care: 0,
             pauses,
             seats: Vec::new(),
@@ -405,20 +414,25 @@ impl Engine {
             return;
         };
         self.report_close(slot, client.reason.unwrap_or(reason), detail);
+        // From here on nothing that ends on its behalf makes it go on.
+        let was_closing = self.clients.get_mut(slot).is_some_and(|client| {
+            std::mem::replace(&mut client.intake, Intake::Closing) == Intake::Closing
+        });
         if self.clients.get(slot).is_some_and(|client| client.stalls) {
             self.release_stalls(slot);
         }
         self.forget_transaction(slot);
         self.leave_wait(slot);
         self.end_monitor(slot);
+        self.forget_subscriptions(slot);
         self.close_own_links(slot);
+        self.forget_tracking(slot);
         if let Some(client) = self.clients.remove(slot) {
             self.incoming_bytes -= client.incoming.len();
             self.gather_bytes -= client.replies.gather_bytes();
             self.stats()
                 .keyspace(client.keyspace as usize, PerKeyspace::Clients, -1);
-            let is_in_peace =
-                client.intake == Intake::Closing && !client.ended && client.replies.out.is_empty();
+            let is_in_peace = was_closing && !client.ended && client.replies.out.is_empty();
             self.actions.push(if is_in_peace {
                 Action::LetClientGo(slot)
             } else {

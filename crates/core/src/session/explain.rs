@@ -194,6 +194,10 @@ fn deed(keyspace: &Keyspace, route: &Route) -> (String, &'static str) {
             "split over the keys' shards, the replies put together".into(),
             "per-shard",
         ),
+        Route::Settings => (
+            "sent to every shard, each with its part of what is set for all".into(),
+            "per-shard",
+        ),
         Route::AllShards(_) | Route::ScriptLoad | Route::ScriptFlush => (
             "sent to every shard, the replies put together".into(),
             "per-shard",

@@ -10,7 +10,9 @@ use crate::limits::GATHER_BYTES_MAX;
 use crate::protocol::command::Merge;
 use crate::session::heads::NO_HEAD;
 use crate::session::memcached::merge::TextMerge;
+use crate::session::publish::Tally;
 use crate::session::scan::ScanStep;
+use crate::session::tracking::TrackingStep;
 use crate::session::transaction_reply::ExecPlan;
 use std::sync::Arc;
 
@@ -39,6 +41,20 @@ pub enum GatherKind {
         sha: [u8; 20],
         /// The shard, numbered through the topology.
         shard: u32,
+    },
+    /// The shards' libraries, wanted before a function is called.
+    Functions {
+        /// The call.
+        request: Arc<[u8]>,
+        /// Its shard, numbered through the topology; its part is the first.
+        shard: u32,
+    },
+    /// The same bytes to every shard: the reply says where it failed.
+    Everywhere {
+        /// The rule.
+        merge: Merge,
+        /// For each part the shard, as an index within the keyspace.
+        shards: Vec<u16>,
     },
     /// SCRIPT LOAD: remembered when every shard has taken it.
     Load {
@@ -70,6 +86,11 @@ pub enum GatherKind {
     ClientList,
     /// Something that every worker has taken: OK.
     AllTook,
+    /// Texts of the shards of these names.
+    Texts {
+        /// In the order of the parts.
+        shards: Vec<String>,
+    },
     /// The same, of MONITOR.
     Monitor,
     /// SLOWLOG GET of all workers and, after them, of the shards of these names.
@@ -84,11 +105,15 @@ pub enum GatherKind {
         /// What the log may hold.
         most: usize,
     },
+    /// What workers know of subscriptions.
+    Census(Tally),
     /// CLIENT KILL of all workers: counts; the old form wants OK or an error.
     ClientKill {
         /// `CLIENT KILL addr:port`.
         old_form: bool,
     },
+    /// A step of CLIENT TRACKING.
+    Tracking(TrackingStep),
 }
 
 /// See the head of this file.
@@ -164,6 +189,11 @@ impl Gather {
         self.too_large = true;
         self.bytes = 0;
         self.parts.iter_mut().for_each(|part| *part = Vec::new());
+    }
+
+    /// Something of a part has come.
+    pub fn is_begun(&self) -> bool {
+        self.bytes > 0 || self.too_large
     }
 
     /// Bytes held.

@@ -3,7 +3,7 @@
 //! Owns: a ring of `HEADS_KEPT` beginnings, each with the place that its request took, and the few that were taken out of
 //! the ring because their requests still waited when it came round.
 //!
-//! Flow: `keep` when a request is taken -> `sign` when it takes its place among the client's replies; the number that this
+//! Flow: `keep` when a request takes its place among the client's replies (or before, and then `sign`); the number that this
 //! gives travels in the link's queue -> `find` when its reply was late.
 //!
 //! Must stay true: `find` gives the beginning of exactly that request, or nothing; of what shoal answers by itself nothing but
@@ -15,8 +15,6 @@ use crate::limits::{HEADS_KEPT, HEADS_RESCUED_MAX, HEAD_BYTES};
 
 /// The number of a head that is not kept.
 pub(crate) const NO_HEAD: u16 = u16::MAX;
-
-const HALF: usize = HEADS_KEPT / 2;
 
 /// Whose head it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,22 +64,31 @@ impl Default for Heads {
 }
 
 impl Heads {
-    /// A request of a client is being done. True when the older half of the ring is about to be written over: `rescue` then.
+    /// The ring has come round: the next `keep` writes over the oldest, which may be wanted; `rescue` before.
     #[inline]
-    pub fn keep(&mut self, client: u32, generation: u32, data: &[u8]) -> bool {
+    pub fn comes_round(&self) -> bool {
+        self.at == HEADS_KEPT - 1
+    }
+
+    /// A request takes a place. Its head's number.
+    #[inline]
+    pub fn keep(&mut self, place: Place, data: &[u8]) -> u16 {
         self.at = (self.at + 1) % HEADS_KEPT;
         let head = &mut self.ring[self.at];
-        head.place.client = client;
-        head.place.generation = generation;
-        head.is_signed = false;
+        head.place = place;
+        head.is_signed = true;
         let len = data.len().min(HEAD_BYTES);
         head.len = len as u8;
         head.bytes[..len].copy_from_slice(&data[..len]);
-        self.at.is_multiple_of(HALF)
+        self.at as u16
+    }
+
+    /// The request just kept has no place yet; `sign` says which it takes.
+    pub fn wait_for_place(&mut self) {
+        self.ring[self.at].is_signed = false;
     }
 
     /// The request that is being done has taken a place. Its head's number; `NO_HEAD` when it is another request's place.
-    #[inline]
     pub fn sign(&mut self, place: Place) -> u16 {
         let head = &mut self.ring[self.at];
         if !head.is_signed {
@@ -134,15 +141,16 @@ mod tests {
     fn a_head_is_found_by_its_own_place_alone() {
         let mut heads = Heads::default();
         assert_eq!(heads.sign(place(1, 1)), NO_HEAD, "nothing was kept yet");
-        heads.keep(1, 7, b"first");
+        heads.keep(place(1, 0), b"first");
+        heads.wait_for_place();
         let first = heads.sign(place(1, 5));
         assert_eq!(heads.sign(place(1, 5)), first, "a part more of it");
         assert_eq!(heads.sign(place(1, 6)), NO_HEAD, "another request");
         assert_eq!(heads.sign(place(2, 5)), NO_HEAD, "another client");
-        heads.keep(1, 7, &[b'x'; HEAD_BYTES * 2]);
+        let second = heads.keep(place(1, 6), &[b'x'; HEAD_BYTES * 2]);
         assert_eq!(heads.find(first, place(1, 5)), Some(&b"first"[..]));
         assert_eq!(heads.find(first, place(1, 6)), None);
-        let second = heads.sign(place(1, 6));
+        assert_eq!(heads.sign(place(1, 6)), second);
         assert_eq!(
             heads.find(second, place(1, 6)),
             Some(&[b'x'; HEAD_BYTES][..])
@@ -152,17 +160,16 @@ mod tests {
     #[test]
     fn what_waits_outlives_the_ring_and_what_does_not_is_forgotten() {
         let mut heads = Heads::default();
-        heads.keep(1, 7, b"slow");
-        let slow = heads.sign(place(1, 0));
+        let slow = heads.keep(place(1, 0), b"slow");
         let mut rescues = 0;
         for number in 0..3 * HEADS_KEPT as u32 {
-            if heads.keep(2, 7, b"quick") {
+            if heads.comes_round() {
                 rescues += 1;
                 heads.rescue([(slow, place(1, 0))].into_iter());
             }
-            heads.sign(place(2, number));
+            heads.keep(place(2, number), b"quick");
         }
-        assert_eq!(rescues, 6);
+        assert_eq!(rescues, 3);
         assert_eq!(heads.find(slow, place(1, 0)), Some(&b"slow"[..]));
         assert_eq!(heads.find(slow, place(2, 0)), None);
         heads.rescue(std::iter::empty());

@@ -39,6 +39,10 @@ pub struct Own<'a> {
     pub uptime_s: u64,
     /// Clients connected to us.
     pub clients: u64,
+    /// Of these, who has subscribed to something.
+    pub subscribers: u64,
+    /// Those whose reads are tracked.
+    pub clients_tracking: u64,
     /// How many may be; 0: the shards' smallest `maxclients`.
     pub clients_max: u64,
     /// What was refused to users: logins, commands, keys, channels.
@@ -386,6 +390,32 @@ pub fn merge_config(parts: &[&[u8]], proto: Proto, out: &mut Vec<u8>) {
             None => encode::bulk(out, values.first().copied().unwrap_or_default()),
         }
     }
+}
+
+/// Texts for people: each under its shard's name; what one shard refuses is told in its place. An error when all refuse.
+pub(crate) fn compose_texts(parts: &[&[u8]], shards: &[String], proto: Proto, out: &mut Vec<u8>) {
+    if let (Some(error), true) = (first_error(parts), parts.iter().all(|part| is_error(part))) {
+        return out.extend_from_slice(error);
+    }
+    let mut all = Vec::new();
+    for (part, shard) in parts.iter().zip(shards) {
+        let error = part.get(1..).filter(|_| is_error(part));
+        let Some(text) = text_of(part).or(error.map(<[u8]>::trim_ascii_end)) else {
+            return unexpected(out, "something else where a text belongs");
+        };
+        all.extend_from_slice(b"# ");
+        all.extend_from_slice(shard.as_bytes());
+        all.push(b'\n');
+        all.extend_from_slice(text);
+        if !text.ends_with(b"\n") {
+            all.push(b'\n');
+        }
+    }
+    encode::verbatim(out, proto, &all);
+}
+
+fn is_error(part: &[u8]) -> bool {
+    matches!(part.first(), Some(b'-' | b'!'))
 }
 
 fn collect_pairs<'t>(part: &'t [u8], table: &mut Table<'t, Values<'t>>) -> Option<()> {

@@ -17,6 +17,7 @@ use crate::session::backend::{
 use crate::session::client::Intake;
 use crate::session::engine::{Action, Engine, Level};
 use crate::session::output::Output;
+use crate::session::own_links::Owner;
 use crate::session::stats::{CloseReason, PerShard};
 
 impl Engine {
@@ -162,7 +163,10 @@ impl Engine {
             database,
             is_main,
         );
-        link.state = LinkState::Greeting(answers);
+        let answers = answers + self.greet_tracked(id);
+        if let Some(link) = self.links.get_mut(id) {
+            link.state = LinkState::Greeting(answers);
+        }
         self.touch_link(id);
     }
 
@@ -208,6 +212,7 @@ impl Engine {
         if is_main {
             self.main_is_up(shard, &answer);
         }
+        self.tracked_is_up(id);
     }
 
     /// An error of a server as it may be shown: what we told the server in confidence (servers that do not know a command
@@ -293,8 +298,15 @@ impl Engine {
             Some(_) => self.event(Level::Warning, "connection-lost", fields),
             None => {
                 self.exclusive_links -= 1;
-                self.event(Level::Debug, "connection-lost", fields);
-                self.own_link_lost(id, shard, link.owner);
+                if link.owner == Owner::Subscriptions {
+                    // What is published there meanwhile is not heard.
+                    fields.push(("purpose", "subscriptions".to_string()));
+                    self.event(Level::Warning, "connection-lost", fields);
+                    self.feed_lost(shard, link.state, reason);
+                } else {
+                    self.event(Level::Debug, "connection-lost", fields);
+                }
+                self.own_link_lost(id, &link);
             }
         }
         if link.owes_elements() {
@@ -332,8 +344,9 @@ impl Engine {
         );
         self.backends[shard].reason = reason.to_string();
         self.stats().set_reason(shard, reason);
-        // A server that went away may come back without the scripts it was given.
+        // A server that went away may come back without the scripts and functions it was given.
         self.backends[shard].scripts.clear();
+        self.backends[shard].has_functions = false;
         let level = match was {
             Health::Up | Health::Opening | Health::Idle => Level::Warning,
             Health::Down { .. } | Health::Retrying { .. } => Level::Debug,
@@ -377,8 +390,12 @@ impl Engine {
             return;
         };
         match entry.waiter {
-            Waiter::Probe | Waiter::Prelude | Waiter::Queued | Waiter::Identity => {}
-            Waiter::PutBack => {}
+            Waiter::Probe
+            | Waiter::Prelude
+            | Waiter::Queued
+            | Waiter::Identity
+            | Waiter::PutBack
+            | Waiter::Subscription => {}
             Waiter::Part if client.replies.gather(entry.number).is_some() => {
                 self.fail_part(entry.client, entry.number, entry.part, error);
             }

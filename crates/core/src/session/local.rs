@@ -41,6 +41,13 @@ impl Engine {
                 let slot = space.cluster_slot(request.arg(2));
                 self.answer(asker, |out| encode::integer(out, i64::from(slot)));
             }
+            Local::Role => self.answer(asker, |out| {
+                // A replication offset is of one server's stream; there is no such stream here.
+                encode::array(out, 3);
+                encode::bulk(out, b"master");
+                encode::integer(out, 0);
+                encode::array(out, 0);
+            }),
             Local::ClusterDisabled => {
                 self.answer_error(
                     asker,
@@ -73,9 +80,10 @@ impl Engine {
             | Local::PubsubNumpat
             | Local::PubsubShardchannels
             | Local::PubsubShardnumsub => self.pubsub(asker, local, request),
-            Local::ClientTracking | Local::ClientCaching | Local::ClientTrackinginfo => {
-                self.tracking(asker, local, request);
-            }
+            Local::ClientTracking
+            | Local::ClientCaching
+            | Local::ClientTrackinginfo
+            | Local::ClientGetredir => self.tracking(asker, local, request),
             Local::Monitor => self.monitor(asker),
             Local::ClientPause | Local::ClientUnpause => self.pause(asker, local, request),
             Local::ClientUnblock => self.unblock_client(asker, request),
@@ -102,7 +110,6 @@ impl Engine {
             | Local::ClientKill
             | Local::ClientNoEvict
             | Local::ClientNoTouch
-            | Local::ClientGetredir
             | Local::ClientHelp => self.client_command(asker, local, request),
             Local::Ping
             | Local::Echo
@@ -113,6 +120,7 @@ impl Engine {
             | Local::Auth
             | Local::ClientReply
             | Local::ClusterKeyslot
+            | Local::Role
             | Local::ClusterDisabled
             | Local::ShoalExplain
             | Local::ShoalTopology
@@ -127,7 +135,16 @@ impl Engine {
     }
 
     fn ping(&mut self, asker: &Asker, request: &Request<'_>) {
+        // Where only messages are expected, RESP2 gives this the form of one.
+        let is_message = self.clients.get(asker.slot).is_some_and(|client| {
+            client.care & care::SUBSCRIBED != 0 && client.proto == Proto::Resp2
+        });
         match request.args.len() {
+            1 | 2 if is_message => self.answer(asker, |out| {
+                encode::array(out, 2);
+                encode::bulk(out, b"pong");
+                encode::bulk(out, request.arg(1));
+            }),
             1 => self.answer(asker, |out| encode::simple(out, "PONG")),
             2 => self.answer(asker, |out| encode::bulk(out, request.arg(1))),
             _ => self.answer_error(asker, &ClientError::WrongArity("ping")),
@@ -147,6 +164,8 @@ impl Engine {
     fn reset(&mut self, asker: &Asker) {
         self.forget_transaction(asker.slot);
         self.end_monitor(asker.slot);
+        self.forget_subscriptions(asker.slot);
+        self.forget_tracking(asker.slot);
         let space = &self.topology.keyspaces[asker.keyspace];
         if let Some(client) = self.clients.get_mut(asker.slot) {
             client.reset(newcomer(space), space.database);
@@ -306,6 +325,7 @@ impl Engine {
             }
             client.particulars().name = name.to_vec();
         }
+        let before = client.proto;
         if let Some(proto) = proto {
             client.proto = proto;
         }
@@ -328,6 +348,9 @@ impl Engine {
             encode::bulk(out, b"modules");
             encode::array(out, 0);
         });
+        if before != proto {
+            self.tracking_speaks(asker);
+        }
     }
 
     /// The version that clients are told: the first shard's that was seen.
@@ -345,11 +368,10 @@ impl Engine {
     pub(crate) fn with_own<T>(&self, keyspace: usize, then: impl FnOnce(&Own<'_>) -> T) -> T {
         let space = &self.topology.keyspaces[keyspace];
         let backends = &self.backends[space.first_shard..space.first_shard + space.shards.len()];
-        let total = |cell: PerKeyspace| {
+        let sum = |cell| {
             let workers = self.all_stats.iter();
             workers.map(|stats| stats.of_keyspace(keyspace, cell)).sum()
         };
-        let clients = total(PerKeyspace::Clients);
         let denied = [
             PerKeyspace::LoginsFailed,
             PerKeyspace::DeniedCommands,
@@ -363,9 +385,11 @@ impl Engine {
             port: self.identity.ports.get(keyspace).copied().unwrap_or(0),
             run_id: &self.identity.run_id,
             uptime_s: self.now_ms / 1000,
-            clients,
+            clients: sum(PerKeyspace::Clients),
+            subscribers: sum(PerKeyspace::Subscribers),
+            clients_tracking: sum(PerKeyspace::Tracking),
             clients_max: space.max_clients,
-            denied: denied.map(total),
+            denied: denied.map(sum),
             shards_up: backends
                 .iter()
                 .filter(|backend| backend.health == Health::Up)

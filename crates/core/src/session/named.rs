@@ -35,7 +35,7 @@ impl Engine {
         request: &Request<'_>,
     ) {
         let number = self.shard_number(asker, shard);
-        let link = match self.link_for(number, asker.lane) {
+        let link = match self.link_of(asker, number) {
             Ok(link) => link,
             Err(error) => {
                 self.stats().shard(number, PerShard::Failed, 1);
@@ -49,8 +49,11 @@ impl Engine {
         };
         if body {
             self.script_shown(number, request.arg(1));
+        } else if !sha {
+            return self.call_function(asker, number, link, request);
         }
         let Some(sha) = named else {
+            self.say_caching(asker, link);
             let place = crate::session::dispatch::client_number(self, asker);
             self.send(link, request.data);
             return self.sent(asker, link, place, 0, Waiter::Client);
@@ -58,7 +61,13 @@ impl Engine {
         if !self.backends[number].scripts.contains(&sha) {
             self.load_ahead(asker, link, number, &sha);
         }
-        if request.data.len() > NAMED_COPY_MAX || self.scripts.get(&sha).is_none() {
+        let is_caching_said = self.trackers.caching.is_some();
+        self.say_caching(asker, link);
+        // CLIENT CACHING holds for one request, so the same one sent again would be another.
+        if request.data.len() > NAMED_COPY_MAX
+            || self.scripts.get(&sha).is_none()
+            || is_caching_said
+        {
             // It could not be mended, so nothing is kept for it.
             let place = crate::session::dispatch::client_number(self, asker);
             self.send(link, request.data);
@@ -167,7 +176,7 @@ impl Engine {
         let link = if is_refused {
             None
         } else {
-            self.link_for(shard, asker.lane).ok()
+            self.link_of(asker, shard).ok()
         };
         let Some(link) = link else {
             out.extend_from_slice(reply);

@@ -7,14 +7,15 @@
 //! with `send` and `sent` like on any other link -> gives it back, clean or not. A clean one is kept for a while for others.
 //!
 //! Must stay true: a connection in use belongs to one client and is closed at once when that client leaves; one that is given
-//! back clean owes nothing and has no state that a new connection would not have; all of them together are bounded; one on which
+//! back clean owes nothing and has no state that a new connection would not have, but that shards tell on some (`Link::tells`); all of
+//! them together are bounded; one on which
 //! something may be on its way to a client that has left is read until that has come (`put_back`).
 //! Rejected: a connection for each client and shard from the start, as some proxies do: most clients never need one.
 
 use crate::error::ClientError;
 use crate::limits::{EXCLUSIVE_LINKS_MAX, OWN_LINKS_IDLE_MAX};
 use crate::protocol::command::Undo;
-use crate::session::backend::{LinkState, LANES};
+use crate::session::backend::{Link, LinkState, LANES};
 use crate::session::engine::Engine;
 
 /// What a client has a connection of its own for.
@@ -101,10 +102,16 @@ impl Engine {
             generation: self.clients.generation(slot),
             purpose,
         };
-        let kept = self.backends[shard]
-            .idle
-            .iter()
-            .position(|&(idle_lane, _)| idle_lane == lane);
+        // What tracks, and what is told, is so from its greeting on; one on which the shard tells is for those who want to be
+        // told.
+        let is_special = matches!(purpose, Purpose::Track | Purpose::Feed);
+        let tells = purpose == Purpose::Wake;
+        let fits = |&(idle_lane, id): &(usize, u32)| {
+            !is_special
+                && idle_lane == lane
+                && self.links.get(id).is_some_and(|link| link.tells == tells)
+        };
+        let kept = self.backends[shard].idle.iter().position(fits);
         let id = match kept {
             Some(position) => self.backends[shard].idle.swap_remove(position).1,
             None if self.exclusive_links >= EXCLUSIVE_LINKS_MAX => {
@@ -123,24 +130,28 @@ impl Engine {
         Ok(id)
     }
 
-    /// The connection that a client has to a shard for a purpose, if it has one.
-    #[allow(dead_code)] // for what keeps its connection over several requests, and asks for it by its shard
-    pub(crate) fn own_link(&self, slot: u32, shard: usize, purpose: Purpose) -> Option<u32> {
-        let particulars = self.clients.get(slot)?.particulars.as_deref()?;
-        particulars.own_links.iter().copied().find(|&id| {
-            self.links.get(id).is_some_and(|link| {
-                link.shard == shard
-                    && matches!(link.owner, Owner::Client { purpose: own, .. } if own == purpose)
-            })
-        })
+    /// Whether a link is nobody's lane, so that a request may wait on it for as long as it likes.
+    pub fn is_own_link(&self, id: u32) -> bool {
+        self.links.get(id).is_some_and(|link| link.lane.is_none())
     }
 
-    /// A client needs its connection no more. `is_clean`: it has no state that a new one would not have.
+    /// A client needs its connection no more. `is_clean`: it has no state that a new one would not have. One that tracks
+    /// is never clean; whoever only watched on it leaves it to its client.
     pub(crate) fn give_back(&mut self, id: u32, is_clean: bool) {
         let now_ms = self.now_ms;
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
+        let tracks = matches!(
+            link.owner,
+            Owner::Client {
+                purpose: Purpose::Track,
+                ..
+            }
+        );
+        if tracks && is_clean {
+            return;
+        }
         let (shard, lane, was) = (link.shard, link.exclusive_lane, link.owner);
         link.owner = Owner::Idle;
         link.used_ms = now_ms;
@@ -190,11 +201,12 @@ impl Engine {
     }
 
     /// A link that is nobody's lane was lost; whoever had it is told. What waited on it gets its error afterwards.
-    pub(crate) fn own_link_lost(&mut self, id: u32, shard: usize, owner: Owner) {
-        match owner {
-            Owner::Lane | Owner::Request | Owner::Ending => {}
+    pub(crate) fn own_link_lost(&mut self, id: u32, link: &Link) {
+        let shard = link.shard;
+        match link.owner {
+            // What that means for subscribers is told in `feed`.
+            Owner::Lane | Owner::Ending | Owner::Request | Owner::Subscriptions => {}
             Owner::Idle => self.backends[shard].idle.retain(|&(_, idle)| idle != id),
-            Owner::Subscriptions => self.subscriptions_lost(shard),
             Owner::Client {
                 slot,
                 generation,
@@ -205,9 +217,11 @@ impl Engine {
                     return;
                 }
                 match purpose {
-                    Purpose::Watch => self.watch_lost(slot),
+                    Purpose::Watch => self.watch_lost(slot, id),
                     Purpose::Block | Purpose::Wake => self.wait_lost(slot, shard, id),
-                    Purpose::Track | Purpose::Feed => self.tracking_lost(slot, shard),
+                    Purpose::Track | Purpose::Feed => {
+                        self.tracking_lost(slot, id, link, purpose);
+                    }
                 }
             }
         }
@@ -221,7 +235,7 @@ impl Engine {
                 slot,
                 generation,
                 purpose: Purpose::Wake,
-            } => self.woken(id, slot, generation),
+            } => self.woken(id, slot, generation, push),
             Owner::Client {
                 slot, generation, ..
             } => self.invalidated(id, slot, generation, push),

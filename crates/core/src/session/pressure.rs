@@ -130,9 +130,14 @@ impl Engine {
                 continue;
             };
             let bytes = client.replies.bytes();
-            if bytes <= OUTPUT_HIGH / 2 {
-                client.is_heavy = false;
-            } else if now_ms.saturating_sub(client.written_ms) > OUTPUT_IDLE_MS as u64 {
+            let idle_ms = now_ms.saturating_sub(client.written_ms);
+            let is_little = bytes <= OUTPUT_HIGH / 2;
+            client.is_heavy = !is_little;
+            if self.is_slow_subscriber(slot, bytes) {
+                self.drop_client(slot, CloseReason::SubscriberTooSlow);
+            } else if is_little {
+                continue;
+            } else if idle_ms > OUTPUT_IDLE_MS as u64 {
                 self.drop_client(slot, CloseReason::OutputStalled);
             } else {
                 total += bytes;

@@ -16,14 +16,14 @@
 use crate::limits::PUT_BACK_BYTES_MAX;
 use crate::protocol::command::{CommandSpec, Policy, Undo};
 use crate::protocol::errand;
-use crate::routing::merge::counted_header;
 use crate::routing::route::{Request, Scratch};
 use crate::session::backend::{InFlight, LinkState, Waiter};
-use crate::session::blocking_wait::write_taken;
+use crate::session::blocking_wait::Taking;
 use crate::session::dispatch::Asker;
 use crate::session::engine::{Engine, Level};
 use crate::session::own_links::{Owner, Purpose};
 use crate::session::stats::PerKeyspace;
+use crate::session::wait_words::{scalars, write_taken};
 
 /// A reply that is to come for a client which has left.
 #[derive(Debug)]
@@ -92,8 +92,17 @@ impl Engine {
 
     /// A client leaves that waits for keys of several shards: what may be on its way to it is looked for.
     pub(crate) fn leave_wait(&mut self, slot: u32) {
+        let Some(wait) = self.take_wait(slot) else {
+            return;
+        };
+        // Looked for first: whoever is called next may ask the same shard.
+        self.expect_orphan(slot, wait.taking());
+        self.close_watches(&wait);
+    }
+
+    fn expect_orphan(&mut self, slot: u32, taking: Option<Taking>) {
         let generation = self.clients.generation(slot);
-        let Some(taking) = self.take_wait(slot).and_then(|wait| wait.taking()) else {
+        let Some(taking) = taking else {
             return;
         };
         let number = taking.number;
@@ -195,55 +204,5 @@ impl Engine {
         let mut fields = self.shard_fields(shard);
         fields.insert(0, ("reason", reason.to_string()));
         self.event(Level::Warning, "element-lost", fields);
-    }
-}
-
-/// Strings and numbers of a reply, out of whatever arrays they are in. None when there is something else.
-fn scalars(reply: &[u8]) -> Option<Vec<&[u8]>> {
-    let mut found = Vec::new();
-    let mut rest = reply;
-    while let Some(kind) = rest.first() {
-        let line = rest.iter().position(|&byte| byte == b'\n')?;
-        let used = match kind {
-            b'*' => line + 1,
-            b'$' => {
-                let (length, body) = counted_header(rest)?;
-                found.push(rest.get(body..body + length)?);
-                body + length + 2
-            }
-            b',' | b':' => {
-                found.push(rest.get(1..line)?.trim_ascii_end());
-                line + 1
-            }
-            _ => return None,
-        };
-        rest = rest.get(used..)?;
-    }
-    Some(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::scalars;
-
-    #[test]
-    fn what_was_taken_is_found_in_every_form() {
-        let all = |reply: &'static [u8]| scalars(reply);
-        assert_eq!(
-            all(b"*2\r\n$1\r\nk\r\n$3\r\na\nb\r\n"),
-            Some(vec![&b"k"[..], b"a\nb"])
-        );
-        assert_eq!(
-            all(b"*2\r\n$1\r\nk\r\n*2\r\n$1\r\na\r\n$0\r\n\r\n"),
-            Some(vec![&b"k"[..], b"a", b""])
-        );
-        assert_eq!(
-            all(b"*3\r\n$1\r\nk\r\n$1\r\nm\r\n,1.5\r\n"),
-            Some(vec![&b"k"[..], b"m", b"1.5"])
-        );
-        assert_eq!(all(b"*-1\r\n"), Some(vec![]));
-        for nothing in [&b"_\r\n"[..], b"$-1\r\n", b"-ERR no\r\n"] {
-            assert_eq!(scalars(nothing), None);
-        }
     }
 }

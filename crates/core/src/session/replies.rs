@@ -6,7 +6,8 @@
 //! order. The reply whose turn it is goes straight to `out`, piece by piece, so a large one is never held as a whole.
 //!
 //! Must stay true: a byte of a reply reaches `out` only when every earlier reply is whole there; a muted reply
-//! (CLIENT REPLY OFF, SKIP) takes its place and leaves no byte. A property test compares all of this with a naive twin.
+//! (CLIENT REPLY OFF, SKIP) takes its place and leaves no byte; what nobody asked for never stands within a reply, and an
+//! invalidation not before a reply that had come before it. A property test compares all of this with a naive twin.
 //! Rejected: one list node per request (a message struct each, as Twemproxy has): allocation and pointer chasing per request.
 
 use crate::limits::{CHUNK_MOVED_MIN, EARLY_SMALL_MAX, EARLY_SMALL_TOTAL_MAX};
@@ -43,15 +44,15 @@ pub struct Replies {
     places: VecDeque<Place>,
     /// Number of the first place; wraps.
     head: u32,
-    /// Bytes in places.
+    /// Bytes in places and in `pushes`.
     early: usize,
     /// Small replies that came early, behind each other: pipelines over several shards make many, and one buffer for all
     /// of them costs no allocation each. Emptied when the last of them has been given.
     early_small: Vec<u8>,
     /// How many of them are in there.
     smalls: usize,
-    /// What nobody asked for and came within a reply: given when that is whole.
-    pushes: Vec<u8>,
+    /// What nobody asked for and may not be given yet: given when the reply of this number is whole. In that order.
+    pushes: Vec<(u32, Vec<u8>)>,
     /// What can be written.
     pub out: Output,
 }
@@ -66,7 +67,7 @@ impl Replies {
     /// Bytes held for this client, in `out` and in places.
     #[inline]
     pub fn bytes(&self) -> usize {
-        self.out.len() + self.early + self.pushes.len()
+        self.out.len() + self.early
     }
 
     /// The number of the place that is taken next.
@@ -235,10 +236,32 @@ impl Replies {
             .places
             .front()
             .is_some_and(|place| place.begun && !place.mute);
-        if is_within {
-            self.pushes.extend_from_slice(bytes);
-        } else {
-            self.out.push(bytes);
+        if !is_within {
+            return self.out.push(bytes);
+        }
+        self.early += bytes.len();
+        match self.pushes.first_mut() {
+            Some((number, held)) if *number == self.head => held.extend_from_slice(bytes),
+            _ => self.pushes.insert(0, (self.head, bytes.to_vec())),
+        }
+    }
+
+    /// As `push`, and behind every reply of which something has come by now: a client must not be told that a value has
+    /// changed before it has been given that value, which it would keep for ever.
+    pub fn push_in_order(&mut self, bytes: &[u8]) {
+        let is_begun = |place: &Place| match &place.held {
+            Held::Nothing => place.begun,
+            Held::Gather(gather) => gather.is_begun(),
+            Held::Part(_) | Held::Whole(_) | Held::Small { .. } => true,
+        };
+        let Some(index) = self.places.iter().rposition(is_begun) else {
+            return self.out.push(bytes);
+        };
+        let last = self.head.wrapping_add(index as u32);
+        self.early += bytes.len();
+        match self.pushes.last_mut() {
+            Some((number, held)) if *number == last => held.extend_from_slice(bytes),
+            _ => self.pushes.push((last, bytes.to_vec())),
         }
     }
 
@@ -267,10 +290,23 @@ impl Replies {
     #[inline]
     fn pop(&mut self) {
         self.places.pop_front();
-        self.head = self.head.wrapping_add(1);
         if !self.pushes.is_empty() {
-            let pushes = std::mem::take(&mut self.pushes);
-            self.out.push_owned(pushes);
+            self.give_pushes();
+        }
+        self.head = self.head.wrapping_add(1);
+    }
+
+    /// What waited for the first reply to be whole.
+    #[cold]
+    fn give_pushes(&mut self) {
+        if self
+            .pushes
+            .first()
+            .is_some_and(|(number, _)| *number == self.head)
+        {
+            let (_, bytes) = self.pushes.remove(0);
+            self.early -= bytes.len();
+            self.out.push_owned(bytes);
         }
     }
 

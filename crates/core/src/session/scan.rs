@@ -135,7 +135,7 @@ impl Engine {
             theirs = 0;
         }
         let number = self.shard_number(asker, shard);
-        match self.link_for(number, asker.lane) {
+        match self.link_of(asker, number) {
             Ok(link) => {
                 let rest = (2..request.args.len())
                     .map(|index| request.arg(index).to_vec())
@@ -202,7 +202,7 @@ impl Engine {
             return false;
         };
         let shard = self.shard_number(asker, next);
-        let Ok(link) = self.link_for(shard, asker.lane) else {
+        let Ok(link) = self.link_of(asker, shard) else {
             step.write(u64::from(next), out);
             return false;
         };

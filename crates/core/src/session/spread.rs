@@ -6,15 +6,19 @@
 //! made of the client's own bytes, argument by argument; the order of keys is kept for the merge.
 
 use crate::error::ClientError;
-use crate::limits::EXCLUSIVE_LINKS_MAX;
+use crate::limits::{EXCLUSIVE_LINKS_MAX, SHARDS_IN_ERROR_MAX};
 use crate::protocol::command::{Arg, Merge};
 use crate::protocol::encode;
+use crate::protocol::setting::{meaning, memory, Meaning};
+use crate::routing::merge::merge;
 use crate::routing::route::Request;
 use crate::session::backend::Waiter;
 use crate::session::dispatch::{client_number, Asker};
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
+use crate::session::info::merge_config;
 use crate::session::stats::{PerKeyspace, PerShard};
+use std::borrow::Cow;
 
 /// How a request is split.
 struct Fragments<'a> {
@@ -50,7 +54,7 @@ impl Engine {
         let mut refused = None;
         for &(shard, _) in &shards {
             let number = self.shard_number(asker, shard);
-            match self.link_for(number, asker.lane) {
+            match self.link_of(asker, number) {
                 Ok(link) => links.push(link),
                 Err(error) => refused = Some((number, error)),
             }
@@ -86,6 +90,9 @@ impl Engine {
             links,
         } = fragments;
         let name = whole_argument(request, 0);
+        for &link in links {
+            self.say_caching(asker, link);
+        }
         for (&(_, keys_here), &link) in shards.iter().zip(links) {
             if let Some(link) = self.links.get_mut(link) {
                 let out = link.outgoing().tail();
@@ -124,14 +131,45 @@ impl Engine {
         }
     }
 
+    /// CONFIG SET with an amount for all: each shard gets its part, the first ones the odd bytes.
+    pub(crate) fn divide_settings(&mut self, asker: &Asker, request: &Request<'_>) {
+        let shards = self.shards_in(asker.keyspace);
+        let count = shards.len() as u64;
+        let requests = (0..count).map(|position| {
+            let mut words: Vec<Cow<'_, [u8]>> = (0..request.args.len())
+                .map(|index| Cow::Borrowed(request.arg(index)))
+                .collect();
+            for index in (2..words.len().saturating_sub(1)).step_by(2) {
+                let amount = memory(&words[index + 1]);
+                if let (Meaning::Divided, Some(all)) = (meaning(&words[index]), amount) {
+                    let part = all / count + u64::from(position < all % count);
+                    words[index + 1] = Cow::Owned(part.to_string().into_bytes());
+                }
+            }
+            let words: Vec<&[u8]> = words.iter().map(AsRef::as_ref).collect();
+            let mut bytes = Vec::new();
+            encode::request(&mut bytes, &words);
+            bytes
+        });
+        let requests: Vec<Vec<u8>> = requests.collect();
+        let requests: Vec<&[u8]> = requests.iter().map(Vec::as_slice).collect();
+        let merge = Merge::AllOk;
+        self.send_each(asker, GatherKind::Everywhere { merge, shards }, &requests);
+    }
+
     /// The same bytes to every shard of the keyspace that takes keys.
     pub(crate) fn send_all(&mut self, asker: &Asker, kind: GatherKind, data: &[u8]) {
+        self.send_each(asker, kind, &[data]);
+    }
+
+    /// To every shard of the keyspace that takes keys the bytes at its place; the last ones to all that follow.
+    fn send_each(&mut self, asker: &Asker, kind: GatherKind, requests: &[&[u8]]) {
         let shards = self.shards_in(asker.keyspace);
         let may_lack = matches!(kind, GatherKind::Info { .. });
         let mut links = Vec::with_capacity(shards.len());
         for &shard in &shards {
             let number = self.shard_number(asker, shard);
-            match self.link_for(number, asker.lane) {
+            match self.link_of(asker, number) {
                 Ok(link) => links.push(Ok(link)),
                 Err(error) if may_lack => links.push(Err(error)),
                 Err(error) => {
@@ -144,12 +182,70 @@ impl Engine {
         for (part, link) in links.into_iter().enumerate() {
             match link {
                 Ok(link) => {
-                    self.send(link, data);
+                    let data = requests.get(part).or(requests.last());
+                    self.send(link, data.copied().unwrap_or_default());
                     self.sent(asker, link, number, part as u16, Waiter::Part);
                 }
                 Err(error) => self.part_failed(asker, number, part as u16, &error),
             }
         }
+    }
+
+    /// One reply from those of all shards. Where only some failed, or not all in the same way, the first error is told with
+    /// the names of the shards that failed and of those that have done it.
+    pub(crate) fn compose_everywhere(
+        &mut self,
+        keyspace: usize,
+        rule: Merge,
+        shards: &[u16],
+        parts: &[&[u8]],
+        proto: encode::Proto,
+        out: &mut Vec<u8>,
+    ) {
+        let is_error = |part: &&[u8]| part.first() == Some(&b'-');
+        let first = parts.iter().copied().find(|part| is_error(part));
+        let is_deed = matches!(rule, Merge::AllOk | Merge::First);
+        let Some(error) = first.filter(|error| is_deed && parts.iter().any(|part| part != error))
+        else {
+            if rule == Merge::Config {
+                return merge_config(parts, proto, out);
+            }
+            self.rotate = self.rotate.wrapping_add(1);
+            return merge(rule, parts, &[], proto, self.rotate, out);
+        };
+        let named = |wants_error: bool| {
+            let of_kind = |(part, _): &(&&[u8], _)| is_error(part) == wants_error;
+            let chosen: Vec<u16> = parts
+                .iter()
+                .zip(shards)
+                .filter(of_kind)
+                .map(|(_, &shard)| shard)
+                .collect();
+            self.names_of(keyspace, &chosen)
+        };
+        let (failed, done) = (named(true), named(false));
+        let done = if done.is_empty() {
+            "nowhere".to_string()
+        } else {
+            format!("on {done}")
+        };
+        let text = String::from_utf8_lossy(&error[1..]);
+        let text = text.trim_end();
+        encode::error(out, &format!("{text} (failed on {failed}; done {done})"));
+    }
+
+    /// Shards' names for an error: the first few.
+    fn names_of(&self, keyspace: usize, shards: &[u16]) -> String {
+        let space = &self.topology.keyspaces[keyspace];
+        let mut names: Vec<String> = shards
+            .iter()
+            .take(SHARDS_IN_ERROR_MAX)
+            .map(|&shard| format!("'{}'", space.shards[usize::from(shard)].name))
+            .collect();
+        if shards.len() > SHARDS_IN_ERROR_MAX {
+            names.push(format!("{} more", shards.len() - SHARDS_IN_ERROR_MAX));
+        }
+        names.join(", ")
     }
 
     /// A shard that is up, in turn; one that is ejected may be up and not well.
@@ -160,7 +256,7 @@ impl Engine {
         for offset in 0..shards.len() {
             let shard = shards[(self.rotate + offset) % shards.len()];
             let shard = self.shard_number(asker, shard);
-            match self.link_for(shard, asker.lane) {
+            match self.link_of(asker, shard) {
                 Ok(link) => {
                     let number = client_number(self, asker);
                     self.send(link, data);
@@ -231,14 +327,14 @@ impl Engine {
 }
 
 /// Where an argument's `$length` line begins.
-fn argument_start(arg: &Arg) -> usize {
+pub(crate) fn argument_start(arg: &Arg) -> usize {
     // `$`, the digits of the length, CR LF. The scanner accepts no other spelling of a length.
     let digits = arg.len.checked_ilog10().map_or(1, |log| log as usize + 1);
     (arg.start as usize).saturating_sub(digits + 3)
 }
 
 /// An argument with its length line and its line end.
-fn whole_argument<'a>(request: &Request<'a>, index: usize) -> &'a [u8] {
+pub(crate) fn whole_argument<'a>(request: &Request<'a>, index: usize) -> &'a [u8] {
     let Some(arg) = request.args.get(index) else {
         return &[];
     };

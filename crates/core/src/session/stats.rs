@@ -100,7 +100,10 @@ metrics! {
         DeniedChannels Counter "shoal_denied_channels_total" "Requests refused because their user may not use one of the channels.";
         TlsHandshakes Counter "shoal_tls_handshakes_total" "TLS handshakes with clients that were finished.";
         Slow Counter "shoal_slow_requests_total" "Requests that went into the slow log.";
-        ScriptsMended Counter "shoal_scripts_mended_total" "Times a script was loaded into a shard that had not seen it.";
+        Subscribers Gauge "shoal_subscribers" "Clients that have subscribed to something.";
+        Messages Counter "shoal_messages_total" "Published messages given to clients, each counted for each of them.";
+        ScriptsMended Counter "shoal_scripts_mended_total" "Times a script or a library of functions was loaded into a shard that had not seen it.";
+        Tracking Gauge "shoal_clients_tracking" "Clients that have asked to be told when what they read changes (CLIENT TRACKING).";
     }
     PerShard(Shard) {
         Sent Counter "shoal_shard_requests_total" "Requests sent to the shard.";
@@ -120,6 +123,7 @@ metrics! {
         Share Gauge "shoal_shard_share_sixteenths" "How many sixteenths of its keys the shard takes: 16 unless it is ejected or coming back.";
         EjectedAt Gauge "shoal_shard_ejected_at_ms" "When the shard was last ejected, in milliseconds since 1970; 0: never.";
         InFlight Gauge "shoal_shard_in_flight" "Requests sent to the shard that have no reply yet.";
+        Unheard Gauge "shoal_shard_unheard" "Workers with subscribers that do not hear what is published on the shard.";
         Up Gauge "shoal_shard_up" "Workers that have the shard up.";
     }
 }
@@ -141,6 +145,8 @@ pub enum CloseReason {
     Killed,
     /// It did not read its replies: for a minute, or while others waited behind them.
     OutputStalled,
+    /// It took published messages more slowly than they came.
+    SubscriberTooSlow,
     /// Replies waiting for clients took too much memory, and it had the most.
     OutputMemory,
     /// A monitor took what it is shown more slowly than it came.
@@ -177,6 +183,7 @@ impl CloseReason {
         Self::Http,
         Self::Killed,
         Self::OutputStalled,
+        Self::SubscriberTooSlow,
         Self::OutputMemory,
         Self::MonitorTooSlow,
         Self::RequestMemory,
@@ -201,6 +208,7 @@ impl CloseReason {
             Self::Http => "http",
             Self::Killed => "killed",
             Self::OutputStalled => "output-stalled",
+            Self::SubscriberTooSlow => "subscriber-too-slow",
             Self::OutputMemory => "output-memory",
             Self::MonitorTooSlow => "monitor-too-slow",
             Self::RequestMemory => "request-memory",

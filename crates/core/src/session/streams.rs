@@ -194,7 +194,7 @@ impl Engine {
         let steps = read.steps();
         let mut links = Vec::with_capacity(steps.len());
         for step in &steps {
-            match self.link_for(step.shard, asker.lane) {
+            match self.link_of(asker, step.shard) {
                 Ok(link) => links.push(link),
                 Err(error) => {
                     self.stats().shard(step.shard, PerShard::Failed, 1);
@@ -205,6 +205,7 @@ impl Engine {
         let kind = GatherKind::Streams { keys: read.keys };
         let number = self.reserve_gather(asker, Gather::new(kind, steps.len()));
         for (part, (step, link)) in steps.iter().zip(links).enumerate() {
+            self.say_caching(asker, link);
             self.send(link, &step.request);
             self.sent(asker, link, number, part as u16, Waiter::Part);
         }

@@ -22,6 +22,7 @@ use crate::session::dispatch::{Asker, Taken};
 use crate::session::engine::Engine;
 use crate::session::scripts::{sha_from_hex, Sha};
 use crate::session::stats::PerKeyspace;
+use crate::session::transaction_split::{Piece, Pieces};
 
 /// Where a queued command is executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub(crate) enum Deed {
     Own(Local),
 }
 
-/// One queued command: its bytes end here.
+/// One queued command, or a piece of one: its bytes end here.
 #[derive(Debug, Clone)]
 pub(crate) struct Queued {
     pub end: usize,
@@ -42,6 +43,15 @@ pub(crate) struct Queued {
     /// Which of the transaction's shards executes it: a position in `places`.
     pub part: u16,
     pub sha: Option<Sha>,
+    pub piece: Piece,
+}
+
+/// Where a command would be executed.
+enum Placed {
+    /// In one place.
+    Whole(Deed),
+    /// By each shard that has some of its keys; the scratch says which.
+    Split { step: u8, merge: Merge },
 }
 
 /// What stands between MULTI and EXEC.
@@ -65,9 +75,30 @@ impl Transaction {
         &self.bytes[start..self.commands[index].end]
     }
 
-    /// The position of a shard among those that have keys of it.
-    pub(crate) fn part_at(&self, shard: u16) -> Option<usize> {
-        self.places.iter().position(|&(known, _)| known == shard)
+    /// The position of a shard among those that have keys of it; `place`: its first key, if it is new.
+    fn part_at(&mut self, shard: u16, place: impl FnOnce() -> KeyPlace) -> u16 {
+        let known = self.places.iter().position(|&(known, _)| known == shard);
+        known.unwrap_or_else(|| {
+            self.places.push((shard, place()));
+            self.places.len() - 1
+        }) as u16
+    }
+
+    fn keep(&mut self, bytes: &[u8], deed: Deed, part: u16, sha: Option<Sha>, piece: Piece) {
+        self.bytes.extend_from_slice(bytes);
+        self.commands.push(Queued {
+            end: self.bytes.len(),
+            deed,
+            part,
+            sha,
+            piece,
+        });
+    }
+
+    /// As the client counts them.
+    pub(crate) fn count(&self) -> usize {
+        let whole = |queued: &&Queued| !matches!(queued.piece, Piece::Part);
+        self.commands.iter().filter(whole).count()
     }
 }
 
@@ -128,11 +159,11 @@ impl Engine {
                 return Some(self.turn_away(slot, &ClientError::Words(words)));
             }
         }
-        let deed = match self.deed_of(slot, spec, request) {
-            Ok(deed) => deed,
+        let placed = match self.place_of(slot, spec, request) {
+            Ok(placed) => placed,
             Err(error) => return Some(self.turn_away(slot, &error)),
         };
-        if let Err(error) = self.keep_queued(slot, spec, deed, request) {
+        if let Err(error) = self.keep_queued(slot, spec, placed, request) {
             return Some(self.turn_away(slot, &error));
         }
         let now_ms = self.now_ms;
@@ -149,12 +180,12 @@ impl Engine {
     }
 
     /// Where a command would be executed, or why it cannot be within a transaction.
-    fn deed_of(
+    fn place_of(
         &mut self,
         slot: u32,
         spec: Option<&'static CommandSpec>,
         request: &Request<'_>,
-    ) -> Result<Deed, ClientError> {
+    ) -> Result<Placed, ClientError> {
         let index = self
             .clients
             .get(slot)
@@ -163,32 +194,38 @@ impl Engine {
         let admission = &self.admissions[index];
         let is_random = matches!(space.distribution, Distribution::Random(_));
         let at = |shard| {
-            if is_random {
+            Placed::Whole(if is_random {
                 Deed::Sent
             } else {
                 Deed::At(shard)
-            }
+            })
         };
+        let sent = Ok(Placed::Whole(Deed::Sent));
         let refused = |spec: Option<&'static CommandSpec>| ClientError::Refused {
             command: spec.map_or("unknown", |spec| spec.full_name),
             reason: NOT_IN_TRANSACTION,
         };
         match decide(space, admission, request, &mut self.scratch).1 {
             Route::Shard(shard) | Route::Script { shard, .. } => Ok(at(shard)),
+            Route::Split { step, merge } if space.transactions_per_shard && !is_random => {
+                Ok(Placed::Split { step, merge })
+            }
             Route::Blocking | Route::Streams | Route::Split { .. } => {
                 let spec = spec.ok_or_else(|| refused(None))?;
                 shard_of_keys(space, admission, spec, request, &mut self.scratch).map(at)
             }
-            Route::AnyShard => Ok(Deed::Sent),
+            // What is published on any shard comes to every subscriber.
+            Route::AnyShard | Route::Local(Local::Publish | Local::Spublish) => sent,
             Route::AllShards(merge)
                 if space.shards.len() == 1 && !matches!(merge, Merge::Info | Merge::Config) =>
             {
-                Ok(Deed::Sent)
+                sent
             }
-            Route::Local(local) if is_own(local) => Ok(Deed::Own(local)),
+            Route::Local(local) if is_own(local) => Ok(Placed::Whole(Deed::Own(local))),
             Route::Refuse(error) => Err(*error),
             Route::AllShards(_)
             | Route::Aside(_)
+            | Route::Settings
             | Route::Scan
             | Route::ScriptLoad
             | Route::ScriptFlush
@@ -202,9 +239,13 @@ impl Engine {
         &mut self,
         slot: u32,
         spec: Option<&'static CommandSpec>,
-        deed: Deed,
+        placed: Placed,
         request: &Request<'_>,
     ) -> Result<(), ClientError> {
+        let pieces = match placed {
+            Placed::Whole(_) => None,
+            Placed::Split { step, merge } => Some(Pieces::cut(request, &self.scratch, step, merge)),
+        };
         let held = self.queued_bytes + self.incoming_bytes;
         let Some(client) = self.clients.get_mut(slot) else {
             return Ok(());
@@ -217,34 +258,39 @@ impl Engine {
         if transaction.is_spoiled {
             return Ok(());
         }
-        let len = request.data.len();
-        if transaction.commands.len() >= TRANSACTION_COMMANDS_MAX
+        let len = pieces.as_ref().map_or(request.data.len(), Pieces::len);
+        let count = pieces.as_ref().map_or(1, |pieces| pieces.list.len());
+        if transaction.commands.len() + count > TRANSACTION_COMMANDS_MAX
             || transaction.bytes.len() + len > TRANSACTION_BYTES_MAX
             || held + len > REQUEST_BYTES_TOTAL_MAX
         {
             return Err(ClientError::TransactionTooLarge);
         }
-        let part = match deed {
-            Deed::At(shard) => transaction.part_at(shard).unwrap_or_else(|| {
-                let place = key_place(space, shard, spec, request);
-                transaction.places.push((shard, place));
-                transaction.places.len() - 1
-            }),
-            Deed::Sent | Deed::Own(_) => 0,
-        };
-        let sha = match spec.map(|spec| spec.policy) {
-            Some(Policy::Script { sha: true, .. }) => sha_from_hex(request.arg(1)),
-            _ => None,
-        };
-        transaction.bytes.extend_from_slice(request.data);
-        let end = transaction.bytes.len();
-        transaction.commands.push(Queued {
-            end,
-            deed,
-            part: part as u16,
-            sha,
-        });
         self.queued_bytes += len;
+        if let Some(Pieces { list, join }) = pieces {
+            let last = list.len() - 1;
+            let mut join = Some(Box::new(join));
+            for (index, (shard, key, bytes)) in list.into_iter().enumerate() {
+                let place = || place_of_key(space, shard, request.arg(key as usize));
+                let part = transaction.part_at(shard, place);
+                let piece = join
+                    .take_if(|_| index == last)
+                    .map_or(Piece::Part, Piece::Last);
+                transaction.keep(&bytes, Deed::At(shard), part, None, piece);
+            }
+        } else if let Placed::Whole(deed) = placed {
+            let part = match deed {
+                Deed::At(shard) => {
+                    transaction.part_at(shard, || key_place(space, shard, spec, request))
+                }
+                Deed::Sent | Deed::Own(_) => 0,
+            };
+            let sha = match spec.map(|spec| spec.policy) {
+                Some(Policy::Script { sha: true, .. }) => sha_from_hex(request.arg(1)),
+                _ => None,
+            };
+            transaction.keep(request.data, deed, part, sha, Piece::Whole);
+        }
         Ok(())
     }
 
@@ -280,7 +326,7 @@ impl Engine {
     pub(crate) fn forget_transaction(&mut self, slot: u32) {
         self.take_transaction(slot);
         let watch = self.take_watch(slot);
-        self.end_watch(watch);
+        self.end_watch(slot, watch);
     }
 
     /// As CLIENT LIST shows them: commands queued (-1: not within MULTI) and keys watched.
@@ -292,7 +338,7 @@ impl Engine {
         let queued = particulars.and_then(|known| known.transaction.as_ref());
         let watch = particulars.and_then(|known| known.watch.as_ref());
         (
-            queued.map_or(-1, |transaction| transaction.commands.len() as i64),
+            queued.map_or(-1, |transaction| transaction.count() as i64),
             watch.map_or(0, |watch| watch.count),
         )
     }
@@ -313,8 +359,10 @@ fn is_own(local: Local) -> bool {
             | Local::ClientNoEvict
             | Local::ClientNoTouch
             | Local::ClientGetredir
+            | Local::ClientTrackinginfo
             | Local::ClientHelp
             | Local::ClusterKeyslot
+            | Local::Role
             | Local::ClusterDisabled
     )
 }
@@ -334,7 +382,10 @@ pub(crate) fn key_place(
     } else {
         None
     };
-    let key = request.arg(index.unwrap_or(1) as usize);
+    place_of_key(space, shard, request.arg(index.unwrap_or(1) as usize))
+}
+
+fn place_of_key(space: &Keyspace, shard: u16, key: &[u8]) -> KeyPlace {
     let shown = &key[..key.len().min(crate::limits::TEXT_IN_ERROR_MAX + 1)];
     (
         shown.to_vec(),

@@ -81,7 +81,7 @@ impl Engine {
             }
             Err(error) => {
                 self.exec_aborted(asker);
-                self.end_watch(watch);
+                self.end_watch(asker.slot, watch);
                 self.answer_error(asker, &error);
             }
         }
@@ -146,13 +146,13 @@ impl Engine {
         Ok(Way::Sent { parts, first })
     }
 
-    /// The shared link on which a part travels.
+    /// The link on which a part travels: the shared one, unless the shard is to know what the client reads.
     fn exec_link(&mut self, asker: &Asker, shard: u16, number: usize) -> Result<u32, ClientError> {
         if self.admissions[asker.keyspace].share(shard) == 0 {
             let shard = self.shard_name(number);
             return Err(ClientError::ShardEjected { shard });
         }
-        self.link_for(number, asker.lane)
+        self.link_of(asker, number)
             .inspect_err(|_| self.stats().shard(number, PerShard::Failed, 1))
     }
 
@@ -201,6 +201,7 @@ impl Engine {
                 .map(|&(shard, _)| ExecPart::new(shard))
                 .collect(),
             watch: first.map(|first| (first, parts[first].1)),
+            caching: self.trackers.caching,
             transaction,
         };
         let awaited = if first.is_some() { 1 } else { parts.len() };
@@ -229,6 +230,8 @@ impl Engine {
     ) {
         let shards: Vec<usize> = plan.parts.iter().map(|part| part.shard).collect();
         let cuts = cut(&plan.transaction, shards.len(), |part| part != watched);
+        // What the client has said of its reads holds for all of them.
+        self.trackers.caching = plan.caching;
         let mut gather = Gather::new(GatherKind::Exec(plan), shards.len());
         gather.chunk(watched as u16, reply, true);
         self.gather_bytes += gather.bytes();
@@ -239,7 +242,7 @@ impl Engine {
             if part == watched {
                 continue;
             }
-            match self.link_for(shard, asker.lane) {
+            match self.link_of(asker, shard) {
                 Ok(link) => self.send_part(asker, link, shard, cut, (place, part as u16)),
                 Err(error) => {
                     self.stats().shard(shard, PerShard::Failed, 1);
@@ -247,6 +250,7 @@ impl Engine {
                 }
             }
         }
+        self.trackers.caching = None;
     }
 
     /// MULTI, requests and EXEC, behind each other on one link.
@@ -263,6 +267,7 @@ impl Engine {
                 self.load_ahead(asker, link_id, shard, sha);
             }
         }
+        self.say_caching(asker, link_id);
         let (now_us, now_ms) = (self.now_us, self.now_ms);
         if let Some(link) = self.links.get_mut(link_id) {
             let out = link.outgoing();

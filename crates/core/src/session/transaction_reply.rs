@@ -12,12 +12,13 @@
 
 use crate::error::ClientError;
 use crate::protocol::encode;
-use crate::routing::merge::{counted_header, element_len, unexpected};
+use crate::routing::merge::{counted_header, element_len, merge, unexpected};
 use crate::session::backend::InFlight;
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 use crate::session::gather::GatherKind;
 use crate::session::transaction::{Deed, Transaction};
+use crate::session::transaction_split::Piece;
 
 /// What one shard has said so far of its part.
 #[derive(Debug, Clone)]
@@ -53,6 +54,8 @@ pub struct ExecPlan {
     pub(crate) parts: Vec<ExecPart>,
     /// The part whose keys are watched, which is executed first, and the client's own link for it.
     pub(crate) watch: Option<(usize, u32)>,
+    /// What shards are told ahead of their parts: whether what is read is tracked.
+    pub(crate) caching: Option<&'static [u8]>,
     pub(crate) transaction: Transaction,
 }
 
@@ -163,7 +166,9 @@ impl Engine {
         };
         let transaction = &plan.transaction;
         let begin = out.len();
-        encode::array(out, transaction.commands.len());
+        encode::array(out, transaction.count());
+        let proto = self.clients.get(asker.slot).map(|client| client.proto);
+        let mut pieces: Vec<Vec<u8>> = Vec::new();
         for (index, queued) in transaction.commands.iter().enumerate() {
             if let Deed::Own(local) = queued.deed {
                 self.own_reply(asker, local, transaction.request(index), out);
@@ -187,7 +192,17 @@ impl Engine {
                 // It was not there after all: it is given again next time.
                 self.backends[plan.parts[part].shard].scripts.clear();
             }
-            out.extend_from_slice(element);
+            match &queued.piece {
+                Piece::Whole => out.extend_from_slice(element),
+                Piece::Part => pieces.push(element.to_vec()),
+                Piece::Last(join) => {
+                    let mut parts: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+                    parts.push(element);
+                    let proto = proto.unwrap_or(encode::Proto::Resp2);
+                    merge(join.merge, &parts, &join.order, proto, 0, out);
+                    pieces.clear();
+                }
+            }
         }
     }
 

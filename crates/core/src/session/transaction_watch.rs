@@ -14,7 +14,6 @@ use crate::session::backend::{Waiter, LANES};
 use crate::session::dispatch::{client_number, Asker};
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
-use crate::session::own_links::Purpose;
 use crate::session::transaction::key_place;
 
 /// Keys of a client that are watched, all on one shard.
@@ -35,9 +34,11 @@ impl Engine {
     }
 
     /// The watch's link goes, and the watch with it.
-    pub(crate) fn end_watch(&mut self, watch: Option<Box<Watch>>) {
+    pub(crate) fn end_watch(&mut self, slot: u32, watch: Option<Box<Watch>>) {
         if let Some(link) = watch.and_then(|watch| watch.link) {
-            self.give_back(link, false);
+            if !self.unwatch_tracked(slot, link) {
+                self.give_back(link, false);
+            }
         }
     }
 
@@ -83,7 +84,7 @@ impl Engine {
                 return Err(ClientError::WatchMoved);
             }
         }
-        let link = self.open_own(asker.slot, number, lane, Purpose::Watch)?;
+        let link = self.link_to_watch(asker.slot, number, lane)?;
         if let Some(client) = self.clients.get_mut(asker.slot) {
             client.particulars().watch = Some(Box::new(Watch {
                 shard,
@@ -108,13 +109,13 @@ impl Engine {
     }
 
     /// The connection on which keys were watched is gone: nobody knows whether they changed.
-    pub(crate) fn watch_lost(&mut self, slot: u32) {
+    pub(crate) fn watch_lost(&mut self, slot: u32, id: u32) {
         let watch = self
             .clients
             .get_mut(slot)
             .and_then(|client| client.particulars.as_deref_mut())
             .and_then(|known| known.watch.as_deref_mut());
-        if let Some(watch) = watch {
+        if let Some(watch) = watch.filter(|watch| watch.link == Some(id)) {
             watch.link = None;
         }
     }

@@ -30,6 +30,8 @@ impl Engine {
         self.look_at_ejected();
         self.look_at_pauses();
         self.look_at_waits();
+        self.look_at_feeds();
+        self.look_at_trackers();
     }
 
     fn retry_shards(&mut self) {
@@ -121,7 +123,7 @@ impl Engine {
                     return (self.has_left(head) && idle > PROBE_TIMEOUT_MS as u64)
                         .then(|| (false, "its client has left".to_string()));
                 }
-                let limit = if head.waiter == Waiter::Probe {
+                let limit = if matches!(head.waiter, Waiter::Probe | Waiter::Subscription) {
                     within(PROBE_TIMEOUT_MS)
                 } else {
                     timeout

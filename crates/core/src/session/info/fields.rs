@@ -68,7 +68,15 @@ const FIELDS: &[(&str, Rule)] = &[
         "connected_clients",
         Rule::Own(|own| own.clients.to_string()),
     ),
+    (
+        "pubsub_clients",
+        Rule::Own(|own| own.subscribers.to_string()),
+    ),
     ("maxclients", Rule::Own(clients_max)),
+    (
+        "tracking_clients",
+        Rule::Own(|own| own.clients_tracking.to_string()),
+    ),
     ("client_recent_max_*", Rule::Max),
     ("paused_timeout_milliseconds", Rule::Max),
     // Stats: the shards see our own user only.
@@ -144,6 +152,7 @@ const FIELDS: &[(&str, Rule)] = &[
     // Stats. Subscriptions are made on every shard.
     ("pubsub_channels", Rule::Max),
     ("pubsub_patterns", Rule::Max),
+    ("pubsubshard_channels", Rule::Max),
     ("expired_stale_perc", Rule::Max),
     ("expired_keys_with_volatile_items_stale_perc", Rule::Max),
     ("current_eviction_exceeded_time", Rule::Max),

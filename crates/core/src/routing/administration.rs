@@ -1,0 +1,87 @@
+//! Where commands go that concern servers rather than keys, and whose arguments decide: CONFIG SET, DEBUG.
+//!
+//! Must stay true: nothing is sent of a CONFIG SET of which one setting is refused; DEBUG reaches a server only where the
+//! keyspace says so, and only in the forms that are named here.
+
+use crate::error::ClientError;
+use crate::protocol::command::{CommandSpec, Merge};
+use crate::protocol::setting::{meaning, memory, Meaning};
+use crate::routing::placement::Map;
+use crate::routing::route::{no_range, refuse, shortened, Request, Route};
+
+/// Why DEBUG is refused where it is off.
+const DEBUG_OFF: &str =
+    "is off: it is for tests; debug_commands = true in the keyspace's configuration turns it on";
+/// Why another form is refused where it is on.
+const DEBUG_OTHER: &str =
+    "is done in the forms OBJECT and SLEEP only; send others to a shard's server directly";
+
+/// CONFIG SET.
+#[cold]
+pub(crate) fn settings(map: &Map<'_>, spec: &'static CommandSpec, request: &Request<'_>) -> Route {
+    let count = request.args.len();
+    if !count.is_multiple_of(2) {
+        // A name without a value.
+        return refuse(ClientError::Syntax);
+    }
+    let mut is_divided = false;
+    for index in (2..count).step_by(2) {
+        let name = request.arg(index);
+        match meaning(name) {
+            Meaning::Each => {}
+            Meaning::Divided => {
+                is_divided = true;
+                let least = map.admission.shards().into();
+                if memory(request.arg(index + 1)).is_some_and(|all| 0 < all && all < least) {
+                    return refuse(ClientError::RefusedSetting {
+                        command: spec.full_name,
+                        setting: shortened(name),
+                        reason: "is divided among the shards, and that is less than a byte for each: set more",
+                    });
+                }
+            }
+            Meaning::Refused(reason) => {
+                return refuse(ClientError::RefusedSetting {
+                    command: spec.full_name,
+                    setting: shortened(name),
+                    reason,
+                });
+            }
+        }
+    }
+    if is_divided {
+        Route::Settings
+    } else {
+        Route::AllShards(Merge::AllOk)
+    }
+}
+
+/// DEBUG.
+#[cold]
+pub(crate) fn debug(
+    map: &Map<'_>,
+    spec: &'static CommandSpec,
+    request: &Request<'_>,
+    chance: &mut u64,
+) -> Route {
+    let command = spec.full_name;
+    let form = request.arg(1);
+    if !map.keyspace.debug_commands {
+        let reason = DEBUG_OFF;
+        return refuse(ClientError::Refused { command, reason });
+    }
+    if form.eq_ignore_ascii_case(b"OBJECT") && request.args.len() > 2 {
+        let key = request.arg(2);
+        let shard = map.shard(key, chance);
+        return shard.map_or_else(|| refuse(no_range(key)), Route::Shard);
+    }
+    if form.eq_ignore_ascii_case(b"OBJECT") {
+        // Without a key: whichever server is asked says what is wrong.
+        return Route::AnyShard;
+    }
+    if form.eq_ignore_ascii_case(b"SLEEP") {
+        return Route::AllShards(Merge::AllOk);
+    }
+    let reason = DEBUG_OTHER;
+    refuse(ClientError::Refused { command, reason })
+}
