@@ -39,6 +39,8 @@ OF_COMMANDS = {"protocol/command.rs", "protocol/command_table.rs", "protocol/err
 NOT_COMMANDS = {
     ("routing/sort_patterns.rs", "GET"): "an option of SORT",
     ("routing/administration.rs", "OBJECT"): "a form of DEBUG",
+    ("routing/acl.rs", "GET"): "an option of SORT",
+    ("session/acl.rs", "RESET"): "an option of ACL LOG",
     ("session/info/fields.rs", "CPU"): "a section of INFO",
     ("session/client_admin.rs", "TYPE"): "an option of CLIENT LIST and CLIENT KILL",
     ("session/client_admin.rs", "INFO"): "a line of CLIENT HELP",

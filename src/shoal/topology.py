@@ -85,6 +85,7 @@ class User:
 
     name: str
     password: str = field(repr=False)
+    acl: str | None = None  # rules in the servers' language; None: may do everything
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,17 @@ pub enum ClientError {
     NoAuthHello,
     /// Unknown user or wrong password.
     WrongPass,
+    /// The user may not use the command; Redis' text.
+    Forbidden {
+        /// The user.
+        user: String,
+        /// The command.
+        command: String,
+    },
+    /// The user may not use one of the keys so; Redis' text.
+    ForbiddenKey,
+    /// The user may not use one of the channels; Redis' text.
+    ForbiddenChannel,
     /// AUTH with a password where none is set.
     NoPasswordSet,
     /// HELLO with another protocol than 2 or 3.
@@ -191,6 +202,11 @@ impl ClientError {
             Self::NoAuth => "NOAUTH Authentication required.".into(),
             Self::NoAuthHello => "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time".into(),
             Self::WrongPass => "WRONGPASS invalid username-password pair or user is disabled.".into(),
+            Self::Forbidden { user, command } => {
+                format!("NOPERM User {} has no permissions to run the '{command}' command", printable(user.as_bytes()))
+            }
+            Self::ForbiddenKey => "NOPERM No permissions to access a key".into(),
+            Self::ForbiddenChannel => "NOPERM No permissions to access a channel".into(),
             Self::NoPasswordSet => "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?".into(),
             Self::NoProto => "NOPROTO unsupported protocol version".into(),
             Self::DatabaseRange => format!("ERR DB index is out of range (shoal has databases 0 to {})", DATABASES - 1),
@@ -216,9 +232,7 @@ impl ClientError {
             Self::ShardDown { shard, endpoint, reason } => {
                 format!("ERR shard '{shard}' at {endpoint} is down ({reason}); the request was not sent")
             }
-            Self::ShardEjected { shard } => format!(
-                "ERR shard '{shard}' is ejected and would come back with what it has now; nothing was sent, try again when it is back"
-            ),
+            Self::ShardEjected { shard } => format!("ERR shard '{shard}' is ejected and would come back with what it has now; nothing was sent, try again when it is back"),
             Self::ShardLost { shard, endpoint, reason } => format!(
                 "ERR connection to shard '{shard}' at {endpoint} was lost ({reason}); whether the request was executed is unknown"
             ),
@@ -316,6 +330,10 @@ pub const ERRORS: &[(&str, &str)] = &[
     ("NOAUTH Authentication required.", "The keyspace has users and this client has not authenticated."),
     ("NOAUTH HELLO must be called with the client already authenticated, ...", "HELLO without AUTH where the keyspace has users."),
     ("WRONGPASS invalid username-password pair or user is disabled.", "Unknown user or wrong password."),
+    ("NOPERM User <user> has no permissions to run the '<command>' command", "The rules of the user (`acl`) do not allow the command."),
+    ("NOPERM No permissions to access a key", "The rules of the user allow the command, but not with one of its keys, or not to read it, or not to write it."),
+    ("NOPERM No permissions to access a channel", "The rules of the user do not allow one of the channels."),
+    ("ERR BY option of SORT denied due to insufficient ACL permissions.", "SORT with BY or GET patterns by a user who may not read every key."),
     ("ERR AUTH <password> called without any password configured for the default user. ...", "AUTH where the keyspace has no users."),
     ("NOPROTO unsupported protocol version", "HELLO with another protocol than 2 or 3."),
     ("ERR DB index is out of range (shoal has databases 0 to 15)", "SELECT of another database."),

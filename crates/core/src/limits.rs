@@ -120,6 +120,11 @@ limits! {
     AFFINITY_PATTERN_MAX = 512, "bytes", "One affinity rule.";
     AFFINITY_KEY_BYTES_MAX = 1_024, "bytes", "So much of a key is shown to affinity rules.";
     AFFINITY_PROGRAM_BYTES_MAX = 1024 * 1024, "bytes", "One compiled affinity rule, and its cache in each worker.";
+    ACL_BYTES_MAX = 64 * 1024, "bytes", "The rules of one user.";
+    ACL_RULES_MAX = 4_096, "rules", "The same, in words; a selector in parentheses counts as one.";
+    ACL_LOG_ENTRIES_MAX = 128, "entries", "ACL LOG of one keyspace, in each worker: the servers' acllog-max-len.";
+    ACL_LOG_TEXT_MAX = 512, "bytes", "A key, channel or user's name in ACL LOG; the rest is cut off.";
+    ACL_LOG_GROUP_MS = 60_000, "milliseconds", "The same refusal within so long is one entry of ACL LOG that counts.";
     CLIENT_NAME_MAX = 1_024, "bytes", "A client's name, library name or library version.";
     // The process.
     CLIENTS_DEFAULT = 10_000, "clients", "Clients of one keyspace unless its max_clients says otherwise: Redis' default.";

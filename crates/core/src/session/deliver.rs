@@ -398,6 +398,7 @@ impl Engine {
             GatherKind::Wait => return self.waited(asker, &parts, proto, out),
             GatherKind::Streams { keys } => Self::compose_streams(&parts, &keys, proto, out),
             GatherKind::ClientList => encode::verbatim(out, proto, &parts.concat()),
+            GatherKind::AclLog { limit } => self.compose_acl_log(&parts, limit, proto, out),
             GatherKind::AllTook => encode::simple(out, "OK"),
             GatherKind::SlowGet { count, shards } => {
                 self.compose_slowlog(&parts, count, &shards, out)

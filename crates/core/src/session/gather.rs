@@ -77,6 +77,11 @@ pub enum GatherKind {
         /// The request's keys in their order.
         keys: Vec<Vec<u8>>,
     },
+    /// ACL LOG of all workers: entries, as `acl_log` writes them.
+    AclLog {
+        /// So many of them.
+        limit: usize,
+    },
     /// CLIENT LIST of all workers: lines.
     ClientList,
     /// Something that every worker has taken: OK.

@@ -11,6 +11,7 @@ use crate::protocol::command::Local;
 use crate::protocol::encode::{self, Proto};
 use crate::protocol::request::strict_integer;
 use crate::routing::route::{specification, Request};
+use crate::session::acl_log::Reason;
 use crate::session::backend::Health;
 use crate::session::client::{care, Intake, ReplyMode};
 use crate::session::dispatch::Asker;
@@ -91,7 +92,6 @@ impl Engine {
             Local::AclCat
             | Local::AclDeluser
             | Local::AclDryrun
-            | Local::AclGenpass
             | Local::AclGetuser
             | Local::AclList
             | Local::AclLoad
@@ -222,7 +222,7 @@ impl Engine {
         let mut found = None;
         for (index, user) in users.iter().enumerate() {
             let is_same = same(user.credentials.password.as_bytes(), password);
-            if user.name.as_bytes() == name && is_same {
+            if user.name.as_bytes() == name && is_same && user.acl.is_on {
                 found = Some(index as u16);
             }
         }
@@ -232,6 +232,11 @@ impl Engine {
     fn let_in(&mut self, asker: &Asker, name: &[u8], password: &[u8]) -> bool {
         let users_exist = !self.topology.keyspaces[asker.keyspace].users.is_empty();
         let user = self.user(asker.keyspace, name, password);
+        let known = user.and_then(|index| {
+            let users = &self.topology.keyspaces[asker.keyspace].users;
+            users.get(index as usize)
+        });
+        let is_ruled = known.is_some_and(|known| !known.acl.allows_everything());
         // As a server without passwords: its default user takes any.
         let is_open = !users_exist && name == b"default";
         let Some(client) = self.clients.get_mut(asker.slot) else {
@@ -240,6 +245,7 @@ impl Engine {
         if user.is_some() || is_open {
             client.user = user;
             client.take_care(care::STRANGER, false);
+            client.take_care(care::RULED, is_ruled);
             return true;
         }
         false
@@ -256,8 +262,14 @@ impl Engine {
         if self.let_in(asker, name, password) {
             self.answer(asker, |out| encode::simple(out, "OK"));
         } else {
-            self.answer_error(asker, &ClientError::WrongPass);
+            self.not_let_in(asker, request.arg(0), name);
         }
+    }
+
+    fn not_let_in(&mut self, asker: &Asker, command: &[u8], name: &[u8]) {
+        let name = String::from_utf8_lossy(name);
+        self.log_denial(asker.slot, Reason::Auth, command, &name);
+        self.answer_error(asker, &ClientError::WrongPass);
     }
 
     fn hello(&mut self, asker: &Asker, request: &Request<'_>) {
@@ -279,8 +291,9 @@ impl Engine {
             let word = request.arg(index);
             let more = request.args.len() - index - 1;
             if word.eq_ignore_ascii_case(b"AUTH") && more >= 2 {
-                if !self.let_in(asker, request.arg(index + 1), request.arg(index + 2)) {
-                    return self.answer_error(asker, &ClientError::WrongPass);
+                let name = request.arg(index + 1);
+                if !self.let_in(asker, name, request.arg(index + 2)) {
+                    return self.not_let_in(asker, request.arg(0), name);
                 }
                 index += 3;
             } else if word.eq_ignore_ascii_case(b"SETNAME") && more >= 1 {

@@ -1,6 +1,7 @@
 //! State machines: clients, connections to shards, replies in order. No socket, no clock; bytes and `now` come in.
 
 pub mod acl;
+pub mod acl_log;
 pub mod audit;
 pub mod backend;
 pub mod blocking;
@@ -23,6 +24,7 @@ pub mod invalidation;
 pub mod lines;
 pub mod links;
 pub mod local;
+pub mod mail;
 pub mod memcached;
 pub mod monitor;
 pub mod named;
