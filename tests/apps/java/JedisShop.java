@@ -9,6 +9,7 @@ import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Objects;
+import java.util.Properties;
 import java.util.Set;
 import java.util.TreeSet;
 import java.util.concurrent.Callable;
@@ -28,7 +29,6 @@ import redis.clients.jedis.params.ScanParams;
 import redis.clients.jedis.params.XReadGroupParams;
 import redis.clients.jedis.resps.ScanResult;
 import redis.clients.jedis.resps.StreamEntry;
-import redis.clients.jedis.util.JedisMetaInfo;
 
 public class JedisShop {
     static final int ITEMS = 20;
@@ -44,7 +44,9 @@ public class JedisShop {
     }
 
     public static void main(String[] arguments) throws Exception {
-        System.out.println("version " + JedisMetaInfo.getVersion());
+        Properties ofJedis = new Properties();
+        ofJedis.load(RedisClient.class.getResourceAsStream("pom.properties"));
+        System.out.println("version " + ofJedis.getProperty("version"));
         String host = System.getenv("APP_HOST");
         int port = Integer.parseInt(System.getenv("APP_PORT"));
         try (RedisClient client = RedisClient.create(host, port)) {
