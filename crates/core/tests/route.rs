@@ -19,7 +19,7 @@ use shoal_core::routing::route::{decide, Request, Route, Scratch};
 use shoal_core::routing::topology::{Keyspace, Shard};
 
 const SLOTS: u32 = 16384;
-const RULES: [&str; 3] = ["^bull:([^:]+):", "^rq:", "^q([0-9])?-"];
+const RULES: [&str; 4] = ["^bull:([^:]+):", "^rq:", "^q([0-9])?-", "^unacked => a"];
 
 /// A keyspace as the twin sees it.
 #[derive(Debug, Clone)]
@@ -101,6 +101,7 @@ fn rule_part(key: &[u8]) -> Option<&[u8]> {
     match key {
         [b'r', b'q', b':', ..] => Some(&key[..3]),
         [b'q', b'-', ..] => Some(&key[..2]),
+        _ if key.starts_with(b"unacked") => Some(b"a"),
         [b'q', digit, b'-', ..] if digit.is_ascii_digit() => Some(&key[1..2]),
         _ => None,
     }
@@ -457,6 +458,8 @@ fn key() -> impl Strategy<Value = Vec<u8>> {
         "bull::x",
         "rq:1",
         "rq:job",
+        "unacked",
+        "unacked_index",
         "q1-a",
         "q1-b",
         "q-a",
