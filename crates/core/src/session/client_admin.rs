@@ -12,6 +12,7 @@ use crate::protocol::encode::{self, Proto};
 use crate::protocol::request::strict_integer;
 use crate::routing::route::Request;
 use crate::session::client::{care, Client, Intake, Particulars};
+use crate::session::client_help::CLIENT_HELP;
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 use crate::session::gather::GatherKind;
@@ -183,16 +184,16 @@ impl Engine {
         if particulars.monitor.is_some() {
             flags.push('O');
         }
+        if client.intake == Intake::Blocked {
+            flags.push('b');
+        }
+        flags.push_str(&self.tracking_letters(slot));
         if particulars.no_evict {
             flags.push('e');
         }
         if particulars.no_touch {
             flags.push('T');
         }
-        if client.intake == Intake::Blocked {
-            flags.push('b');
-        }
-        flags.push_str(&self.tracking_letters(slot));
         if flags.is_empty() {
             flags.push('N');
         }
@@ -403,40 +404,3 @@ fn kill_filter(asker: &Asker, request: &Request<'_>, own_id: u64) -> Result<Filt
     }
     Ok(filter)
 }
-
-const CLIENT_HELP: &[&str] = &[
-    "CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-    "CACHING (YES|NO)",
-    "    Enable/disable tracking of the keys for next command in OPTIN/OPTOUT modes.",
-    "GETNAME",
-    "    Return the name of the current connection.",
-    "GETREDIR",
-    "    Return the client ID we are redirecting to when tracking is enabled.",
-    "ID",
-    "    Return the ID of the current connection.",
-    "INFO",
-    "    Return information about the current client connection.",
-    "KILL <ip:port>",
-    "    Kill connection made from <ip:port>.",
-    "KILL <option> <value> [<option> <value> [...]]",
-    "    Kill connections. Options are: ADDR, LADDR, TYPE, USER, ID, MAXAGE, SKIPME (YES|NO).",
-    "LIST [TYPE (NORMAL|MASTER|REPLICA|PUBSUB) | ID <client-id> [<client-id> ...]]",
-    "    Return information about client connections of this keyspace.",
-    "NO-EVICT (ON|OFF)",
-    "    Accepted for compatibility.",
-    "NO-TOUCH (ON|OFF)",
-    "    Accepted for compatibility.",
-    "REPLY (ON|OFF|SKIP)",
-    "    Control the replies sent to the current connection.",
-    "SETNAME <name>",
-    "    Assign the name <name> to the current connection.",
-    "SETINFO <option> <value>",
-    "    Set client meta attributes: LIB-NAME, LIB-VER.",
-    "TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]]",
-    "         [OPTIN] [OPTOUT] [NOLOOP]",
-    "    Control server assisted client side caching.",
-    "TRACKINGINFO",
-    "    Report tracking status for the current connection.",
-    "HELP",
-    "    Print this help.",
-];

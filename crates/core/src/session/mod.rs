@@ -8,6 +8,7 @@ pub mod blocking;
 pub mod blocking_wait;
 pub mod client;
 pub mod client_admin;
+pub mod client_help;
 pub mod deliver;
 pub mod dispatch;
 pub mod ejection;

@@ -81,7 +81,7 @@ impl Engine {
     pub(crate) fn publish(&mut self, asker: &Asker, kind: Kind, request: &Request<'_>) {
         let keyspace = asker.keyspace;
         let shard = self.shard_to_publish(keyspace, request.arg(1));
-        let link = match self.link_for(shard, asker.lane) {
+        let link = match self.link_of(asker, shard) {
             Ok(link) => link,
             Err(error) => {
                 self.stats().shard(shard, PerShard::Failed, 1);
