@@ -24,13 +24,14 @@ pub(crate) fn settings(map: &Map<'_>, spec: &'static CommandSpec, request: &Requ
         // A name without a value.
         return refuse(ClientError::Syntax);
     }
-    let mut is_divided = false;
+    let mut is_special = false;
     for index in (2..count).step_by(2) {
         let name = request.arg(index);
         match meaning(name) {
             Meaning::Each => {}
+            Meaning::SlowThreshold | Meaning::SlowLength => is_special = true,
             Meaning::Divided => {
-                is_divided = true;
+                is_special = true;
                 let least = map.admission.shards().into();
                 if memory(request.arg(index + 1)).is_some_and(|all| 0 < all && all < least) {
                     return refuse(ClientError::RefusedSetting {
@@ -49,7 +50,7 @@ pub(crate) fn settings(map: &Map<'_>, spec: &'static CommandSpec, request: &Requ
             }
         }
     }
-    if is_divided {
+    if is_special {
         Route::Settings
     } else {
         Route::AllShards(Merge::AllOk)

@@ -291,10 +291,11 @@ impl Engine {
             }
             Route::AnyShard => self.send_any(asker, request.data),
             Route::Scan => self.scan(asker, request),
-            Route::Settings => self.divide_settings(asker, request),
+            Route::Settings => self.set_settings(asker, request),
             Route::ScriptLoad => {
                 let body: Arc<[u8]> = request.arg(2).into();
-                self.send_all(asker, GatherKind::Load { body }, request.data);
+                let shards = self.shards_in(asker.keyspace);
+                self.send_all(asker, GatherKind::Load { body, shards }, request.data);
             }
             Route::ScriptFlush => {
                 self.forget_scripts();

@@ -156,17 +156,15 @@ impl Engine {
     }
 
     /// NOSCRIPT from a shard: true when the script was loaded and the request sent again.
-    #[allow(clippy::too_many_arguments)] // each is a part of the one request that is mended
     pub(crate) fn mend_script(
         &mut self,
         asker: &Asker,
         number: u32,
-        request: &Arc<[u8]>,
-        sha: &Sha,
-        shard: usize,
+        call: (&Arc<[u8]>, &Sha, usize),
         reply: &[u8],
         out: &mut Vec<u8>,
     ) -> bool {
+        let (request, sha, shard) = call;
         self.backends[shard].scripts.remove(sha);
         let is_last = self
             .clients
