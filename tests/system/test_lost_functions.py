@@ -4,6 +4,7 @@ And commands that every shard carries out, where some cannot: the error names th
 """
 
 from collections.abc import Callable, Iterator
+from hashlib import sha1
 from typing import Any
 
 import pytest
@@ -108,6 +109,33 @@ def test_the_list_and_the_dump_are_whole_while_a_shard_has_lost_them(clean: Prox
         assert wire.ask("FUNCTION", "RESTORE", dump, "REPLACE") == "OK"
         assert len(fleet.client(0).function_list()) == 2
         assert len(told(wire, "LIBRARYNAME", "oth*")) == 1
+
+
+def test_the_list_is_told_while_a_shard_is_down(clean: Proxy, fleet: Fleet) -> None:
+    with clean.socket() as wire:
+        wire.ask("FUNCTION", "LOAD", LIBRARY)
+        before = told(wire)
+        fleet.kill(1)
+        assert isinstance(wire.ask("GET", keys_on(1, 1)[0]), ErrorReply)
+        assert told(wire) == before
+        assert isinstance(wire.ask("FUNCTION", "DUMP"), bytes)
+        refusal = wire.ask("FUNCTION", "LOAD", OTHER)
+        assert isinstance(refusal, ErrorReply)
+        assert "shard 's1'" in refusal
+        assert told(wire) == before, "nothing was loaded anywhere"
+
+
+def test_a_script_that_ran_on_one_shard_exists_as_on_one_server(proxy: Proxy, fleet: Fleet, plain: Wire) -> None:
+    shas = [sha1(b"return 12").hexdigest(), sha1(b"return 13").hexdigest(), "none"]
+    with proxy.socket() as wire:
+        for end in (wire, plain):
+            assert end.ask("SCRIPT", "FLUSH") == "OK"
+        assert wire.ask("EVAL", "return 12", 1, keys_on(2, 1)[0]) == 12
+        plain.ask("EVAL", "return 12", 0)
+        assert wire.ask("SCRIPT", "EXISTS", *shas) == plain.ask("SCRIPT", "EXISTS", *shas) == [1, 0, 0]
+        assert [wire.ask("EVALSHA", shas[0], 1, key) for key in one_key_each()] == [12] * SHARDS
+        assert wire.ask("SCRIPT", "FLUSH") == "OK"
+        assert wire.ask("SCRIPT", "EXISTS", *shas) == [0, 0, 0]
 
 
 def told(wire: Wire, *words: str) -> dict[object, object]:

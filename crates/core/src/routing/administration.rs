@@ -4,11 +4,14 @@
 //! keyspace says so, and only in the forms that are named here.
 
 use crate::error::ClientError;
+use crate::limits::SETTINGS_MAX;
 use crate::protocol::command::{CommandSpec, Merge};
 use crate::protocol::setting::{meaning, memory, Meaning};
 use crate::routing::placement::Map;
 use crate::routing::route::{no_range, refuse, shortened, Request, Route};
 
+/// More settings than there are.
+const TOO_MANY: &str = "ERR too many settings at once; set them in several requests";
 /// Why DEBUG is refused where it is off.
 const DEBUG_OFF: &str =
     "is off: it is for tests; debug_commands = true in the keyspace's configuration turns it on";
@@ -23,6 +26,9 @@ pub(crate) fn settings(map: &Map<'_>, spec: &'static CommandSpec, request: &Requ
     if !count.is_multiple_of(2) {
         // A name without a value.
         return refuse(ClientError::Syntax);
+    }
+    if count > 2 + 2 * SETTINGS_MAX {
+        return refuse(ClientError::Words(TOO_MANY));
     }
     let mut is_special = false;
     for index in (2..count).step_by(2) {

@@ -24,6 +24,7 @@ use crate::session::gather::{Gather, GatherKind};
 use crate::session::heads::Place;
 use crate::session::info::{compose_texts, merge_info};
 use crate::session::memcached::merge::merge as merge_text;
+use crate::session::named::compose_known;
 use crate::session::own_links::Owner;
 use crate::session::slowlog::compose_len;
 use crate::session::stats::PerShard;
@@ -384,6 +385,7 @@ impl Engine {
             GatherKind::Settings { shards, slow } => {
                 return self.compose_settings(asker, number, (&shards, slow), &parts, proto, out);
             }
+            GatherKind::Known(known) => compose_known(&parts, &known, proto, out),
             GatherKind::Load { body, shards } => {
                 self.compose_load(asker, (&body, &shards), &parts, proto, out);
             }

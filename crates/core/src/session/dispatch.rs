@@ -284,6 +284,10 @@ impl Engine {
                 let shards = shards.collect();
                 self.send_all(asker, GatherKind::Texts { shards }, request.data);
             }
+            Route::AllShards(Merge::And) => {
+                let known = self.known_scripts(request);
+                self.send_all(asker, GatherKind::Known(known), request.data);
+            }
             Route::AllShards(merge) => {
                 let shards = self.shards_in(asker.keyspace);
                 let kind = GatherKind::Everywhere { merge, shards };

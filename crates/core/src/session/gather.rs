@@ -64,6 +64,8 @@ pub enum GatherKind {
         /// What the slow log is to go by from now on.
         slow: Option<SlowRules>,
     },
+    /// SCRIPT EXISTS: which of the scripts are known here, so that a shard which lacks one is given it.
+    Known(Vec<bool>),
     /// SCRIPT LOAD: remembered when every shard has taken it.
     Load {
         /// The script.

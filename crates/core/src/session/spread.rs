@@ -136,7 +136,11 @@ impl Engine {
     /// To every shard of the keyspace that takes keys the bytes at its place; the last ones to all that follow.
     pub(crate) fn send_each(&mut self, asker: &Asker, kind: GatherKind, requests: &[&[u8]]) {
         let shards = self.shards_in(asker.keyspace);
-        let may_lack = matches!(kind, GatherKind::Info { .. });
+        let may_lack = match &kind {
+            GatherKind::Info { .. } => true,
+            GatherKind::Everywhere { merge, .. } => is_same_everywhere(*merge),
+            _ => false,
+        };
         let mut links = Vec::with_capacity(shards.len());
         for &shard in &shards {
             let number = self.shard_number(asker, shard);
@@ -174,6 +178,13 @@ impl Engine {
         out: &mut Vec<u8>,
     ) {
         let is_error = |part: &&[u8]| part.first() == Some(&b'-');
+        let good: Vec<&[u8]> = if is_same_everywhere(rule) {
+            let parts = parts.iter().copied();
+            parts.filter(|part| !is_error(part)).collect()
+        } else {
+            Vec::new()
+        };
+        let parts = if good.is_empty() { parts } else { &good };
         let first = parts.iter().copied().find(|part| is_error(part));
         let is_deed = matches!(rule, Merge::AllOk | Merge::First);
         let Some(error) = first.filter(|error| is_deed && parts.iter().any(|part| part != error))
@@ -298,6 +309,11 @@ impl Engine {
             self.sent(asker, link, number, part as u16, Waiter::Part);
         }
     }
+}
+
+/// Shards should all say the same, so that those which cannot be asked are not missed.
+fn is_same_everywhere(rule: Merge) -> bool {
+    matches!(rule, Merge::Libraries | Merge::Longest)
 }
 
 /// Where an argument's `$length` line begins.
