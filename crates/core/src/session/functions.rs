@@ -96,10 +96,13 @@ impl Engine {
                 }
             }
         }
-        // An error instead of its list says nothing: then nothing is given, and the call tells what is the matter.
-        let has_told = parts.first().is_some_and(|own| own.first() == Some(&b'*'));
-        if has_told {
-            self.backends[shard].has_functions = true;
+        // One that does not know functions, or may not be asked, is not asked again. Others may be loading: the next call asks.
+        let is_list = |reply: &&&[u8]| reply.first() == Some(&b'*');
+        let own = parts.first().copied().unwrap_or_default();
+        let is_settled = own.starts_with(b"-NOPERM") || own.starts_with(b"-ERR unknown");
+        let has_told = is_list(&&own) && parts.iter().skip(1).any(|part| is_list(&part));
+        self.backends[shard].has_functions = has_told || is_settled;
+        if is_list(&&own) {
             for code in lacking {
                 self.load_function(asker, link, code);
             }

@@ -40,6 +40,7 @@ pub mod replies;
 pub mod scan;
 pub mod scripts;
 pub mod secure;
+pub mod settings;
 pub mod slab;
 pub mod slowlog;
 pub mod slowlog_reply;
