@@ -38,12 +38,12 @@ OF_COMMANDS = {"protocol/command.rs", "protocol/command_table.rs", "protocol/err
 # (file under crates/core/src, literal) -> why this is not the name of a command
 NOT_COMMANDS = {
     ("routing/sort_patterns.rs", "GET"): "an option of SORT",
+    ("routing/administration.rs", "OBJECT"): "a form of DEBUG",
     ("routing/acl.rs", "GET"): "an option of SORT",
     ("session/acl.rs", "RESET"): "an option of ACL LOG",
-    ("routing/administration.rs", "OBJECT"): "a form of DEBUG",
     ("session/info/fields.rs", "CPU"): "a section of INFO",
     ("session/client_admin.rs", "TYPE"): "an option of CLIENT LIST and CLIENT KILL",
-    ("session/client_admin.rs", "INFO"): "a line of CLIENT HELP",
+    ("session/client_help.rs", "INFO"): "a line of CLIENT HELP",
     ("session/local.rs", "RESET"): "the text of a reply",
     ("session/local.rs", "AUTH"): "an option of HELLO",
     ("session/monitor.rs", "AUTH"): "the same, which is not shown",

@@ -26,6 +26,7 @@ SHARDS = 4
 FLAVOUR = "redis7"
 SHOAL = """\
 admin = "{admin}"
+workers = {workers}
 
 [keyspace.main]
 listen = "{listen}"
@@ -39,6 +40,8 @@ def arguments() -> argparse.Namespace:
     add("-k", dest="chosen", metavar="WORD", action="append", help="only applications whose name begins so")
     add("--plain", action="store_true", help="on one plain server instead, which proves the jobs themselves")
     add("--keys", action="store_true", help="on one plain server, and write which keys each uses to recorded_keys.json")
+    add("--bare", action="store_true", help="without any setting: shows which application needs which")
+    add("--workers", type=int, default=2, help="threads of shoal (2, so that clients meet on different ones)")
     add("--json", action="store_true", help="print the outcomes as one line of JSON")
     add("--record", action="store_true", help="write the table to benchmarks/record")
     add("--list", action="store_true", help="list the applications and do nothing")
@@ -46,16 +49,16 @@ def arguments() -> argparse.Namespace:
 
 
 @contextmanager
-def endpoint(app: App, fleet: Fleet, *, plain: bool) -> Iterator[str]:
+def endpoint(app: App, fleet: Fleet, options: argparse.Namespace) -> Iterator[str]:
     """The address that the job is told. Each application has a proxy of its own, with its settings alone."""
     for server in fleet.servers:
         server.client().flushall()
         server.client().script_flush()
-    if plain:
+    if options.plain or options.keys:
         yield fleet.addresses[0]
         return
-    folder = RUN / app.name
-    with Proxy(folder, fleet.addresses, config=SHOAL + app.lines + "\n") as proxy:
+    config = SHOAL.replace("{workers}", str(options.workers)) + ("" if options.bare else app.lines) + "\n"
+    with Proxy(RUN / app.name, fleet.addresses, config=config) as proxy:
         yield proxy.address
 
 
@@ -67,7 +70,7 @@ def run_one(app: App, fleet: Fleet, environments: dict[str, Environment], option
         return Outcome(app.name, "?", "not run", 0.0, str(error))
     folder = RUN / app.name
     try:
-        with endpoint(app, fleet, plain=options.plain or options.keys) as address:
+        with endpoint(app, fleet, options) as address:
             if not options.keys:
                 return run(app, environments[app.environment], address, folder)
             with keys.recorded(fleet.servers[0], folder, app):

@@ -230,9 +230,7 @@ impl ClientError {
             Self::ShardDown { shard, endpoint, reason } => {
                 format!("ERR shard '{shard}' at {endpoint} is down ({reason}); the request was not sent")
             }
-            Self::ShardEjected { shard } => format!(
-                "ERR shard '{shard}' is ejected and would come back with what it has now; nothing was sent, try again when it is back"
-            ),
+            Self::ShardEjected { shard } => format!("ERR shard '{shard}' is ejected and would come back with what it has now; nothing was sent, try again when it is back"),
             Self::ShardLost { shard, endpoint, reason } => format!(
                 "ERR connection to shard '{shard}' at {endpoint} was lost ({reason}); whether the request was executed is unknown"
             ),
@@ -344,6 +342,8 @@ pub const ERRORS: &[(&str, &str)] = &[
     ("ERR DB index is out of range (shoal has databases 0 to 15)", "SELECT of another database."),
     ("ERR '<command>' <reason>", "The command cannot be done through shoal; the reason says what to do instead."),
     ("ERR '<command>' of '<setting>' <reason>", "CONFIG SET of a setting that cannot be set for all shards; the reason says what to do instead. None of the settings beside it was set."),
+    ("ERR too many settings at once; set them in several requests", "CONFIG SET of more than `SETTINGS_MAX` settings."),
+    ("ERR too many patterns for several shards; ask for fewer at a time", "SORT with more than `SORT_PATTERNS_MAX` patterns."),
     ("CROSSSLOT '<command>' has keys on different shards: <keys>; ...", "A command whose keys must be on one shard; the keys' slots and shards are named."),
     ("ERR '<command>' with <option> '<pattern>' reaches keys that it does not name, ...", "SORT with a BY or GET pattern whose keys are not all on one shard for certain."),
     ("ERR '<command>' names no key, so no shard can be chosen for it; ...", "A request without keys, of a command that goes to the shard of its keys. (Scripts may do without.)"),

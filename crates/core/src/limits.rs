@@ -38,6 +38,8 @@ limits! {
     INLINE_MAX = 64 * 1024, "bytes", "One inline request or one length line, as Redis.";
     REQUEST_IDLE_MS_MAX = 300_000, "milliseconds", "A request of which no further byte arrives for so long will not be finished: its client is closed.";
     KEYS_IN_ERROR_MAX = 3, "keys", "An error names so many keys and their slots; more would not help anybody.";
+    SETTINGS_MAX = 512, "settings", "One CONFIG SET; servers have some two hundred, and take each once.";
+    SORT_PATTERNS_MAX = 32, "patterns", "BY and GET patterns of one SORT over several shards; affinity rules are tried on each.";
     SHARDS_IN_ERROR_MAX = 8, "shards", "An error about a request to every shard names so many of those that failed, and of those that did it.";
     TEXT_IN_ERROR_MAX = 128, "bytes", "So much of a client's own text is repeated in an error.";
     // Reading and writing.

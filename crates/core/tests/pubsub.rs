@@ -40,6 +40,8 @@ struct Scene {
     closed: Vec<u32>,
     reasons: Vec<String>,
     speaks_resp3: bool,
+    /// A name to which nobody may subscribe.
+    forbidden: Option<String>,
 }
 
 fn request(words: &[&str]) -> Vec<u8> {
@@ -109,6 +111,7 @@ impl Scene {
             closed: Vec::new(),
             reasons: Vec::new(),
             speaks_resp3: true,
+            forbidden: None,
         };
         scene.settle();
         scene
@@ -189,6 +192,14 @@ impl Scene {
         match verb.trim_start_matches(['p', 's', 'u', 'n']) {
             _ if verb == "hello" && !self.speaks_resp3 => {
                 out.extend(b"-ERR unknown command 'HELLO'\r\n")
+            }
+            _ if self.forbidden.is_some()
+                && !verb.contains("unsub")
+                && words
+                    .iter()
+                    .any(|word| Some(word) == self.forbidden.as_ref()) =>
+            {
+                out.extend(b"-NOPERM not this one\r\n");
             }
             _ if verb == "publish" => out.extend(b":1\r\n"),
             _ if verb.ends_with("subscribe") => {
@@ -481,6 +492,61 @@ fn what_a_shard_refuses_is_subscribed_to_nowhere() {
         others.iter().any(|id| !scene.peers[id].asked.is_empty()),
         "it may do all again"
     );
+}
+
+#[test]
+fn a_late_refusal_is_not_of_what_was_asked_for_anew() {
+    let mut scene = Scene::new(2);
+    let slot = scene.client();
+    scene.ask(slot, &["SUBSCRIBE", "a", "b"]);
+    scene.greet();
+    let feeds = scene.feeds();
+    let refuse = |scene: &mut Scene, id: u32| {
+        let peer = scene.peers.get_mut(&id).expect("it is open");
+        assert_eq!(
+            peer.asked.pop_front(),
+            Some(vec!["SUBSCRIBE".into(), "a".into(), "b".into()])
+        );
+        scene.receive(id, b"-NOPERM b\r\n");
+    };
+    refuse(&mut scene, feeds[0]);
+    assert_eq!(scene.given(slot), "-NOPERM b ");
+    scene.ask(slot, &["SUBSCRIBE", "a"]);
+    refuse(&mut scene, feeds[1]);
+    assert_eq!(scene.given(slot), "");
+    scene.settle();
+    assert_eq!(scene.given(slot), CONFIRMED);
+    assert_eq!(scene.feeds(), feeds, "no connection was given up");
+    assert!(feeds.iter().all(|id| scene.peers[id].names.len() == 1));
+}
+
+#[test]
+fn who_listens_to_what_a_shard_forbids_from_now_on_is_closed_and_nobody_else() {
+    let mut scene = Scene::new(2);
+    let (slot, other) = (scene.client(), scene.client());
+    scene.ask(slot, &["SUBSCRIBE", "shut"]);
+    scene.ask(other, &["SUBSCRIBE", "open"]);
+    scene.settle();
+    scene.given(slot);
+    scene.given(other);
+    let lost = scene.feeds()[0];
+    scene.engine.link_ended(lost);
+    scene.forbidden = Some("shut".into());
+    scene.pass(1000);
+    assert_eq!(scene.closed, [slot]);
+    assert!(scene
+        .reasons
+        .contains(&"subscription-forbidden".to_string()));
+    let feeds = scene.feeds();
+    assert_eq!(feeds.len(), 2);
+    for id in feeds {
+        let names: Vec<_> = scene.peers[&id]
+            .names
+            .iter()
+            .map(|(_, name)| name)
+            .collect();
+        assert_eq!(names, ["open"]);
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@
 
 use proptest::prelude::*;
 use shoal_core::error::ClientError;
+use shoal_core::limits::SORT_PATTERNS_MAX;
 use shoal_core::protocol::command::{arity_fits, keys, Arg, Check, CommandSpec, Policy};
 use shoal_core::protocol::command_table::COMMANDS;
 use shoal_core::routing::admission::Admission;
@@ -19,7 +20,7 @@ use shoal_core::routing::route::{decide, Request, Route, Scratch};
 use shoal_core::routing::topology::{Keyspace, Shard};
 
 const SLOTS: u32 = 16384;
-const RULES: [&str; 3] = ["^bull:([^:]+):", "^rq:", "^q([0-9])?-"];
+const RULES: [&str; 4] = ["^bull:([^:]+):", "^rq:", "^q([0-9])?-", "^unacked => a"];
 
 /// A keyspace as the twin sees it.
 #[derive(Debug, Clone)]
@@ -101,6 +102,7 @@ fn rule_part(key: &[u8]) -> Option<&[u8]> {
     match key {
         [b'r', b'q', b':', ..] => Some(&key[..3]),
         [b'q', b'-', ..] => Some(&key[..2]),
+        _ if key.starts_with(b"unacked") => Some(b"a"),
         [b'q', digit, b'-', ..] if digit.is_ascii_digit() => Some(&key[1..2]),
         _ => None,
     }
@@ -457,6 +459,8 @@ fn key() -> impl Strategy<Value = Vec<u8>> {
         "bull::x",
         "rq:1",
         "rq:job",
+        "unacked",
+        "unacked_index",
         "q1-a",
         "q1-b",
         "q-a",
@@ -719,6 +723,15 @@ fn patterns_of_sort_are_judged_by_what_stands_before_their_star() {
             "CROSSSLOT 'sort' has keys on different shards: '{a}k'",
         ),
     ];
+    let many = ["SORT", "{a}k"]
+        .into_iter()
+        .chain(["GET", "#"].repeat(SORT_PATTERNS_MAX));
+    let mut many: Vec<&str> = many.collect();
+    assert_eq!(decided(&many), home);
+    many.extend(["GET", "#"]);
+    let refused = refused
+        .into_iter()
+        .chain([(&many[..], "too many patterns")]);
     for (words, text) in refused {
         let refusal = text_of(&decided(words)).unwrap_or_default();
         assert!(refusal.contains(text), "{words:?}: {refusal}");

@@ -9,6 +9,7 @@ import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Objects;
+import java.util.Properties;
 import java.util.Set;
 import java.util.TreeSet;
 import java.util.concurrent.Callable;
@@ -28,7 +29,6 @@ import redis.clients.jedis.params.ScanParams;
 import redis.clients.jedis.params.XReadGroupParams;
 import redis.clients.jedis.resps.ScanResult;
 import redis.clients.jedis.resps.StreamEntry;
-import redis.clients.jedis.util.JedisMetaInfo;
 
 public class JedisShop {
     static final int ITEMS = 20;
@@ -44,7 +44,9 @@ public class JedisShop {
     }
 
     public static void main(String[] arguments) throws Exception {
-        System.out.println("version " + JedisMetaInfo.getVersion());
+        Properties ofJedis = new Properties();
+        ofJedis.load(RedisClient.class.getResourceAsStream("pom.properties"));
+        System.out.println("version " + ofJedis.getProperty("version"));
         String host = System.getenv("APP_HOST");
         int port = Integer.parseInt(System.getenv("APP_PORT"));
         try (RedisClient client = RedisClient.create(host, port)) {
@@ -65,7 +67,7 @@ public class JedisShop {
         System.out.println("ok " + name);
     }
 
-    <T> List<T> all(int times, Callable<T> call) throws Exception {
+    static <T> List<T> all(ExecutorService threads, int times, Callable<T> call) throws Exception {
         List<T> found = new ArrayList<>();
         for (Future<T> answer : threads.invokeAll(java.util.Collections.nCopies(times, call))) {
             found.add(answer.get());
@@ -82,7 +84,7 @@ public class JedisShop {
             pipeline.sync();
         }
         step("a pipeline", replies.stream().mapToLong(Response::get).sum(), 2L * ITEMS);
-        List<Long> taken = all(15, () -> (Long) client.eval(TAKE, 1, "item:1", "1"));
+        List<Long> taken = all(threads, 15, () -> (Long) client.eval(TAKE, 1, "item:1", "1"));
         taken.sort(null);
         step("a script, fifteen times", taken, Arrays.asList(-1L, -1L, -1L, -1L, -1L, 0L, 1L, 2L, 3L, 4L, 5L, 6L, 7L, 8L, 9L));
     }
@@ -94,7 +96,9 @@ public class JedisShop {
             order.expire("{order:1}", 60);
             step("a transaction", order.exec(), List.of(1L, 1L, 1L));
         }
-        all(10, () -> {
+        // Each holds a connection of the pool and wants another; the pool has eight.
+        ExecutorService four = Executors.newFixedThreadPool(4);
+        all(four, 10, () -> {
             while (true) {
                 try (AbstractTransaction change = client.transaction(false)) {
                     change.watch("counter");
@@ -107,6 +111,7 @@ public class JedisShop {
                 }
             }
         });
+        four.shutdown();
         step("a watched transaction", client.get("counter"), "10");
     }
 

@@ -20,10 +20,10 @@ use crate::routing::route::{specification, Request};
 use crate::routing::topology::{Keyspace, User};
 use crate::session::acl_log::Reason;
 use crate::session::client::care;
-use crate::session::client_admin::Mail;
 use crate::session::dispatch::{Asker, Taken};
 use crate::session::engine::Engine;
 use crate::session::gather::GatherKind;
+use crate::session::mail::Mail;
 
 impl Engine {
     /// ACL's subcommands.
@@ -160,7 +160,7 @@ impl Engine {
             2 => LOG_SHOWN,
             3 if request.arg(2).eq_ignore_ascii_case(b"RESET") => {
                 return self.ask_workers(asker, GatherKind::AllTook, |ticket| {
-                    Mail::AclLog(ticket, keyspace, true)
+                    Mail::ForgetAclLog(ticket, keyspace)
                 });
             }
             3 => match strict_integer(request.arg(2)) {
@@ -170,7 +170,7 @@ impl Engine {
             _ => return self.answer_error(asker, &ClientError::Words(LOG_WORDS)),
         };
         self.ask_workers(asker, GatherKind::AclLog { limit }, |ticket| {
-            Mail::AclLog(ticket, keyspace, false)
+            Mail::AclLog(ticket, keyspace)
         });
     }
 

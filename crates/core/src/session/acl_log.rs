@@ -13,7 +13,6 @@ use crate::protocol::request::{strict_integer, RequestScanner, Scan};
 use crate::routing::route::Request;
 use crate::routing::topology::Topology;
 use crate::session::client::care;
-use crate::session::client_admin::Ticket;
 use crate::session::engine::Engine;
 use crate::session::stats::PerKeyspace;
 use std::collections::VecDeque;
@@ -129,8 +128,8 @@ impl Engine {
         self.stats().keyspace(keyspace, reason.counter(), 1);
     }
 
-    /// The entries of a keyspace, each as a request would be written.
-    fn acl_log_here(&self, keyspace: usize) -> Vec<u8> {
+    /// Mail: the entries of a keyspace, each as a request would be written.
+    pub(crate) fn acl_log_here(&self, keyspace: usize) -> Vec<u8> {
         let mut out = Vec::new();
         for entry in &self.acl_logs[keyspace].entries {
             let numbers = [entry.updated_ms, entry.created_ms, entry.count, entry.id];
@@ -148,15 +147,9 @@ impl Engine {
         out
     }
 
-    /// Mail: the entries are asked for, or are to be forgotten.
-    pub(crate) fn answer_acl_log(&mut self, ticket: Ticket, keyspace: usize, ends: bool) {
-        let mut entries = Vec::new();
-        if ends {
-            self.acl_logs[keyspace].entries.clear();
-        } else {
-            entries = self.acl_log_here(keyspace);
-        }
-        self.reply_to(ticket, entries);
+    /// Mail: LOG RESET.
+    pub(crate) fn forget_acl_log(&mut self, keyspace: usize) {
+        self.acl_logs[keyspace].entries.clear();
     }
 
     /// The newest entries of all workers.

@@ -7,9 +7,10 @@
 //! that nobody will bring is seen only by looking at both.
 
 use crate::routing::topology::Role;
-use crate::session::backend::LinkState;
+use crate::session::backend::{LinkState, Waiter, NONE};
 use crate::session::client::Intake;
 use crate::session::engine::Engine;
+use crate::session::stats::PerKeyspace;
 
 /// What an engine has in hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +83,7 @@ impl Engine {
         }
         self.audit_links()?;
         self.subscriptions.audit()?;
+        self.audit_feeds()?;
         self.audit_lines()?;
         self.audit_ejection()?;
         Ok(Totals {
@@ -157,6 +159,37 @@ impl Engine {
                 .and_then(|particulars| particulars.wait.as_deref());
             if !wait.is_some_and(|wait| wait.keys_in_line().any(|own| own == key)) {
                 return Err(format!("client {slot} stands in a line and does not wait"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Each request for names has its entry in the queue of the connection that it went to, and who has names is counted.
+    fn audit_feeds(&self) -> Result<(), String> {
+        for (shard, feed) in self.subscriptions.feeds.iter().enumerate() {
+            let queue = self.links.get(feed.link).map(|link| &link.queue);
+            let entries = queue.map_or(0, |queue| {
+                let due = queue.iter();
+                due.filter(|entry| entry.waiter == Waiter::Subscription)
+                    .count()
+            });
+            if entries != feed.batches.len() || (feed.link == NONE) != queue.is_none() {
+                return Err(format!(
+                    "{} batches of shard {shard} are not confirmed, {entries} are waited for",
+                    feed.batches.len()
+                ));
+            }
+        }
+        for keyspace in 0..self.topology.keyspaces.len() {
+            let clients = self.clients.iter().filter(|(slot, client)| {
+                client.keyspace as usize == keyspace && self.subscription_counts(*slot) != [0; 3]
+            });
+            let (found, counted) = (
+                clients.count() as u64,
+                self.stats().of_keyspace(keyspace, PerKeyspace::Subscribers),
+            );
+            if found != counted {
+                return Err(format!("{found} have subscribed, {counted} are counted"));
             }
         }
         Ok(())

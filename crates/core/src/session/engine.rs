@@ -25,9 +25,9 @@ use crate::session::acl::newcomer;
 use crate::session::acl_log::AclLog;
 use crate::session::backend::{Backend, Link};
 use crate::session::client::{Client, Intake, ReplyMode};
-use crate::session::client_admin::Mail;
 use crate::session::ejection::Membership;
 use crate::session::lines::Lines;
+use crate::session::mail::Mail;
 use crate::session::monitor::Seat;
 use crate::session::output::Output;
 use crate::session::pause::Pause;
@@ -203,8 +203,8 @@ impl Engine {
         let memberships = vec![Membership::In; backends.len()];
         let pauses = vec![None; topology.keyspaces.len()];
         let slow = SlowLogs::new(&topology);
-        let acl_logs = AclLog::of_each(&topology);
         let subscriptions = Subscriptions::new(topology.keyspaces.len(), backends.len());
+        let acl_logs = AclLog::of_each(&topology);
         let chance = identity.seed | 1;
         let mut engine = Self {
             identity,

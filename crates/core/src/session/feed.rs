@@ -69,7 +69,10 @@ impl Engine {
         self.subscriptions.feeds[shard].link = id;
         for kind in Kind::ALL {
             let space = &self.subscriptions.spaces[self.backends[shard].keyspace];
-            let names: Vec<Arc<[u8]>> = space.of_kind(kind).map(|(name, _)| name.clone()).collect();
+            let names = space.of_kind(kind).map(|(name, _)| Arc::clone(name));
+            let mut names: Vec<Arc<[u8]>> = names.collect();
+            // The same in every run.
+            names.sort_unstable();
             self.ask_feed(shard, kind, true, &names);
         }
         let feed = &mut self.subscriptions.feeds[shard];
@@ -197,11 +200,30 @@ impl Engine {
             self.not_confirmed(pending, answer);
         }
         self.shard_confirmed(&batch.waiters);
-        // Somebody was promised one of these names, on the connection before this one.
-        let space = &self.subscriptions.spaces[keyspace];
-        let is_needed = |name: &Arc<[u8]>| space.name(batch.kind, name).is_some();
-        if batch.names.iter().any(is_needed) {
-            self.link_lost(id, &reason);
+        // What is left was promised on the connection before this one, and is not to be had on it now.
+        let promised = self.subscriptions.still_held(keyspace, &batch);
+        match promised.as_slice() {
+            [] => {}
+            _ if !answer.starts_with(b"-NOPERM") => self.link_lost(id, &reason),
+            [name] if batch.names.len() == 1 => self.close_listeners(keyspace, batch.kind, name),
+            several => {
+                for name in several {
+                    self.ask_feed(shard, batch.kind, true, std::slice::from_ref(name));
+                }
+                let feed = &mut self.subscriptions.feeds[shard];
+                feed.catching_up = feed.batches.len();
+                self.note_feed(shard);
+            }
+        }
+    }
+
+    /// A shard does not let us have a name any more: as a server would, this closes who listens to it.
+    fn close_listeners(&mut self, keyspace: usize, kind: Kind, name: &[u8]) {
+        let known = self.subscriptions.spaces[keyspace].name(kind, name);
+        let listeners = known.map(|known| known.listeners.clone());
+        for (slot, _) in listeners.unwrap_or_default() {
+            let detail = crate::error::printable(name);
+            self.drop_client_for(slot, CloseReason::SubscriptionForbidden, Some(detail));
         }
     }
 

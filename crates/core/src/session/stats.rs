@@ -147,6 +147,8 @@ pub enum CloseReason {
     OutputStalled,
     /// It took published messages more slowly than they came.
     SubscriberTooSlow,
+    /// A shard does not let shoal listen any more to a channel that it had subscribed to.
+    SubscriptionForbidden,
     /// Replies waiting for clients took too much memory, and it had the most.
     OutputMemory,
     /// A monitor took what it is shown more slowly than it came.
@@ -184,6 +186,7 @@ impl CloseReason {
         Self::Killed,
         Self::OutputStalled,
         Self::SubscriberTooSlow,
+        Self::SubscriptionForbidden,
         Self::OutputMemory,
         Self::MonitorTooSlow,
         Self::RequestMemory,
@@ -209,6 +212,7 @@ impl CloseReason {
             Self::Killed => "killed",
             Self::OutputStalled => "output-stalled",
             Self::SubscriberTooSlow => "subscriber-too-slow",
+            Self::SubscriptionForbidden => "subscription-forbidden",
             Self::OutputMemory => "output-memory",
             Self::MonitorTooSlow => "monitor-too-slow",
             Self::RequestMemory => "request-memory",

@@ -106,6 +106,11 @@ pub struct Subscribed {
     pub(crate) slow_since_ms: Option<u64>,
 }
 
+/// A name that was ended and made known again is another one: shards are asked for it in another batch.
+fn identity(name: &Arc<[u8]>) -> *const u8 {
+    Arc::as_ptr(name).cast()
+}
+
 impl Subscribed {
     pub(crate) fn has(&self, kind: Kind, name: &[u8]) -> bool {
         self.names[kind as usize].contains(name)
@@ -293,14 +298,17 @@ impl Subscriptions {
 
     /// The requests that wait for one of a batch's names, off the table.
     pub(crate) fn take_concerned(&mut self, keyspace: usize, batch: &Batch) -> Vec<Pending> {
-        let of_batch: BTreeSet<&Arc<[u8]>> = batch.names.iter().collect();
+        let of_batch: BTreeSet<*const u8> = batch.names.iter().map(identity).collect();
         let concerned: Vec<u64> = self
             .pending
             .iter()
             .filter(|(_, pending)| {
                 pending.keyspace == keyspace
                     && pending.kind == batch.kind
-                    && pending.added.iter().any(|name| of_batch.contains(name))
+                    && pending
+                        .added
+                        .iter()
+                        .any(|name| of_batch.contains(&identity(name)))
             })
             .map(|(&id, _)| id)
             .collect();
@@ -308,6 +316,16 @@ impl Subscriptions {
             .iter()
             .filter_map(|id| self.pending.remove(id))
             .collect()
+    }
+
+    /// The names of a batch that clients have, still: what was ended and asked for anew meanwhile is in a batch of its own.
+    pub(crate) fn still_held(&self, keyspace: usize, batch: &Batch) -> Vec<Arc<[u8]>> {
+        let names = &self.spaces[keyspace].names[batch.kind as usize];
+        let is_held = |name: &&Arc<[u8]>| {
+            let held = names.get_key_value(*name);
+            held.is_some_and(|(held, _)| Arc::ptr_eq(held, name))
+        };
+        batch.names.iter().filter(is_held).cloned().collect()
     }
 
     /// Every shard has confirmed a request: its client listens.
