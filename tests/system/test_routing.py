@@ -252,6 +252,8 @@ def test_explain_names_slot_shard_and_atomicity(proxy: Proxy, fleet: Fleet) -> N
         assert "atomicity: refused" in explain("RENAME", one, two)
         assert "CROSSSLOT" in explain("RENAME", one, two)
         assert "answered by shoal" in explain("PING")
+        assert "published on one shard" in explain("PUBLISH", "c", "m")
+        assert "on every shard" in explain("SUBSCRIBE", "c")
         assert explain("SET", one, "x")
         assert wire.ask("EXISTS", one) == 0, "nothing is executed"
 
