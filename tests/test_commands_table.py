@@ -154,7 +154,8 @@ def test_servers_that_differ_are_merged_to_the_safe_side(tool: ModuleType) -> No
     assert merged["get"]["flags"] == ["WRITE", "FAST"], "read-only only when all say so"
     assert [spec["index"] for spec in merged["get"]["keys"]] == [1, 2], "the longer list knows more keys"
     assert merged["set"]["flags"] == ["WRITE"]
-    assert [difference.split(" ")[0] for difference in differences] == ["get:", "get:"]
+    assert merged["get"]["categories"] == ["fast", "read", "write"], "what one of them forbids is forbidden"
+    assert [difference.split(" ")[0] for difference in differences] == ["get:", "get:", "get:"]
 
 
 def test_a_fixed_key_is_always_there(tool: ModuleType) -> None:

@@ -40,6 +40,7 @@ server_password_env = "SHOAL_TEST_SERVER_PASSWORD"
 [[keyspace.main.user]]
 name = "app"
 password_file = "app.password"
+acl = "+@all -@scripting ~app:*"
 
 [[keyspace.main.shard]]
 name = "left"
@@ -89,6 +90,7 @@ def test_every_setting_arrives(everything: Config) -> None:
     assert main.debug_commands
     assert (main.timeout_ms, main.max_clients) == (0, 5)
     assert [(user.name, user.password) for user in main.users] == [("default", "hidden-default"), ("app", "hidden-app")]
+    assert [user.acl for user in main.users] == [None, "+@all -@scripting ~app:*"]
     left, right = main.shards
     assert (left.name, left.host, left.port, left.username, left.password) == (
         *("left", "127.0.0.1", 7001),
@@ -190,6 +192,21 @@ BODIES = [
     (
         'shards = ["a:1"]\npassword = "x"\n[[keyspace.main.user]]\nname = "default"\npassword = "y"',
         'shoal.toml:5: keyspace.main.user[0].name: there is already a user "default"',
+    ),
+    *(
+        (
+            f'shards = ["a:1"]\n[[keyspace.main.user]]\nname = "u"\npassword = "y"\nacl = "{rules}"',
+            f"shoal.toml:6: keyspace.main.user[0].acl: {complaint}",
+        )
+        for rules, complaint in (
+            ("+get +nosuch", '"+nosuch": Unknown command or category name in ACL'),
+            ("+@reed ~x", '"+@reed": Unknown command or category name in ACL'),
+            ("+get (~x +set", '"(~x": Unmatched parenthesis in acl selector'),
+            ("+get >pw", '">pw": passwords are not among these rules'),
+            ("~* ~x", '"~x": Adding a pattern after the * pattern'),
+            ("+get x", '"x": Syntax error'),
+            ("nopass +get", '"nopass": user "u" has a password; leave one of them out'),
+        )
     ),
     (
         'shards = ["a:1"]\n[[keyspace.main.shard]]\naddress = "b:1"',
@@ -543,3 +560,35 @@ def test_a_path_without_a_place_of_its_own_has_that_of_its_table() -> None:
     assert places.line_of(found, ("keyspace", "main", "shards", 3)) == 1
     assert places.line_of(found, ("other",)) is None
     assert places.format_path(("keyspace", "a b", "shards", 2)) == 'keyspace."a b".shards[2]'
+
+
+@pytest.mark.parametrize(
+    ("rules", "is_warned"),
+    [("+@all ~* &*", False), ("+@all ~app:*", True), ("+@all -@scripting ~app:*", False), ("+fcall_ro ~x", True)],
+)
+def test_rules_that_scripts_pass_by_are_warned_of(rules: str, is_warned: bool) -> None:
+    user = f'[[keyspace.main.user]]\nname = "u"\npassword = "y"\nacl = "{rules}"\n'
+    config = parse_config(f'[keyspace.main]\nshards = ["127.0.0.1:7001"]\n{user}', FILE)
+    said = [warning for warning in config.warnings if "may run scripts" in warning]
+    assert [warning.split(":")[0] for warning in said] == ["keyspace.main.user[0].acl"] * is_warned
+
+
+@pytest.mark.parametrize(
+    ("rules", "is_open"),
+    [
+        ("nopass +get", True),
+        ("NOPASS", True),
+        ("nopass resetpass", False),
+        ("reset nopass", True),
+        ("nopass reset", False),
+    ],
+)
+def test_a_user_without_a_password_must_be_meant_so(rules: str, is_open: bool) -> None:
+    user = f'[[keyspace.main.user]]\nname = "default"\nacl = "{rules}"'
+    text = f'[keyspace.main]\nlisten = "0.0.0.0:1"\nshards = ["127.0.0.1:7001"]\n{user}'
+    if not is_open:
+        assert any('user "default" has no password' in line for line in complaints(text))
+        return
+    config = parse_config(text, FILE)
+    assert not config.topology.keyspace("main").wants_login
+    assert any("there is no password" in warning for warning in config.warnings)

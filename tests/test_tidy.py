@@ -39,9 +39,11 @@ OF_COMMANDS = {"protocol/command.rs", "protocol/command_table.rs", "protocol/err
 NOT_COMMANDS = {
     ("routing/sort_patterns.rs", "GET"): "an option of SORT",
     ("routing/administration.rs", "OBJECT"): "a form of DEBUG",
+    ("routing/acl.rs", "GET"): "an option of SORT",
+    ("session/acl.rs", "RESET"): "an option of ACL LOG",
     ("session/info/fields.rs", "CPU"): "a section of INFO",
     ("session/client_admin.rs", "TYPE"): "an option of CLIENT LIST and CLIENT KILL",
-    ("session/client_admin.rs", "INFO"): "a line of CLIENT HELP",
+    ("session/client_help.rs", "INFO"): "a line of CLIENT HELP",
     ("session/local.rs", "RESET"): "the text of a reply",
     ("session/local.rs", "AUTH"): "an option of HELLO",
     ("session/monitor.rs", "AUTH"): "the same, which is not shown",

@@ -152,6 +152,7 @@ def recorded(entry: list[Any], docs: Json) -> Json:
     """One command, in the format of the dumps."""
     tips = sorted(tip for tip in entry[7])
     result: Json = {"arity": entry[1], "flags": sorted(entry[2])}
+    result["categories"] = sorted(category.removeprefix("@") for category in entry[6])
     if entry[8]:
         result["keys"] = [recorded_key(spec) for spec in entry[8]]
     if tips:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import shlex
 import sys
@@ -32,7 +33,7 @@ from typing import TYPE_CHECKING
 from command_servers import CommandsError, Connection, Json, Server, ServerError, record, running, server_binary
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "crates/core/commands"
@@ -52,6 +53,13 @@ FLAGS = {
     "movablekeys": ("MOVABLE_KEYS", "any"),
     "no_mandatory_keys": ("NO_MANDATORY_KEYS", "all"),
 }
+
+# ACL categories in the order in which servers list them: a bit each, as in `permission.rs`. Those of modules come last.
+CATEGORIES = (
+    "keyspace", "read", "write", "set", "sortedset", "list", "hash", "string", "bitmap", "hyperloglog", "geo", "stream",
+    "pubsub", "admin", "fast", "slow", "blocking", "dangerous", "connection", "transaction", "scripting",
+    "bloom", "cuckoo", "cms", "topk", "tdigest", "search", "timeseries", "json",
+)  # fmt: skip
 
 MERGES = {
     "all-ok": "AllOk",
@@ -181,6 +189,8 @@ def merge_commands(dumps: list[Json]) -> tuple[dict[str, Json], list[str]]:
         key_lists = [real_keys(fact) for fact in known.values()]
         # The longest list: a version that knows more keys of a command is right about the requests that have them.
         keys = max(key_lists, key=len)
+        if len({tuple(categories(fact)) for fact in known.values()}) > 1:
+            differences.append(f"{name}: categories differ; taken all of them")
         if len(arities) > 1:
             said = ", ".join(f"{source}: {fact['arity']}" for source, fact in known.items())
             differences.append(f"{name}: arity {merge_arity(arities)} of {said}")
@@ -189,6 +199,7 @@ def merge_commands(dumps: list[Json]) -> tuple[dict[str, Json], list[str]]:
         merged[name] = {
             "arity": merge_arity(arities),
             "flags": merge_flags([set(fact["flags"]) for fact in known.values()]),
+            "categories": sorted({name for fact in known.values() for name in categories(fact)}),
             "keys": keys,
             "unknown_keys": any("unknown" in spec for fact in known.values() for spec in fact.get("keys", [])),
         }
@@ -204,14 +215,34 @@ def merge_flags(flag_sets: list[set[str]]) -> list[str]:
     ]
 
 
+def categories(fact: Json) -> list[str]:
+    """ACL categories: what a server says; for facts of our own what servers derive from flags, and what we say."""
+    flags = set(fact["flags"])
+    found = set(fact.get("categories", []))
+    found |= {name for name in ("write", "admin", "pubsub", "fast", "blocking") if name in flags}
+    if "readonly" in flags and "scripting" not in found:
+        found.add("read")
+    if "admin" in flags:
+        found.add("dangerous")
+    if "fast" not in found:
+        found.add("slow")
+    return sorted(found)
+
+
 def real_keys(fact: Json) -> list[Json]:
     """Key specifications that can be followed and are of keys (a channel is marked `not_key`)."""
     keys = [spec for spec in fact.get("keys", []) if "not_key" not in spec["flags"] and "unknown" not in spec]
-    # Which of the finer flags a version sets does not matter here; whether it writes does.
     return [
-        {key: value for key, value in spec.items() if key != "flags"} | {"write": "RO" not in spec["flags"]}
+        {key: value for key, value in spec.items() if key != "flags"}
+        | {"write": "RO" not in spec["flags"], "needs": needs(spec["flags"])}
         for spec in keys
     ]
+
+
+def needs(flags: list[str]) -> list[str]:
+    """What a user must be allowed of such keys: nothing where a value is neither told nor changed."""
+    wants = {"READ": {"access"}, "WRITE": {"insert", "update", "delete"}}
+    return [name for name, those in wants.items() if those & set(flags)]
 
 
 # ------------------------------------------------------------------------------------------------ policies of our own
@@ -231,6 +262,8 @@ class Command:
     grade: str
     fixed_key: int
     count_words: str
+    categories: str
+    varies: str
     subcommands: tuple[Command, ...]
 
 
@@ -241,6 +274,7 @@ class Overlay:
         self.keys: dict[str, list[Json]] = data.get("keys", {})
         self.own: dict[str, Json] = data.get("own", {})
         self.count_words: dict[str, Json] = data.get("count-words", {})
+        self.varies: dict[str, Json] = data.get("varies", {})
         self._rules: dict[str, Json] = {}
         for group in data["rule"]:
             for name in group["commands"]:
@@ -366,6 +400,8 @@ def build(merged: Mapping[str, Json], overlay: Overlay) -> list[Command]:
             grade=grade_of(policy, keys, rule),
             fixed_key=fixed_key(keys),
             count_words=words,
+            categories=" | ".join(f"category::{name.upper()}" for name in CATEGORIES if name in facts["categories"]),
+            varies=varies_text(overlay.varies.get(full_name)),
             subcommands=tuple(row(name) for name in inner),
         )
 
@@ -373,6 +409,17 @@ def build(merged: Mapping[str, Json], overlay: Overlay) -> list[Command]:
     if overlay.unused:
         raise CommandsError(f"overlay.toml names what no server has: {', '.join(sorted(overlay.unused))}")
     return rows
+
+
+def varies_text(entry: Json | None) -> str:
+    """A `Varies` as Rust text."""
+    if entry is None:
+        return "Varies::Never"
+    if "reads-with" in entry:
+        words = ", ".join(f"b{json.dumps(word)}" for word in entry["reads-with"])
+        return f"Varies::ReadsWith {{ words: &[{words}], from: {entry['from']} }}"
+    options = ", ".join(f"(b{json.dumps(word)}, {count})" for word, count in entry["reads-only"].items())
+    return f"Varies::OnlyReads {{ options: &[{options}], from: {entry['from']} }}"
 
 
 def key_text(spec: Json) -> str:
@@ -390,7 +437,10 @@ def key_text(spec: Json) -> str:
     else:
         count, first, step = spec["count"]
         find = f"Find::Count {{ count: {count}, first: {first}, step: {step} }}"
-    return f"KeySpec {{ begin: {begin}, find: {find}, write: {str(spec['write']).lower()} }}"
+    # The overlay's own: what is written is replaced.
+    wanted = spec.get("needs", ["WRITE"] if spec["write"] else ["READ"])
+    needs = " | ".join(f"needs::{name}" for name in wanted) or "0"
+    return f"KeySpec {{ begin: {begin}, find: {find}, write: {str(spec['write']).lower()}, needs: {needs} }}"
 
 
 # ---------------------------------------------------------------------------------------------------- writing the table
@@ -406,6 +456,7 @@ HEAD = """\
 use crate::protocol::command::{{
     flags, Begin, Check, CommandSpec, CountWords, Find, Grade, KeySpec, Local, Merge, Policy, Undo,
 }};
+use crate::protocol::permission::{{category, needs, Varies}};
 """
 
 
@@ -419,23 +470,28 @@ def table_text(rows: list[Command], overlay: Overlay, dumps: list[Json]) -> str:
             for field in ("not-a-number", "too-few", "too-many")
         )
         parts.append(f"#[rustfmt::skip]\nconst WORDS_{constant(words)}: CountWords = CountWords {{ {fields} }};\n")
-    body = "".join(row_text(row, 1) for row in rows)
+    numbers = itertools.count()
+    body = "".join(row_text(row, 1, numbers) for row in rows)
     head = "/// Every command, sorted by name.\n#[rustfmt::skip]\npub static COMMANDS"
     parts.append(f"{head}: [CommandSpec; {len(rows)}] = [\n{body}];\n")
+    doc = "/// Commands and subcommands: one more than the largest `number`."
+    parts.append(f"{doc}\npub const NUMBERS: usize = {next(numbers)};\n")
     return "\n".join(parts)
 
 
-def row_text(row: Command, depth: int) -> str:
+def row_text(row: Command, depth: int, numbers: Iterator[int]) -> str:
     """One command on one line; a container's subcommands on the lines after it."""
     indent = "    " * depth
+    number = next(numbers)
     subcommands = "&[]"
     if row.subcommands:
-        inner = "".join(row_text(sub, depth + 1) for sub in row.subcommands)
+        inner = "".join(row_text(sub, depth + 1, numbers) for sub in row.subcommands)
         subcommands = f"&[\n{inner}{indent}]"
     fields = (
         f"name: {json.dumps(row.name)}, full_name: {json.dumps(row.full_name)}, arity: {row.arity}, "
         f"flags: {row.flags}, keys: &[{', '.join(row.keys)}], policy: {row.policy}, check: {row.check}, "
-        f"grade: {row.grade}, fixed_key: {row.fixed_key}, count_words: {row.count_words}, subcommands: {subcommands}"
+        f"grade: {row.grade}, fixed_key: {row.fixed_key}, count_words: {row.count_words}, number: {number}, "
+        f"categories: {row.categories}, varies: {row.varies}, subcommands: {subcommands}"
     )
     return f"{indent}CommandSpec {{ {fields} }},\n"
 

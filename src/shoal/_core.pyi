@@ -78,6 +78,8 @@ class UserSpec(Protocol):
     def name(self) -> str: ...  # "default" is the user of a plain AUTH <password>
     @property
     def password(self) -> str: ...
+    @property
+    def acl(self) -> str | None: ...  # rules in the servers' language; None: may do everything
 
 class ClientTlsSpec(Protocol):
     @property
@@ -293,6 +295,9 @@ def check_server_tls(spec: ServerTlsSpec) -> tuple[str, str, int | None]:
 
 def check_affinity(pattern: str) -> str | None:
     """None when the rule is usable, else what is wrong with it."""
+
+def check_acl(rules: str) -> tuple[str, str, bool]:
+    """(rule, what is wrong with it, whether scripts pass by the rules): two empty texts when the rules can be used."""
 
 def locate(key: bytes, affinity: Sequence[str]) -> tuple[bytes, int]:
     """(hashed, slot): what is hashed for the key, and its slot. Raises ValueError for a bad rule."""

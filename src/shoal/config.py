@@ -20,7 +20,7 @@ from shoal import places
 from shoal.config_placement import open_warnings, read_affinity, read_distribution, read_tag, some, trap
 from shoal.config_role import read_role
 from shoal.config_tls import read_tls
-from shoal.core import limit
+from shoal.core import check_acl, limit
 from shoal.endpoint import Endpoint, parse_endpoint
 from shoal.errors import ConfigError, Problem, UsageError
 from shoal.password import others_can_read, read_password_env, read_password_file
@@ -299,13 +299,29 @@ class _Reader:
         for index, entry in enumerate(table.user):
             place = (*path, "user", index)
             secret = self.password(place, "password", entry)
+            if entry.acl is not None:
+                self.check_rules((*place, "acl"), entry)
             if any(user.name == entry.name for user in users):
                 self.wrong((*place, "name"), f'there is already a user "{entry.name}"')
+            elif User(entry.name, "", entry.acl).is_open:
+                if secret is not None:
+                    self.wrong((*place, "acl"), f'"nopass": user "{entry.name}" has a password; leave one of them out')
+                users.append(User(entry.name, "", entry.acl))
             elif secret is not None:
-                users.append(User(entry.name, secret))
+                users.append(User(entry.name, secret, entry.acl))
             elif not self.problems_under(place):
                 self.wrong(place, f'user "{entry.name}" has no password')
         return tuple(users)
+
+    def check_rules(self, path: Path, entry: UserTable) -> None:
+        rule, complaint, scripts_escape = check_acl(entry.acl or "")
+        if complaint:
+            self.wrong(path, f'"{rule}": {complaint}' if rule else complaint)
+        elif scripts_escape:
+            self.warnings.append(
+                f'{places.format_path(path)}: user "{entry.name}" may run scripts, and what they do is not checked: '
+                "add -@scripting if its rules are to hold"
+            )
 
     def server_login(self, path: Path, table: KeyspaceTable) -> tuple[str | None, str | None]:
         password = self.password(path, "server_password", table)
@@ -376,7 +392,7 @@ def placement_warnings(keyspace: Keyspace) -> list[str]:
 
 def exposure_warnings(keyspace: Keyspace) -> list[str]:
     """What a keyspace lays open, and perhaps not on purpose."""
-    if keyspace.users:
+    if keyspace.wants_login:
         return []
     return [
         f"keyspace.{keyspace.name}: everyone who can reach {place} may use it: there is no password"

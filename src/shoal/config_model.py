@@ -58,6 +58,7 @@ class UserTable(_Table):
     password: SecretStr | None = None
     password_file: str | None = None
     password_env: str | None = None
+    acl: str | None = None
 
 
 class ShardTable(_Table):

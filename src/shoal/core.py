@@ -57,6 +57,14 @@ def check_affinity(rule: str) -> str | None:
     return _core.check_affinity(rule)
 
 
+def check_acl(rules: str) -> tuple[str, str, bool]:
+    """(rule, what is wrong with it, whether scripts pass by the rules): two empty texts when the rules can be used."""
+    require_core()
+    from shoal import _core
+
+    return _core.check_acl(rules)
+
+
 def check_tls(wish: ClientTls | ServerTls) -> tuple[str, str, int | None]:
     """(setting, what is wrong, when our certificate expires): the files are read; "" when nothing is wrong."""
     require_core()

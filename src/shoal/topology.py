@@ -85,6 +85,13 @@ class User:
 
     name: str
     password: str = field(repr=False)
+    acl: str | None = None  # rules in the servers' language; None: may do everything
+
+    @property
+    def is_open(self) -> bool:
+        """Whether any password is right; that is said among the rules. `default` is then who does not log in at all."""
+        said = [word for word in (self.acl or "").lower().split() if word in ("nopass", "resetpass", "reset")]
+        return said[-1:] == ["nopass"]
 
 
 @dataclass(frozen=True)
@@ -126,6 +133,11 @@ class Keyspace:
     def slots(self) -> tuple[SlotRange, ...]:
         """Who owns which slots; empty for a distribution without slots."""
         return self.distribution.slots
+
+    @property
+    def wants_login(self) -> bool:
+        """Whether a client that has not logged in may do nothing."""
+        return bool(self.users) and not any(user.name == DEFAULT_USER and user.is_open for user in self.users)
 
     @property
     def role(self) -> str:
@@ -260,7 +272,7 @@ def _user_problems(keyspace: Keyspace) -> Iterable[str]:
         if user.name in seen:
             yield f'two users are called "{user.name}"'
         seen.add(user.name)
-        if not user.password:
+        if not user.password and not user.is_open:
             yield f'user "{user.name}" has an empty password'
 
 

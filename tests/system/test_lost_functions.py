@@ -4,6 +4,7 @@ And commands that every shard carries out, where some cannot: the error names th
 """
 
 from collections.abc import Callable, Iterator
+from hashlib import sha1
 from typing import Any
 
 import pytest
@@ -110,6 +111,33 @@ def test_the_list_and_the_dump_are_whole_while_a_shard_has_lost_them(clean: Prox
         assert len(told(wire, "LIBRARYNAME", "oth*")) == 1
 
 
+def test_the_list_is_told_while_a_shard_is_down(clean: Proxy, fleet: Fleet) -> None:
+    with clean.socket() as wire:
+        wire.ask("FUNCTION", "LOAD", LIBRARY)
+        before = told(wire)
+        fleet.kill(1)
+        assert isinstance(wire.ask("GET", keys_on(1, 1)[0]), ErrorReply)
+        assert told(wire) == before
+        assert isinstance(wire.ask("FUNCTION", "DUMP"), bytes)
+        refusal = wire.ask("FUNCTION", "LOAD", OTHER)
+        assert isinstance(refusal, ErrorReply)
+        assert "shard 's1'" in refusal
+        assert told(wire) == before, "nothing was loaded anywhere"
+
+
+def test_a_script_that_ran_on_one_shard_exists_as_on_one_server(proxy: Proxy, fleet: Fleet, plain: Wire) -> None:
+    shas = [sha1(b"return 12").hexdigest(), sha1(b"return 13").hexdigest(), "none"]
+    with proxy.socket() as wire:
+        for end in (wire, plain):
+            assert end.ask("SCRIPT", "FLUSH") == "OK"
+        assert wire.ask("EVAL", "return 12", 1, keys_on(2, 1)[0]) == 12
+        plain.ask("EVAL", "return 12", 0)
+        assert wire.ask("SCRIPT", "EXISTS", *shas) == plain.ask("SCRIPT", "EXISTS", *shas) == [1, 0, 0]
+        assert [wire.ask("EVALSHA", shas[0], 1, key) for key in one_key_each()] == [12] * SHARDS
+        assert wire.ask("SCRIPT", "FLUSH") == "OK"
+        assert wire.ask("SCRIPT", "EXISTS", *shas) == [0, 0, 0]
+
+
 def told(wire: Wire, *words: str) -> dict[object, object]:
     """FUNCTION LIST by the libraries' names; a server lists the functions of one in any order."""
     reply: Any = wire.ask("FUNCTION", "LIST", "WITHCODE", *words)
@@ -128,7 +156,7 @@ def test_what_some_shards_refuse_is_told_with_their_names(clean: Proxy, fleet: F
         assert wire.ask("FUNCTION", "LOAD", "REPLACE", OTHER) == b"other"
 
 
-@pytest.mark.parametrize("words", ["FLUSHALL", "FLUSHDB", "SWAPDB 0 1", "CONFIG RESETSTAT"])
+@pytest.mark.parametrize("words", ["FLUSHALL", "FLUSHDB", "SWAPDB 0 1", "CONFIG RESETSTAT", "SCRIPT LOAD return"])
 def test_what_a_shard_may_not_do_is_told_with_its_name(proxy: Proxy, fleet: Fleet, words: str) -> None:
     keys = one_key_each()
     rule = words.lower().split(" ")[0]
@@ -145,7 +173,7 @@ def test_what_a_shard_may_not_do_is_told_with_its_name(proxy: Proxy, fleet: Flee
         assert isinstance(reply, ErrorReply)
         assert reply.startswith("NOPERM ")
         assert reply.endswith(" (failed on 's0', 's2'; done on 's1', 's3')")
-        if rule != "config":
+        if rule not in ("config", "script"):
             assert [wire.ask("EXISTS", key) for key in keys] == [1, 0, 1, 0]
         if rule == "swapdb":
             fleet.client(1).swapdb(0, 1)

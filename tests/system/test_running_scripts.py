@@ -134,3 +134,15 @@ def test_a_shard_that_was_given_up_for_its_script_is_reached(impatient: Fleet, n
         assert isinstance(wire.ask("GET", key), ErrorReply)
         assert killed(wire, "SCRIPT")
         wait_until(lambda: wire.ask("GET", key) is None, 10, "the shard is used again")
+
+
+def test_a_shard_that_cannot_be_asked_is_named_where_none_was_killed(proxy: Proxy, impatient: Fleet) -> None:
+    impatient.kill(1)
+    with proxy.socket() as wire:
+        for family in ("SCRIPT", "FUNCTION"):
+            reply = wire.ask(family, "KILL")
+            assert isinstance(reply, ErrorReply)
+            assert "shard 's1'" in reply
+        with running(proxy, "EVAL", LOOP, 1, keys_on(2, 1)[0]):
+            # The others' answers do not matter when one was killed.
+            wait_until(lambda: wire.ask("SCRIPT", "KILL") == "OK", 10, "it is killed")

@@ -1,6 +1,6 @@
 """CONFIG SET over every shard beside a real server: what has a meaning for a fleet, and what is refused and why."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from harness import ErrorReply, Fleet, Proxy, Wire
@@ -123,3 +123,30 @@ def test_a_shard_that_refuses_is_named(proxy: Proxy, kept: Fleet) -> None:
         assert reply.startswith("NOPERM ")
         assert reply.endswith(" (failed on 's1'; done on 's0', 's2', 's3')")
     assert [setting(kept, shard, "hz") for shard in range(SHARDS)] == ["20", "10", "20", "20"]
+
+
+def test_the_slow_log_that_is_set_is_that_of_shoal_too(kept: Fleet, new_proxy: Callable[..., Proxy]) -> None:
+    proxy = new_proxy(kept.addresses, options=["--workers", "2"])
+    with proxy.socket() as one, proxy.socket() as two:
+        assert one.ask("CONFIG", "GET", "slowlog-*") == [
+            *(b"slowlog-log-slower-than", b"10000", b"slowlog-max-len", b"128"),
+        ]
+        assert one.ask("CONFIG", "SET", "slowlog-log-slower-than", "0", "slowlog-max-len", "20", "hz", "11") == "OK"
+        assert [setting(kept, shard, "slowlog-max-len") for shard in range(SHARDS)] == ["20"] * SHARDS
+        for wire in (one, two):
+            told = wire.ask("CONFIG", "GET", "slowlog-log-slower-than", "hz")
+            assert told in (
+                [b"slowlog-log-slower-than", b"0", b"hz", b"11"],
+                [b"hz", b"11", b"slowlog-log-slower-than", b"0"],
+            )
+            wire.ask("SLOWLOG", "RESET")
+            for number in range(30):
+                wire.ask("GET", f"k{number}")
+            assert wire.ask("SLOWLOG", "LEN") == 20
+        assert one.ask("CONFIG", "SET", "slowlog-log-slower-than", "-1") == "OK"
+        assert one.ask("SLOWLOG", "RESET") == "OK"
+        for wire in (one, two):
+            wire.ask("GET", "k")
+        assert one.ask("SLOWLOG", "LEN") == 0
+        assert isinstance(one.ask("CONFIG", "SET", "slowlog-max-len", "many"), ErrorReply)
+        assert one.ask("CONFIG", "GET", "slowlog-max-len") == [b"slowlog-max-len", b"20"]

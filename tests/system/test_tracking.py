@@ -355,6 +355,32 @@ def test_invalidations_go_to_another_client(wide: Proxy, proto: int, mode: list[
             reader.ask("CLIENT", "TRACKING", "OFF")
 
 
+@pytest.mark.parametrize("proto", [2, 3])
+def test_a_client_of_resp2_is_told_while_it_is_subscribed(wide: Proxy, fleet: Fleet, proto: int) -> None:
+    key, next_key = keys_on(0, 2, "channel")
+    seen: list[list[Reply]] = []
+    for connect in (partial(plain, fleet), wide.socket):
+        with connect() as reader, connect() as target, connect() as other:
+            number = target.ask("CLIENT", "ID")
+            assert isinstance(number, int)
+            reader.ask("HELLO", proto)
+            assert reader.ask("CLIENT", "TRACKING", "ON", "REDIRECT", number) == "OK"
+            reader.ask("GET", next_key)
+            other.ask("SET", next_key, "nobody is told")
+            reader.ask("GET", key)
+            assert target.ask("PING") == "PONG"
+            told = [target.ask("SUBSCRIBE", "__redis__:invalidate")]
+            other.ask("SET", key, "v")
+            told.append(target.reply())
+            reader.ask("GET", key)
+            other.ask("FLUSHALL")
+            told.append(target.reply())
+            told.append(target.ask("UNSUBSCRIBE"))
+            seen.append(told)
+    assert seen[1] == seen[0]
+    assert seen[1][1] == [b"message", b"__redis__:invalidate", [key.encode()]]
+
+
 def test_a_redirection_whose_client_left_is_broken(wide: Proxy, fleet: Fleet) -> None:
     key = keys_on(0, 1, "left")[0]
     for proto in (2, 3):
@@ -540,10 +566,16 @@ class Reader(threading.Thread):
         single, several = keys[:6], keys[6:]
         self.wire.send(b"".join(encode("GET", key) for key in single) + encode("MGET", *several))
         for key in single:
-            self.cache[key] = self.next()
+            self.keep(key, self.next())
         values = self.next()
-        assert isinstance(values, list)
-        self.cache.update(zip(several, values, strict=True))
+        for index, key in enumerate(several):
+            self.keep(key, values[index] if isinstance(values, list) else values)
+
+    def keep(self, key: str, value: Reply) -> None:
+        if isinstance(value, ErrorReply):
+            self.cache.pop(key, None)
+        else:
+            self.cache[key] = value
 
     def next(self) -> Reply:
         while is_push(reply := self.wire.reply()):
@@ -561,18 +593,20 @@ class Reader(threading.Thread):
             assert isinstance(name, bytes)
             self.cache.pop(name.decode(), None)
 
-    def settle(self, key: str) -> None:
-        """Reads what is under way: a request to the same shard comes behind it."""
+    def settle(self, key: str) -> bool:
+        """Reads what is under way: a request to the same shard comes behind it. False: the shard is not there."""
         self.wire.command("EXISTS", key)
-        self.next()
+        return self.next() == 0
 
 
-def test_nobody_keeps_a_value_that_has_changed(wide: Proxy) -> None:
+@pytest.mark.parametrize("killed", [False, True], ids=["in peace", "with a shard lost"])
+def test_nobody_keeps_a_value_that_has_changed(wide: Proxy, fleet: Fleet, killed: bool) -> None:
     keys = [key for shard in range(SHARDS) for key in keys_on(shard, 10, "stale")]
     readers = [Reader(wide, keys, seed) for seed in range(4)]
     for reader in readers:
         reader.start()
     end = time.monotonic() + 4
+    kill_at = time.monotonic() + 1.5 if killed else end
     number = 0
     with wide.socket() as writer:
         chance = random.Random(99)
@@ -580,14 +614,20 @@ def test_nobody_keeps_a_value_that_has_changed(wide: Proxy) -> None:
             batch = [chance.choice(keys) for _ in range(8)]
             writer.send(b"".join(encode("SET", key, number + index) for index, key in enumerate(batch)))
             for _ in batch:
-                assert writer.reply() == "OK"
+                assert writer.reply() == "OK" or killed
             number += len(batch)
+            if time.monotonic() > kill_at:
+                kill_at = end
+                fleet.kill(1)
+                fleet.restart(1)
+        quiet = one_key_each("quiet")
+        wait_until(lambda: writer.ask("GET", quiet[1]) is None, 8, "every shard is used")
         for reader in readers:
             reader.stops.set()
             reader.join(10)
             assert not reader.is_alive()
-            for key in one_key_each("quiet"):
-                reader.settle(key)
+            for key in quiet:
+                wait_until(partial(reader.settle, key), 8, "nothing more is under way from that shard")
         truth = {key: writer.ask("GET", key) for key in keys}
     for reader in readers:
         assert reader.rounds > 10

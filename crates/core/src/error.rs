@@ -54,6 +54,17 @@ pub enum ClientError {
     NoAuthHello,
     /// Unknown user or wrong password.
     WrongPass,
+    /// The user may not use the command; Redis' text.
+    Forbidden {
+        /// The user.
+        user: String,
+        /// The command.
+        command: String,
+    },
+    /// The user may not use one of the keys so; Redis' text.
+    ForbiddenKey,
+    /// The user may not use one of the channels; Redis' text.
+    ForbiddenChannel,
     /// AUTH with a password where none is set.
     NoPasswordSet,
     /// HELLO with another protocol than 2 or 3.
@@ -191,6 +202,9 @@ impl ClientError {
             Self::NoAuth => "NOAUTH Authentication required.".into(),
             Self::NoAuthHello => "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time".into(),
             Self::WrongPass => "WRONGPASS invalid username-password pair or user is disabled.".into(),
+            Self::Forbidden { user, command } => forbidden(user, command),
+            Self::ForbiddenKey => "NOPERM No permissions to access a key".into(),
+            Self::ForbiddenChannel => "NOPERM No permissions to access a channel".into(),
             Self::NoPasswordSet => "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?".into(),
             Self::NoProto => "NOPROTO unsupported protocol version".into(),
             Self::DatabaseRange => format!("ERR DB index is out of range (shoal has databases 0 to {})", DATABASES - 1),
@@ -216,9 +230,7 @@ impl ClientError {
             Self::ShardDown { shard, endpoint, reason } => {
                 format!("ERR shard '{shard}' at {endpoint} is down ({reason}); the request was not sent")
             }
-            Self::ShardEjected { shard } => format!(
-                "ERR shard '{shard}' is ejected and would come back with what it has now; nothing was sent, try again when it is back"
-            ),
+            Self::ShardEjected { shard } => format!("ERR shard '{shard}' is ejected and would come back with what it has now; nothing was sent, try again when it is back"),
             Self::ShardLost { shard, endpoint, reason } => format!(
                 "ERR connection to shard '{shard}' at {endpoint} was lost ({reason}); whether the request was executed is unknown"
             ),
@@ -244,6 +256,11 @@ impl ClientError {
     pub fn write(&self, out: &mut Vec<u8>) {
         encode::error(out, &self.text());
     }
+}
+
+fn forbidden(user: &str, command: &str) -> String {
+    let user = printable(user.as_bytes());
+    format!("NOPERM User {user} has no permissions to run the '{command}' command")
 }
 
 /// Redis' own text; the arguments are cut as Redis cuts them.
@@ -316,11 +333,17 @@ pub const ERRORS: &[(&str, &str)] = &[
     ("NOAUTH Authentication required.", "The keyspace has users and this client has not authenticated."),
     ("NOAUTH HELLO must be called with the client already authenticated, ...", "HELLO without AUTH where the keyspace has users."),
     ("WRONGPASS invalid username-password pair or user is disabled.", "Unknown user or wrong password."),
+    ("NOPERM User <user> has no permissions to run the '<command>' command", "The rules of the user (`acl`) do not allow the command."),
+    ("NOPERM No permissions to access a key", "The rules of the user allow the command, but not with one of its keys, or not to read it, or not to write it."),
+    ("NOPERM No permissions to access a channel", "The rules of the user do not allow one of the channels."),
+    ("ERR BY option of SORT denied due to insufficient ACL permissions.", "SORT with BY or GET patterns by a user who may not read every key."),
     ("ERR AUTH <password> called without any password configured for the default user. ...", "AUTH where the keyspace has no users."),
     ("NOPROTO unsupported protocol version", "HELLO with another protocol than 2 or 3."),
     ("ERR DB index is out of range (shoal has databases 0 to 15)", "SELECT of another database."),
     ("ERR '<command>' <reason>", "The command cannot be done through shoal; the reason says what to do instead."),
     ("ERR '<command>' of '<setting>' <reason>", "CONFIG SET of a setting that cannot be set for all shards; the reason says what to do instead. None of the settings beside it was set."),
+    ("ERR too many settings at once; set them in several requests", "CONFIG SET of more than `SETTINGS_MAX` settings."),
+    ("ERR too many patterns for several shards; ask for fewer at a time", "SORT with more than `SORT_PATTERNS_MAX` patterns."),
     ("CROSSSLOT '<command>' has keys on different shards: <keys>; ...", "A command whose keys must be on one shard; the keys' slots and shards are named."),
     ("ERR '<command>' with <option> '<pattern>' reaches keys that it does not name, ...", "SORT with a BY or GET pattern whose keys are not all on one shard for certain."),
     ("ERR '<command>' names no key, so no shard can be chosen for it; ...", "A request without keys, of a command that goes to the shard of its keys. (Scripts may do without.)"),

@@ -38,6 +38,8 @@ limits! {
     INLINE_MAX = 64 * 1024, "bytes", "One inline request or one length line, as Redis.";
     REQUEST_IDLE_MS_MAX = 300_000, "milliseconds", "A request of which no further byte arrives for so long will not be finished: its client is closed.";
     KEYS_IN_ERROR_MAX = 3, "keys", "An error names so many keys and their slots; more would not help anybody.";
+    SETTINGS_MAX = 512, "settings", "One CONFIG SET; servers have some two hundred, and take each once.";
+    SORT_PATTERNS_MAX = 32, "patterns", "BY and GET patterns of one SORT over several shards; affinity rules are tried on each.";
     SHARDS_IN_ERROR_MAX = 8, "shards", "An error about a request to every shard names so many of those that failed, and of those that did it.";
     TEXT_IN_ERROR_MAX = 128, "bytes", "So much of a client's own text is repeated in an error.";
     // Reading and writing.
@@ -120,6 +122,11 @@ limits! {
     AFFINITY_PATTERN_MAX = 512, "bytes", "One affinity rule.";
     AFFINITY_KEY_BYTES_MAX = 1_024, "bytes", "So much of a key is shown to affinity rules.";
     AFFINITY_PROGRAM_BYTES_MAX = 1024 * 1024, "bytes", "One compiled affinity rule, and its cache in each worker.";
+    ACL_BYTES_MAX = 64 * 1024, "bytes", "The rules of one user.";
+    ACL_RULES_MAX = 4_096, "rules", "The same, in words; a selector in parentheses counts as one.";
+    ACL_LOG_ENTRIES_MAX = 128, "entries", "ACL LOG of one keyspace, in each worker: the servers' acllog-max-len.";
+    ACL_LOG_TEXT_MAX = 512, "bytes", "A key, channel or user's name in ACL LOG; the rest is cut off.";
+    ACL_LOG_GROUP_MS = 60_000, "milliseconds", "The same refusal within so long is one entry of ACL LOG that counts.";
     CLIENT_NAME_MAX = 1_024, "bytes", "A client's name, library name or library version.";
     // The process.
     CLIENTS_DEFAULT = 10_000, "clients", "Clients of one keyspace unless its max_clients says otherwise: Redis' default.";

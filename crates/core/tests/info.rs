@@ -16,6 +16,7 @@ const OWN: Own = Own {
     subscribers: 5,
     clients_tracking: 3,
     clients_max: 0,
+    denied: [0; 4],
     shards_up: 2,
     shards_total: 3,
     keyspace: "main",
@@ -456,6 +457,7 @@ fn own_values_may_override() {
     let own = Own {
         redis_version: "7.2.0",
         clients_max: 500,
+        denied: [0; 4],
         keyspace: "a\r\nb",
         shards_up: 9,
         ..OWN

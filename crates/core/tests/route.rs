@@ -10,6 +10,7 @@
 
 use proptest::prelude::*;
 use shoal_core::error::ClientError;
+use shoal_core::limits::SORT_PATTERNS_MAX;
 use shoal_core::protocol::command::{arity_fits, keys, Arg, Check, CommandSpec, Policy};
 use shoal_core::protocol::command_table::COMMANDS;
 use shoal_core::routing::admission::Admission;
@@ -722,6 +723,15 @@ fn patterns_of_sort_are_judged_by_what_stands_before_their_star() {
             "CROSSSLOT 'sort' has keys on different shards: '{a}k'",
         ),
     ];
+    let many = ["SORT", "{a}k"]
+        .into_iter()
+        .chain(["GET", "#"].repeat(SORT_PATTERNS_MAX));
+    let mut many: Vec<&str> = many.collect();
+    assert_eq!(decided(&many), home);
+    many.extend(["GET", "#"]);
+    let refused = refused
+        .into_iter()
+        .chain([(&many[..], "too many patterns")]);
     for (words, text) in refused {
         let refusal = text_of(&decided(words)).unwrap_or_default();
         assert!(refusal.contains(text), "{words:?}: {refusal}");

@@ -24,6 +24,8 @@ mod resp;
 mod run;
 #[path = "simulation/shard.rs"]
 mod shard;
+#[path = "simulation/transaction.rs"]
+mod transaction;
 #[path = "simulation/wires.rs"]
 mod wires;
 #[path = "simulation/world.rs"]

@@ -2,7 +2,7 @@
 //!
 //! Slots are dealt over two shards: `a` is on the second, `b` and `c` are on the first. The shards are the test itself.
 
-use shoal_core::limits::EXCLUSIVE_LINKS_MAX;
+use shoal_core::limits::{EXCLUSIVE_LINKS_MAX, OUTPUT_HARD};
 use shoal_core::routing::distribution::{Distribution, Slots};
 use shoal_core::routing::topology::{Keyspace, Shard, Topology};
 use shoal_core::session::engine::{Action, Engine, Identity};
@@ -16,6 +16,8 @@ const ON: &[&str] = &["CLIENT", "TRACKING", "ON"];
 struct Scene {
     engine: Engine,
     links: BTreeMap<u32, usize>,
+    /// Clients that were closed.
+    closed: Vec<u32>,
 }
 
 fn requests(all: &[&[&str]]) -> Vec<u8> {
@@ -65,6 +67,7 @@ impl Scene {
         let mut scene = Self {
             engine: Engine::new(identity, topology, stats, 0),
             links: BTreeMap::new(),
+            closed: Vec::new(),
         };
         scene.act();
         for link in scene.links.keys().copied().collect::<Vec<_>>() {
@@ -86,6 +89,7 @@ impl Scene {
                 Action::CloseLink(link) => {
                     self.links.remove(&link);
                 }
+                Action::CloseClient(slot) | Action::LetClientGo(slot) => self.closed.push(slot),
                 _ => {}
             }
         }
@@ -361,6 +365,51 @@ fn bcast_is_ok_when_every_shard_does_it() {
         scene.text(slot),
         format!("{}{}_\r\n", told("x1"), told("y1"))
     );
+}
+
+#[test]
+fn who_does_not_take_its_invalidations_is_not_sent_more() {
+    let mut scene = Scene::new(2);
+    let (slot, first, second) = scene.with_links();
+    let key = "k".repeat(1024 * 1024);
+    let mut count = 0;
+    while scene.engine.reads_link(first) {
+        scene.answer(first, &told(&key));
+        count += 1;
+    }
+    assert!(count * key.len() <= OUTPUT_HARD + 2 * key.len());
+    assert!(scene.engine.reads_link(second), "only what brings more");
+    assert_eq!(scene.text(slot), told(&key).repeat(count), "none is lost");
+    assert!(
+        scene.engine.reads_link(first),
+        "it takes them, so it goes on"
+    );
+}
+
+#[test]
+fn who_does_not_take_those_of_others_is_closed() {
+    let mut scene = Scene::new(2);
+    let target = scene.client();
+    scene.ask(target, &[&["HELLO", "3"], &["CLIENT", "ID"]]);
+    let id = scene.text(target);
+    let id = id.rsplit(':').next().expect("a number").trim();
+    let slot = scene.tracked(&["REDIRECT", id]);
+    scene.ask(slot, &[&["GET", "b"]]);
+    let link = scene.link_to(0);
+    scene.greet(link, ON);
+    scene.sent(link);
+    scene.answer(link, "$1\r\n1\r\n");
+    assert_eq!(scene.text(slot), "$1\r\n1\r\n");
+    let key = "k".repeat(1024 * 1024);
+    for _ in 0..OUTPUT_HARD / key.len() {
+        assert!(scene.closed.is_empty());
+        scene.answer(link, &told(&key));
+    }
+    assert_eq!(scene.closed, [target]);
+    scene.answer(link, &told("b"));
+    let broken = format!(">2\r\n$21\r\ntracking-redir-broken\r\n:{id}\r\n");
+    assert_eq!(scene.text(slot), broken);
+    assert!(scene.engine.reads_link(link), "its own replies go on");
 }
 
 #[test]

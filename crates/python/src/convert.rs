@@ -5,6 +5,7 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use shoal_core::routing::acl::Acl;
 use shoal_core::routing::affinity::Affinity;
 use shoal_core::routing::distribution::{
     CodisSlots, Distribution, Modula, PartGiven, Ranges, Rendezvous, Ring, RingMember, Slots,
@@ -81,6 +82,7 @@ pub struct EjectionSpec {
 pub struct UserSpec {
     name: String,
     password: String,
+    acl: Option<String>,
 }
 
 #[derive(FromPyObject)]
@@ -158,14 +160,20 @@ fn shard(spec: ShardSpec) -> Shard {
     }
 }
 
-fn user(spec: UserSpec) -> User {
-    User {
+fn user(spec: UserSpec) -> Result<User, String> {
+    let acl = spec
+        .acl
+        .as_deref()
+        .map_or(Ok(Acl::everything()), Acl::parse);
+    Ok(User {
+        acl: acl
+            .map_err(|error| format!("user '{}': '{}': {}", spec.name, error.rule, error.reason))?,
         credentials: Credentials {
             username: Some(spec.name.clone()),
             password: spec.password,
         },
         name: spec.name,
-    }
+    })
 }
 
 fn distribution(spec: &DistributionSpec, members: &[RingMember]) -> Result<Distribution, String> {
@@ -313,6 +321,8 @@ pub fn keyspace(spec: KeyspaceSpec) -> PyResult<Keyspace> {
     let tls = spec.tls.map(client_tls).transpose().map_err(&refused)?;
     let server_tls = spec.server_tls.map(server_tls).transpose();
     let server_tls = server_tls.map_err(&refused)?;
+    let users = spec.users.into_iter().map(user).collect::<Result<_, _>>();
+    let users = users.map_err(&refused)?;
     Ok(Keyspace {
         tls,
         server_tls,
@@ -334,7 +344,7 @@ pub fn keyspace(spec: KeyspaceSpec) -> PyResult<Keyspace> {
         distribution,
         affinity,
         tag,
-        users: spec.users.into_iter().map(user).collect(),
+        users,
         unknown_commands_first_key: spec.unknown_commands_first_key,
         transactions_per_shard: spec.transactions_per_shard,
         debug_commands: spec.debug_commands,

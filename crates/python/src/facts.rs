@@ -10,6 +10,7 @@ use shoal_core::net::tls_files::{of_clients, of_servers, FileError, Loaded};
 use shoal_core::protocol::command::{CommandSpec, Policy};
 use shoal_core::protocol::command_table::COMMANDS;
 use shoal_core::protocol::memcached::command as memcached;
+use shoal_core::routing::acl::Acl;
 use shoal_core::routing::affinity::{hashed_part, Affinity};
 use shoal_core::routing::hash::crc16;
 use shoal_core::routing::tag::Tag;
@@ -141,6 +142,14 @@ pub fn check_server_tls(spec: ServerTlsSpec) -> PyResult<(&'static str, String, 
 #[pyfunction]
 pub fn check_affinity(pattern: String) -> Option<String> {
     Affinity::new(&[pattern]).err().map(|error| error.reason)
+}
+
+#[pyfunction]
+pub fn check_acl(rules: &str) -> (String, String, bool) {
+    match Acl::parse(rules) {
+        Ok(acl) => (String::new(), String::new(), acl.scripts_escape()),
+        Err(error) => (error.rule, error.reason, false),
+    }
 }
 
 #[pyfunction]

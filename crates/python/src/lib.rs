@@ -30,6 +30,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(facts::check_client_tls, module)?)?;
     module.add_function(wrap_pyfunction!(facts::check_server_tls, module)?)?;
     module.add_function(wrap_pyfunction!(facts::check_affinity, module)?)?;
+    module.add_function(wrap_pyfunction!(facts::check_acl, module)?)?;
     module.add_function(wrap_pyfunction!(facts::locate, module)?)?;
     module.add_function(wrap_pyfunction!(facts::version, module)?)?;
     Ok(())

@@ -145,8 +145,14 @@ def explanation(config: Config) -> str:
     return "\n\n".join(blocks)
 
 
-def _keyspace_text(keyspace: Keyspace) -> str:
+def _login_text(keyspace: Keyspace) -> str:
     users = ", ".join(user.name for user in keyspace.users)
+    if keyspace.wants_login:
+        return f"must log in ({users})"
+    return f"no password needed; may log in ({users})" if users else "no password needed"
+
+
+def _keyspace_text(keyspace: Keyspace) -> str:
     timeout = f"{keyspace.timeout_ms} ms" if keyspace.timeout_ms else "waits for ever"
     unknown = "go to the shard of their first argument" if keyspace.unknown_commands_first_key else "are refused"
     mode = f", permissions {keyspace.listen_mode:04o}" if keyspace.listen_mode is not None else ""
@@ -155,7 +161,7 @@ def _keyspace_text(keyspace: Keyspace) -> str:
         *_tls_rows(keyspace),
         (
             "clients",
-            f"at most {keyspace.max_clients}; " + (f"must log in ({users})" if users else "no password needed"),
+            f"at most {keyspace.max_clients}; " + _login_text(keyspace),
         ),
         ("protocol", keyspace.protocol),
         ("role", _role_text(keyspace)),

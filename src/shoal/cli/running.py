@@ -94,7 +94,7 @@ def _hint(keyspace: Keyspace, address: str) -> str:
     if keyspace.protocol == "memcached":
         return "memcached's text protocol"
     endpoint = parse_endpoint(address)
-    login = " --askpass" if keyspace.users else ""
+    login = " --askpass" if keyspace.wants_login else ""
     if endpoint.is_socket:
         return f"try: redis-cli -s {endpoint}{login}"
     host = "" if endpoint.is_wildcard or endpoint.host == "127.0.0.1" else f"-h {endpoint.host} "

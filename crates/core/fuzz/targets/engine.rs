@@ -27,6 +27,7 @@ fn engine() -> Engine {
     };
     let keyspace = Keyspace {
         unknown_commands_first_key: true,
+        transactions_per_shard: true,
         timeout_ms: 1000,
         max_clients: 4,
         ..Keyspace::over(

@@ -13,6 +13,7 @@
 
 use crate::protocol::command_table::COMMANDS;
 pub use crate::protocol::own_command::Local;
+use crate::protocol::permission::Varies;
 
 /// One argument of a request: a range of the bytes that hold the request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -70,6 +71,8 @@ pub struct KeySpec {
     pub find: Find,
     /// Whether these keys may be changed by the command (servers: RW, OW, RM).
     pub write: bool,
+    /// What a user must be allowed of them: bits of `permission::needs`.
+    pub needs: u8,
 }
 
 /// Start of a key specification.
@@ -283,6 +286,12 @@ pub struct CommandSpec {
     pub fixed_key: u16,
     /// What the servers answer to a wrong number of keys, where an argument says how many there are.
     pub count_words: Option<&'static CountWords>,
+    /// Unique among commands and subcommands, below `command_table::NUMBERS`; not the same from version to version.
+    pub number: u16,
+    /// Bits of `permission::category`.
+    pub categories: u32,
+    /// What the arguments change about `KeySpec::needs`.
+    pub varies: Varies,
 }
 
 /// Texts for a wrong number of keys; `{}` stands for the command's name.
@@ -475,14 +484,26 @@ pub fn keys(
     out.clear();
     let mandatory = spec.flags & flags::NO_MANDATORY_KEYS == 0;
     for key_spec in spec.keys {
-        if let Some(first) = begin(&key_spec.begin, args, data) {
-            find(&key_spec.find, first, args, data, mandatory, out)?;
-        }
+        keys_of(spec, key_spec, args, data, out)?;
     }
     if out.is_empty() && mandatory && !spec.keys.is_empty() {
         return Err(KeyError::Missing);
     }
     Ok(())
+}
+
+/// Appends the keys of one specification.
+pub fn keys_of(
+    spec: &CommandSpec,
+    key_spec: &KeySpec,
+    args: &[Arg],
+    data: &[u8],
+    out: &mut Vec<u32>,
+) -> Result<(), KeyError> {
+    let mandatory = spec.flags & flags::NO_MANDATORY_KEYS == 0;
+    begin(&key_spec.begin, args, data).map_or(Ok(()), |first| {
+        find(&key_spec.find, first, args, data, mandatory, out)
+    })
 }
 
 /// Where a specification's keys begin; may lie behind the last argument.

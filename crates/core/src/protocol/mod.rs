@@ -8,6 +8,7 @@ pub mod glob;
 pub mod inline;
 pub mod memcached;
 pub mod own_command;
+pub mod permission;
 pub mod reply;
 pub mod request;
 pub mod setting;

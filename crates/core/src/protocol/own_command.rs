@@ -61,7 +61,6 @@ pub enum Local {
     AclCat,
     AclDeluser,
     AclDryrun,
-    AclGenpass,
     AclGetuser,
     AclList,
     AclLoad,

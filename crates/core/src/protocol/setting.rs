@@ -13,6 +13,10 @@ pub enum Meaning {
     Each,
     /// An amount for all: each shard is told its part.
     Divided,
+    /// Each shard is told the same, and shoal's own slow log goes by it: from how many microseconds on a request is slow.
+    SlowThreshold,
+    /// The same: how many entries are kept.
+    SlowLength,
     /// It cannot be set through shoal; the text says what to do instead.
     Refused(&'static str),
 }
@@ -27,6 +31,11 @@ const ONE_SERVER: &str =
     "concerns one server, not the keyspace: set it on that shard's server directly";
 const OTHER: &str =
     "has no meaning for all shards that shoal knows of: set it on each shard's server directly";
+
+/// From how many microseconds on a request is slow.
+pub const SLOW_THRESHOLD: &str = "slowlog-log-slower-than";
+/// How many slow requests are remembered.
+pub const SLOW_LENGTH: &str = "slowlog-max-len";
 
 /// Names in lower case; one that ends with `*` stands for all that begin so. The first that fits decides.
 const SETTINGS: &[(&str, Meaning)] = &[
@@ -52,7 +61,8 @@ const SETTINGS: &[(&str, Meaning)] = &[
     ("jemalloc-bg-thread", Meaning::Each),
     // What is told of them.
     ("notify-keyspace-events", Meaning::Each),
-    ("slowlog-*", Meaning::Each),
+    (SLOW_THRESHOLD, Meaning::SlowThreshold),
+    (SLOW_LENGTH, Meaning::SlowLength),
     ("commandlog-*", Meaning::Each),
     ("latency-*", Meaning::Each),
     ("loglevel", Meaning::Each),

@@ -4,11 +4,14 @@
 //! keyspace says so, and only in the forms that are named here.
 
 use crate::error::ClientError;
+use crate::limits::SETTINGS_MAX;
 use crate::protocol::command::{CommandSpec, Merge};
 use crate::protocol::setting::{meaning, memory, Meaning};
 use crate::routing::placement::Map;
 use crate::routing::route::{no_range, refuse, shortened, Request, Route};
 
+/// More settings than there are.
+const TOO_MANY: &str = "ERR too many settings at once; set them in several requests";
 /// Why DEBUG is refused where it is off.
 const DEBUG_OFF: &str =
     "is off: it is for tests; debug_commands = true in the keyspace's configuration turns it on";
@@ -24,13 +27,17 @@ pub(crate) fn settings(map: &Map<'_>, spec: &'static CommandSpec, request: &Requ
         // A name without a value.
         return refuse(ClientError::Syntax);
     }
-    let mut is_divided = false;
+    if count > 2 + 2 * SETTINGS_MAX {
+        return refuse(ClientError::Words(TOO_MANY));
+    }
+    let mut is_special = false;
     for index in (2..count).step_by(2) {
         let name = request.arg(index);
         match meaning(name) {
             Meaning::Each => {}
+            Meaning::SlowThreshold | Meaning::SlowLength => is_special = true,
             Meaning::Divided => {
-                is_divided = true;
+                is_special = true;
                 let least = map.admission.shards().into();
                 if memory(request.arg(index + 1)).is_some_and(|all| 0 < all && all < least) {
                     return refuse(ClientError::RefusedSetting {
@@ -49,7 +56,7 @@ pub(crate) fn settings(map: &Map<'_>, spec: &'static CommandSpec, request: &Requ
             }
         }
     }
-    if is_divided {
+    if is_special {
         Route::Settings
     } else {
         Route::AllShards(Merge::AllOk)

@@ -1,5 +1,7 @@
 //! Pure decisions: which shard holds a key, what to do with a request, how several replies become one.
 
+pub mod acl;
+pub mod acl_rules;
 pub mod administration;
 pub mod admission;
 pub mod affinity;

@@ -9,10 +9,12 @@
 //! Rejected: to look at the elements first. They change, and reading them is what SORT is for.
 
 use crate::error::ClientError;
+use crate::limits::SORT_PATTERNS_MAX;
 use crate::protocol::command::CommandSpec;
 use crate::routing::placement::Map;
 use crate::routing::route::{shortened, Request};
 
+const TOO_MANY: &str = "ERR too many patterns for several shards; ask for fewer at a time";
 /// The options that have a pattern.
 const PATTERNED: [&str; 2] = ["BY", "GET"];
 /// Other options with values, and how many.
@@ -26,6 +28,10 @@ pub fn patterns_on(
     request: &Request<'_>,
     shard: u16,
 ) -> Result<u16, ClientError> {
+    if map.keyspace.shards.len() == 1 {
+        return Ok(shard);
+    }
+    let mut patterns = 0;
     let mut index = 2;
     while index < request.args.len() {
         let word = request.arg(index);
@@ -34,6 +40,10 @@ pub fn patterns_on(
             .iter()
             .find(|(option, _)| word.eq_ignore_ascii_case(option));
         if let Some(option) = PATTERNED.iter().find(is_word) {
+            patterns += 1;
+            if patterns > SORT_PATTERNS_MAX {
+                return Err(ClientError::Words(TOO_MANY));
+            }
             one_pattern(map, spec, request, (option, index + 1), shard)?;
             index += 1;
         } else if let Some((_, count)) = values {
@@ -58,9 +68,6 @@ fn one_pattern(
         return Ok(());
     };
     let space = map.keyspace;
-    if space.shards.len() == 1 {
-        return Ok(());
-    }
     let prefix = pattern.get(..star).unwrap_or_default();
     let Some(reached) = space.shard_of_all(prefix, map.admission) else {
         return Err(ClientError::HiddenKeys {

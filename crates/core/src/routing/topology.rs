@@ -11,6 +11,7 @@ use crate::limits::{
     BACKLOG, CLIENTS_DEFAULT, KEYSPACES_MAX, PROBE_MS, SHARDS_MAX, SLOWLOG_ENTRIES_DEFAULT,
     SLOWLOG_US_DEFAULT,
 };
+use crate::routing::acl::Acl;
 use crate::routing::admission::Admission;
 use crate::routing::affinity::{hashed_part, settled_part, Affinity};
 use crate::routing::distribution::{cluster_slot, Distribution, Group};
@@ -53,6 +54,8 @@ pub struct User {
     pub name: String,
     /// What the client must show.
     pub credentials: Credentials,
+    /// What it may do.
+    pub acl: Acl,
 }
 
 /// What clients and servers of a keyspace speak.

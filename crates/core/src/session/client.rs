@@ -198,12 +198,11 @@ impl Client {
     }
 
     /// As after connecting (RESET), apart from its identity.
-    pub fn reset(&mut self, trusted: bool, database: u8) {
+    pub fn reset(&mut self, newcomer: (Option<u16>, u8), database: u8) {
         self.database = database;
         self.proto = Proto::Resp2;
         self.reply_mode = ReplyMode::On;
-        self.user = None;
-        self.care = if trusted { 0 } else { care::STRANGER };
+        (self.user, self.care) = newcomer;
         if let Some(particulars) = &mut self.particulars {
             particulars.name.clear();
             particulars.no_evict = false;

@@ -1,10 +1,9 @@
 //! CLIENT: what a client says of itself, and what it may ask and do about the others of its keyspace.
 //!
-//! Owns: the CLIENT subcommands, the filters of LIST and KILL, and the mail between workers that these need (a client
-//! lives in one worker; the question goes to all, the answers are gathered like the parts of a split request).
+//! Owns: the CLIENT subcommands, and the filters of LIST and KILL. A client lives in one worker; the question goes to all,
+//! by mail.
 //!
-//! Must stay true: a client sees and kills only clients of its own keyspace; every worker answers every question exactly
-//! once, also when it has nobody.
+//! Must stay true: a client sees and kills only clients of its own keyspace.
 
 use crate::error::ClientError;
 use crate::limits::CLIENT_NAME_MAX;
@@ -13,101 +12,14 @@ use crate::protocol::encode::{self, Proto};
 use crate::protocol::request::strict_integer;
 use crate::routing::route::Request;
 use crate::session::client::{care, Client, Intake, Particulars};
+use crate::session::client_help::CLIENT_HELP;
 use crate::session::dispatch::Asker;
-use crate::session::engine::{Action, Engine};
-use crate::session::gather::{Gather, GatherKind};
+use crate::session::engine::Engine;
+use crate::session::gather::GatherKind;
 use crate::session::local::{is_name, BAD_NAME};
-use crate::session::pause::Pause;
-use crate::session::publish::Census;
-use crate::session::scripts::Sha;
-use crate::session::slowlog::SlowQuestion;
+use crate::session::mail::{Mail, Ticket};
 use crate::session::stats::CloseReason;
-use crate::session::tracking::Redirect;
 use std::collections::HashSet;
-use std::sync::atomic::AtomicUsize;
-use std::sync::Arc;
-
-/// Where an answer to a worker's question goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ticket {
-    /// The worker that asked.
-    pub worker: usize,
-    /// Its client.
-    pub client: u32,
-    /// See `client`.
-    pub generation: u32,
-    /// The request's place.
-    pub number: u32,
-}
-
-/// From one worker to another.
-#[derive(Debug, Clone)]
-pub enum Mail {
-    /// A script that a client has shown.
-    Script(Sha, Arc<[u8]>),
-    /// SCRIPT FLUSH.
-    ForgetScripts,
-    /// CLIENT LIST: lines of the clients that pass the filter.
-    List(Ticket, Filter),
-    /// CLIENT KILL: how many clients were closed.
-    Kill(Ticket, Filter),
-    /// CLIENT PAUSE of a keyspace (by index), or its end; answered with nothing.
-    Pause(Ticket, usize, Option<Pause>),
-    /// MONITOR in a keyspace (by index); with the count of bytes on their way to the monitor. Answered with nothing.
-    Monitor(Ticket, u16, Arc<AtomicUsize>),
-    /// The monitor of that request watches no longer.
-    MonitorEnds(Ticket),
-    /// What the monitor of that request is shown; None: lines of it are lost.
-    Lines(Ticket, Option<Vec<u8>>),
-    /// About the slow log of a keyspace (by index).
-    Slowlog(Ticket, u16, SlowQuestion),
-    /// CLIENT UNBLOCK: whether the client waited here.
-    Unblock {
-        /// Where the answer goes.
-        ticket: Ticket,
-        /// Of whoever asks.
-        keyspace: u16,
-        /// CLIENT ID.
-        id: u64,
-        /// With an error, not as at its time-out.
-        is_error: bool,
-    },
-    /// What a worker knows of subscriptions; the answer is this part of the gather, or else the worker's own.
-    Census(Ticket, Option<u16>, Census),
-    /// A worker's requests to subscribe wait no longer.
-    Subscribed,
-    /// CLIENT TRACKING: whether the client to redirect to is here, and where.
-    FindClient {
-        /// Where the answer goes.
-        ticket: Ticket,
-        /// Of whoever asks.
-        keyspace: u16,
-        /// CLIENT ID.
-        id: u64,
-    },
-    /// An invalidation for a client of the worker.
-    Invalidate {
-        /// The client.
-        to: Redirect,
-        /// As the shard wrote them.
-        keys: Vec<u8>,
-        /// Worker, place and generation of the client that read them.
-        from: (usize, u32, u32),
-    },
-    /// The client that one of the worker redirects to is gone.
-    RedirectBroken {
-        /// Place of the client that redirects.
-        slot: u32,
-        /// See `slot`.
-        generation: u32,
-    },
-    /// To worker 0: a shard of a cache (numbered through the topology) has failed as often as it may.
-    ShardFailed(usize),
-    /// From worker 0: such a shard takes so many sixteenths of its keys from now on.
-    Share(usize, u8),
-    /// A part of what was asked: mostly the worker's number, and its answer.
-    Answer(Ticket, u16, Vec<u8>),
-}
 
 /// Which clients are meant. What is not given does not restrict.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -252,7 +164,7 @@ impl Engine {
     }
 
     /// One line of CLIENT LIST, as servers write it.
-    fn client_line(&self, slot: u32) -> String {
+    pub(crate) fn client_line(&self, slot: u32) -> String {
         let Some(client) = self.clients.get(slot) else {
             return String::new();
         };
@@ -272,16 +184,16 @@ impl Engine {
         if particulars.monitor.is_some() {
             flags.push('O');
         }
+        if client.intake == Intake::Blocked {
+            flags.push('b');
+        }
+        flags.push_str(&self.tracking_letters(slot));
         if particulars.no_evict {
             flags.push('e');
         }
         if particulars.no_touch {
             flags.push('T');
         }
-        if client.intake == Intake::Blocked {
-            flags.push('b');
-        }
-        flags.push_str(&self.tracking_letters(slot));
         if flags.is_empty() {
             flags.push('N');
         }
@@ -311,106 +223,6 @@ impl Engine {
         )
     }
 
-    /// Puts a question to every worker, this one among them; the answers are gathered.
-    pub(crate) fn ask_workers(
-        &mut self,
-        asker: &Asker,
-        kind: GatherKind,
-        question: impl Fn(Ticket) -> Mail,
-    ) {
-        let number = self.reserve_gather(asker, Gather::new(kind, self.identity.workers));
-        self.ask_workers_for(asker, number, question);
-    }
-
-    /// The same, for a place that was taken: the workers' answers are its first parts.
-    pub(crate) fn ask_workers_for(
-        &mut self,
-        asker: &Asker,
-        number: u32,
-        question: impl Fn(Ticket) -> Mail,
-    ) {
-        let ticket = Ticket {
-            worker: self.identity.worker,
-            client: asker.slot,
-            generation: asker.generation,
-            number,
-        };
-        for worker in (0..self.identity.workers).filter(|&worker| worker != ticket.worker) {
-            self.actions.push(Action::Mail(worker, question(ticket)));
-        }
-        self.mail(question(ticket));
-    }
-
-    /// Mail from a worker.
-    pub fn mail(&mut self, mail: Mail) {
-        match mail {
-            Mail::Script(sha, body) => {
-                self.scripts.learn(sha, &body);
-            }
-            Mail::ForgetScripts => self.forget_scripts_here(),
-            Mail::List(ticket, filter) => {
-                let lines: String = self
-                    .chosen(&filter)
-                    .into_iter()
-                    .map(|slot| self.client_line(slot))
-                    .collect();
-                self.reply_to(ticket, lines.into_bytes());
-            }
-            Mail::Kill(ticket, filter) => {
-                let chosen = self.chosen(&filter);
-                let count = chosen.len().to_string().into_bytes();
-                for slot in chosen {
-                    self.close_killed(&ticket, slot);
-                }
-                self.reply_to(ticket, count);
-            }
-            Mail::Pause(ticket, keyspace, pause) => {
-                self.take_pause(keyspace, pause);
-                self.reply_to(ticket, Vec::new());
-            }
-            Mail::Monitor(ticket, keyspace, way) => {
-                self.take_seat(ticket, keyspace, way);
-                self.reply_to(ticket, Vec::new());
-            }
-            Mail::Slowlog(ticket, keyspace, asked) => self.answer_slowlog(ticket, keyspace, asked),
-            Mail::MonitorEnds(ticket) => self.give_seat_up(ticket),
-            Mail::Lines(ticket, lines) => self.lines_arrived(ticket, lines),
-            Mail::Unblock {
-                ticket,
-                keyspace,
-                id,
-                is_error,
-            } => {
-                let count = u8::from(self.unblock_here(keyspace, id, is_error));
-                self.reply_to(ticket, count.to_string().into_bytes());
-            }
-            Mail::Subscribed => self.release_publishers(),
-            Mail::Census(ticket, part, census) => {
-                let part = part.unwrap_or(self.identity.worker as u16);
-                let bytes = self.census(&census);
-                self.reply_as(ticket, part, bytes);
-            }
-            Mail::FindClient {
-                ticket,
-                keyspace,
-                id,
-            } => self.find_client(ticket, keyspace, id),
-            Mail::Invalidate { to, keys, from } => self.redirected(to, &keys, from),
-            Mail::RedirectBroken { slot, generation } => self.redirect_broken(slot, generation),
-            Mail::ShardFailed(shard) => self.shard_failed(shard),
-            Mail::Share(shard, share) => self.take_share(shard, share),
-            Mail::Answer(ticket, worker, bytes) => {
-                self.part_arrived(
-                    ticket.client,
-                    ticket.generation,
-                    ticket.number,
-                    worker,
-                    &bytes,
-                );
-            }
-        }
-    }
-
     fn chosen(&self, filter: &Filter) -> Vec<u32> {
         let mut chosen: Vec<(u64, u32)> = self
             .clients
@@ -436,25 +248,21 @@ impl Engine {
         }
     }
 
-    pub(crate) fn reply_to(&mut self, ticket: Ticket, bytes: Vec<u8>) {
-        self.reply_as(ticket, self.identity.worker as u16, bytes);
+    /// CLIENT LIST: this worker's lines.
+    pub(crate) fn list_here(&mut self, ticket: Ticket, filter: &Filter) {
+        let slots = self.chosen(filter).into_iter();
+        let lines: String = slots.map(|slot| self.client_line(slot)).collect();
+        self.reply_to(ticket, lines.into_bytes());
     }
 
-    fn reply_as(&mut self, ticket: Ticket, part: u16, bytes: Vec<u8>) {
-        if ticket.worker == self.identity.worker {
-            self.part_arrived(
-                ticket.client,
-                ticket.generation,
-                ticket.number,
-                part,
-                &bytes,
-            );
-        } else {
-            self.actions.push(Action::Mail(
-                ticket.worker,
-                Mail::Answer(ticket, part, bytes),
-            ));
+    /// CLIENT KILL: how many of this worker's clients were closed.
+    pub(crate) fn kill_here(&mut self, ticket: Ticket, filter: &Filter) {
+        let chosen = self.chosen(filter);
+        let count = chosen.len().to_string().into_bytes();
+        for slot in chosen {
+            self.close_killed(&ticket, slot);
         }
+        self.reply_to(ticket, count);
     }
 
     fn kill(&mut self, asker: &Asker, request: &Request<'_>) {
@@ -596,40 +404,3 @@ fn kill_filter(asker: &Asker, request: &Request<'_>, own_id: u64) -> Result<Filt
     }
     Ok(filter)
 }
-
-const CLIENT_HELP: &[&str] = &[
-    "CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-    "CACHING (YES|NO)",
-    "    Enable/disable tracking of the keys for next command in OPTIN/OPTOUT modes.",
-    "GETNAME",
-    "    Return the name of the current connection.",
-    "GETREDIR",
-    "    Return the client ID we are redirecting to when tracking is enabled.",
-    "ID",
-    "    Return the ID of the current connection.",
-    "INFO",
-    "    Return information about the current client connection.",
-    "KILL <ip:port>",
-    "    Kill connection made from <ip:port>.",
-    "KILL <option> <value> [<option> <value> [...]]",
-    "    Kill connections. Options are: ADDR, LADDR, TYPE, USER, ID, MAXAGE, SKIPME (YES|NO).",
-    "LIST [TYPE (NORMAL|MASTER|REPLICA|PUBSUB) | ID <client-id> [<client-id> ...]]",
-    "    Return information about client connections of this keyspace.",
-    "NO-EVICT (ON|OFF)",
-    "    Accepted for compatibility.",
-    "NO-TOUCH (ON|OFF)",
-    "    Accepted for compatibility.",
-    "REPLY (ON|OFF|SKIP)",
-    "    Control the replies sent to the current connection.",
-    "SETNAME <name>",
-    "    Assign the name <name> to the current connection.",
-    "SETINFO <option> <value>",
-    "    Set client meta attributes: LIB-NAME, LIB-VER.",
-    "TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]]",
-    "         [OPTIN] [OPTOUT] [NOLOOP]",
-    "    Control server assisted client side caching.",
-    "TRACKINGINFO",
-    "    Report tracking status for the current connection.",
-    "HELP",
-    "    Print this help.",
-];

@@ -24,6 +24,7 @@ use crate::session::gather::{Gather, GatherKind};
 use crate::session::heads::Place;
 use crate::session::info::{compose_texts, merge_info};
 use crate::session::memcached::merge::merge as merge_text;
+use crate::session::named::compose_known;
 use crate::session::own_links::Owner;
 use crate::session::slowlog::compose_len;
 use crate::session::stats::PerShard;
@@ -371,15 +372,8 @@ impl Engine {
                 sha,
                 shard,
             } => {
-                return self.mend_script(
-                    asker,
-                    number,
-                    &request,
-                    &sha,
-                    shard as usize,
-                    parts[0],
-                    out,
-                );
+                let call = (&request, &sha, shard as usize);
+                return self.mend_script(asker, number, call, parts[0], out);
             }
             GatherKind::Functions { request, shard } => {
                 let shard = shard as usize;
@@ -388,7 +382,13 @@ impl Engine {
             GatherKind::Everywhere { merge, shards } => {
                 self.compose_everywhere(asker.keyspace, merge, &shards, &parts, proto, out);
             }
-            GatherKind::Load { body } => self.compose_load(&body, &parts, proto, out),
+            GatherKind::Settings { shards, slow } => {
+                return self.compose_settings(asker, number, (&shards, slow), &parts, proto, out);
+            }
+            GatherKind::Known(known) => compose_known(&parts, &known, proto, out),
+            GatherKind::Load { body, shards } => {
+                self.compose_load(asker, (&body, &shards), &parts, proto, out);
+            }
             GatherKind::Exec(plan) => return self.compose_exec(asker, number, plan, &parts, out),
             GatherKind::Unwatch { link } => {
                 self.give_back(link, true);
@@ -398,6 +398,7 @@ impl Engine {
             GatherKind::Wait => return self.waited(asker, &parts, proto, out),
             GatherKind::Streams { keys } => Self::compose_streams(&parts, &keys, proto, out),
             GatherKind::ClientList => encode::verbatim(out, proto, &parts.concat()),
+            GatherKind::AclLog { limit } => self.compose_acl_log(&parts, limit, proto, out),
             GatherKind::AllTook => encode::simple(out, "OK"),
             GatherKind::SlowGet { count, shards } => {
                 self.compose_slowlog(&parts, count, &shards, out)
@@ -417,8 +418,17 @@ impl Engine {
         false
     }
 
-    fn compose_load(&mut self, body: &Arc<[u8]>, parts: &[&[u8]], proto: Proto, out: &mut Vec<u8>) {
-        merge(Merge::First, parts, &[], proto, 0, out);
+    /// `load`: a script, and the shards that were given it.
+    fn compose_load(
+        &mut self,
+        asker: &Asker,
+        load: (&Arc<[u8]>, &[u16]),
+        parts: &[&[u8]],
+        proto: Proto,
+        out: &mut Vec<u8>,
+    ) {
+        let (body, shards) = load;
+        self.compose_everywhere(asker.keyspace, Merge::First, shards, parts, proto, out);
         if out.first() == Some(&b'$') {
             self.remember_script(body);
         }

@@ -297,6 +297,10 @@ impl Engine {
                 let shards = shards.collect();
                 self.send_all(asker, GatherKind::Texts { shards }, request.data);
             }
+            Route::AllShards(Merge::And) => {
+                let known = self.known_scripts(request);
+                self.send_all(asker, GatherKind::Known(known), request.data);
+            }
             Route::AllShards(merge) => {
                 let shards = self.shards_in(asker.keyspace);
                 let kind = GatherKind::Everywhere { merge, shards };
@@ -304,10 +308,11 @@ impl Engine {
             }
             Route::AnyShard => self.send_any(asker, request.data),
             Route::Scan => self.scan(asker, request),
-            Route::Settings => self.divide_settings(asker, request),
+            Route::Settings => self.set_settings(asker, request),
             Route::ScriptLoad => {
                 let body: Arc<[u8]> = request.arg(2).into();
-                self.send_all(asker, GatherKind::Load { body }, request.data);
+                let shards = self.shards_in(asker.keyspace);
+                self.send_all(asker, GatherKind::Load { body, shards }, request.data);
             }
             Route::ScriptFlush => {
                 self.forget_scripts();

@@ -16,8 +16,8 @@ use crate::limits::RETRY_AFTER_MS_MAX;
 use crate::routing::admission::SHARE_WHOLE;
 use crate::routing::topology::{Ejection, Role};
 use crate::session::backend::Health;
-use crate::session::client_admin::Mail;
 use crate::session::engine::{Action, Engine, Level};
+use crate::session::mail::Mail;
 use crate::session::stats::{PerKeyspace, PerShard};
 
 /// Where a shard of a cache is.

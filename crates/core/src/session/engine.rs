@@ -21,11 +21,13 @@ use crate::protocol::request::RequestScanner;
 use crate::routing::admission::{Admission, SHARE_WHOLE};
 use crate::routing::route::Scratch;
 use crate::routing::topology::{Protocol, Topology};
+use crate::session::acl::newcomer;
+use crate::session::acl_log::AclLog;
 use crate::session::backend::{Backend, Link};
-use crate::session::client::{care, Client, Intake, ReplyMode};
-use crate::session::client_admin::Mail;
+use crate::session::client::{Client, Intake, ReplyMode};
 use crate::session::ejection::Membership;
 use crate::session::lines::Lines;
+use crate::session::mail::Mail;
 use crate::session::monitor::Seat;
 use crate::session::output::Output;
 use crate::session::pause::Pause;
@@ -156,6 +158,8 @@ pub struct Engine {
     /// Who watches, in any worker.
     pub(crate) seats: Vec<Seat>,
     pub(crate) slow: SlowLogs,
+    /// What each keyspace refused to its users.
+    pub(crate) acl_logs: Vec<AclLog>,
     pub(crate) is_stopping: bool,
     /// The second in which all clients were looked at.
     pub(crate) looked_s: u64,
@@ -200,6 +204,7 @@ impl Engine {
         let pauses = vec![None; topology.keyspaces.len()];
         let slow = SlowLogs::new(&topology);
         let subscriptions = Subscriptions::new(topology.keyspaces.len(), backends.len());
+        let acl_logs = AclLog::of_each(&topology);
         let chance = identity.seed | 1;
         let mut engine = Self {
             identity,
@@ -240,6 +245,7 @@ impl Engine {
             pauses,
             seats: Vec::new(),
             slow,
+            acl_logs,
             is_stopping: false,
             looked_s: 0,
             actions: Vec::new(),
@@ -307,7 +313,7 @@ impl Engine {
             .map(|stats| stats.of_keyspace(keyspace as usize, PerKeyspace::Clients))
             .sum();
         let too_many = connected >= space.max_clients;
-        let trusted = space.users.is_empty();
+        let (user, care) = newcomer(space);
         let (connections, database) = (space.connections, space.database);
         self.next_id += 1;
         let id =
@@ -320,8 +326,8 @@ impl Engine {
             proto: Proto::Resp2,
             intake: Intake::Open,
             reply_mode: ReplyMode::On,
-            user: None,
-            care: if trusted { 0 } else { care::STRANGER },
+            user,
+            care,
             dirty: false,
             ended: false,
             reason: None,

@@ -195,7 +195,7 @@ fn deed(keyspace: &Keyspace, route: &Route) -> (String, &'static str) {
             "per-shard",
         ),
         Route::Settings => (
-            "sent to every shard, each with its part of what is set for all".into(),
+            "sent to every shard, to each its part of what is set for all".into(),
             "per-shard",
         ),
         Route::AllShards(_) | Route::ScriptLoad | Route::ScriptFlush => (

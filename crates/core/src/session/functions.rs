@@ -34,7 +34,10 @@ impl Engine {
     ) {
         let is_alone = self.topology.keyspaces[asker.keyspace].shards.len() == 1;
         let is_long = request.data.len() > NAMED_COPY_MAX;
-        if self.backends[shard].has_functions || is_alone || is_long {
+        // CLIENT CACHING holds for the next request on the link, which would be the look.
+        let is_bound = self.trackers.caching.is_some();
+        if self.backends[shard].has_functions || is_alone || is_long || is_bound {
+            self.say_caching(asker, link);
             let place = client_number(self, asker);
             self.send(link, request.data);
             return self.sent(asker, link, place, 0, Waiter::Client);
@@ -46,7 +49,7 @@ impl Engine {
                 continue;
             }
             // One that cannot be reached is not asked: the others have the same.
-            if let Ok(link) = self.link_for(other, asker.lane) {
+            if let Ok(link) = self.link_of(asker, other) {
                 links.push((other, link));
             }
         }
@@ -74,7 +77,7 @@ impl Engine {
         parts: &[&[u8]],
         out: &mut Vec<u8>,
     ) -> bool {
-        let link = match self.link_for(shard, asker.lane) {
+        let link = match self.link_of(asker, shard) {
             Ok(link) => link,
             Err(error) => {
                 self.write_error(asker.keyspace, &error, out);
@@ -93,10 +96,13 @@ impl Engine {
                 }
             }
         }
-        // An error instead of its list says nothing: then nothing is given, and the call tells what is the matter.
-        let has_told = parts.first().is_some_and(|own| own.first() == Some(&b'*'));
-        if has_told {
-            self.backends[shard].has_functions = true;
+        // One that does not know functions, or may not be asked, is not asked again. Others may be loading: the next call asks.
+        let is_list = |reply: &&&[u8]| reply.first() == Some(&b'*');
+        let own = parts.first().copied().unwrap_or_default();
+        let is_settled = own.starts_with(b"-NOPERM") || own.starts_with(b"-ERR unknown");
+        let has_told = is_list(&&own) && parts.iter().skip(1).any(|part| is_list(&part));
+        self.backends[shard].has_functions = has_told || is_settled;
+        if is_list(&&own) {
             for code in lacking {
                 self.load_function(asker, link, code);
             }

@@ -40,7 +40,7 @@ impl Engine {
         };
         if cares & care::RULED != 0 {
             if let Some(error) = self.forbidden(slot, spec, request) {
-                return Some(self.turn_away(slot, &error));
+                return Some(self.forbid(slot, spec, &error));
             }
         }
         if cares & care::SUBSCRIBED != 0 {

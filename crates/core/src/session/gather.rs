@@ -8,6 +8,7 @@
 
 use crate::limits::GATHER_BYTES_MAX;
 use crate::protocol::command::Merge;
+use crate::routing::topology::SlowRules;
 use crate::session::heads::NO_HEAD;
 use crate::session::memcached::merge::TextMerge;
 use crate::session::publish::Tally;
@@ -56,10 +57,21 @@ pub enum GatherKind {
         /// For each part the shard, as an index within the keyspace.
         shards: Vec<u16>,
     },
+    /// CONFIG SET: as `Everywhere`, then the workers take their part of it.
+    Settings {
+        /// See `Everywhere`.
+        shards: Vec<u16>,
+        /// What the slow log is to go by from now on.
+        slow: Option<SlowRules>,
+    },
+    /// SCRIPT EXISTS: which of the scripts are known here, so that a shard which lacks one is given it.
+    Known(Vec<bool>),
     /// SCRIPT LOAD: remembered when every shard has taken it.
     Load {
         /// The script.
         body: Arc<[u8]>,
+        /// For each part the shard, as an index within the keyspace.
+        shards: Vec<u16>,
     },
     /// EXEC.
     Exec(Box<ExecPlan>),
@@ -76,6 +88,11 @@ pub enum GatherKind {
     Streams {
         /// The request's keys in their order.
         keys: Vec<Vec<u8>>,
+    },
+    /// ACL LOG of all workers: entries, as `acl_log` writes them.
+    AclLog {
+        /// So many of them.
+        limit: usize,
     },
     /// CLIENT LIST of all workers: lines.
     ClientList,

@@ -45,6 +45,8 @@ pub struct Own<'a> {
     pub clients_tracking: u64,
     /// How many may be; 0: the shards' smallest `maxclients`.
     pub clients_max: u64,
+    /// What was refused to users: logins, commands, keys, channels.
+    pub denied: [u64; 4],
     /// Shards that can be used now.
     pub shards_up: u64,
     /// All shards of the keyspace.
@@ -366,6 +368,16 @@ fn average_ttl(lists: &[&[u8]]) -> Vec<u8> {
 ///
 /// If any part is an error, the first one is the answer; parts of any other form give an error.
 pub fn merge_config(parts: &[&[u8]], proto: Proto, out: &mut Vec<u8>) {
+    merge_config_with(parts, proto, &[], out);
+}
+
+/// As `merge_config`; some values are our own, whatever the shards say.
+pub(crate) fn merge_config_with(
+    parts: &[&[u8]],
+    proto: Proto,
+    own: &[(&str, String)],
+    out: &mut Vec<u8>,
+) {
     if let Some(error) = first_error(parts).filter(|error| element_len(error) == Some(error.len()))
     {
         out.extend_from_slice(error);
@@ -382,6 +394,10 @@ pub fn merge_config(parts: &[&[u8]], proto: Proto, out: &mut Vec<u8>) {
     for (name, values) in &table.rows {
         let rule = CONFIG.iter().find(|(known, _)| known.as_bytes() == *name);
         let computed = rule.and_then(|(_, rule)| simple(*rule, values));
+        let own = own
+            .iter()
+            .find(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name));
+        let computed = own.map_or(computed, |(_, value)| Some(value.clone().into_bytes()));
         encode::bulk(out, name);
         match &computed {
             Some(value) => encode::bulk(out, value),

@@ -13,8 +13,8 @@
 use crate::limits::{OUTPUT_HARD, OUTPUT_HIGH};
 use crate::protocol::encode::{self, Proto};
 use crate::session::client::{care, Intake};
-use crate::session::client_admin::Mail;
 use crate::session::engine::{Action, Engine};
+use crate::session::mail::Mail;
 use crate::session::stats::CloseReason;
 use crate::session::tracking::Redirect;
 

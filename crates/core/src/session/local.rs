@@ -11,6 +11,8 @@ use crate::protocol::command::Local;
 use crate::protocol::encode::{self, Proto};
 use crate::protocol::request::strict_integer;
 use crate::routing::route::{specification, Request};
+use crate::session::acl::{bits_of, newcomer, DEFAULT};
+use crate::session::acl_log::Reason;
 use crate::session::backend::Health;
 use crate::session::client::{care, Intake, ReplyMode};
 use crate::session::dispatch::Asker;
@@ -91,7 +93,6 @@ impl Engine {
             Local::AclCat
             | Local::AclDeluser
             | Local::AclDryrun
-            | Local::AclGenpass
             | Local::AclGetuser
             | Local::AclList
             | Local::AclLoad
@@ -167,7 +168,7 @@ impl Engine {
         self.forget_tracking(asker.slot);
         let space = &self.topology.keyspaces[asker.keyspace];
         if let Some(client) = self.clients.get_mut(asker.slot) {
-            client.reset(space.users.is_empty(), space.database);
+            client.reset(newcomer(space), space.database);
         }
         self.answer(
             &Asker {
@@ -221,8 +222,9 @@ impl Engine {
         let users = &self.topology.keyspaces[keyspace].users;
         let mut found = None;
         for (index, user) in users.iter().enumerate() {
-            let is_same = same(user.credentials.password.as_bytes(), password);
-            if user.name.as_bytes() == name && is_same {
+            let secret = user.credentials.password.as_bytes();
+            let is_right = (same(secret, password) && !secret.is_empty()) || user.acl.is_open;
+            if user.name.as_bytes() == name && is_right && user.acl.is_on {
                 found = Some(index as u16);
             }
         }
@@ -232,32 +234,44 @@ impl Engine {
     fn let_in(&mut self, asker: &Asker, name: &[u8], password: &[u8]) -> bool {
         let users_exist = !self.topology.keyspaces[asker.keyspace].users.is_empty();
         let user = self.user(asker.keyspace, name, password);
+        let users = &self.topology.keyspaces[asker.keyspace].users;
+        let known = user.and_then(|index| users.get(index as usize));
+        let bits = known.map_or(0, |known| bits_of(&known.acl));
         // As a server without passwords: its default user takes any.
-        let is_open = !users_exist && name == b"default";
+        let is_open = !users_exist && name == DEFAULT.as_bytes();
         let Some(client) = self.clients.get_mut(asker.slot) else {
             return false;
         };
         if user.is_some() || is_open {
             client.user = user;
-            client.take_care(care::STRANGER, false);
+            client.take_care(care::STRANGER | care::RULED, false);
+            client.take_care(bits, true);
             return true;
         }
         false
     }
 
     fn auth(&mut self, asker: &Asker, request: &Request<'_>) {
-        let has_users = !self.topology.keyspaces[asker.keyspace].users.is_empty();
+        let users = &self.topology.keyspaces[asker.keyspace].users;
+        let default = users.iter().find(|user| user.name == DEFAULT);
+        let is_open = users.is_empty() || default.is_some_and(|user| user.acl.is_open);
         let (name, password): (&[u8], &[u8]) = match request.args.len() {
-            2 if !has_users => return self.answer_error(asker, &ClientError::NoPasswordSet),
-            2 => (b"default", request.arg(1)),
+            2 if is_open => return self.answer_error(asker, &ClientError::NoPasswordSet),
+            2 => (DEFAULT.as_bytes(), request.arg(1)),
             3 => (request.arg(1), request.arg(2)),
             _ => return self.answer_error(asker, &ClientError::Syntax),
         };
         if self.let_in(asker, name, password) {
             self.answer(asker, |out| encode::simple(out, "OK"));
         } else {
-            self.answer_error(asker, &ClientError::WrongPass);
+            self.not_let_in(asker, request.arg(0), name);
         }
+    }
+
+    fn not_let_in(&mut self, asker: &Asker, command: &[u8], name: &[u8]) {
+        let name = String::from_utf8_lossy(name);
+        self.log_denial(asker.slot, Reason::Auth, command, &name);
+        self.answer_error(asker, &ClientError::WrongPass);
     }
 
     fn hello(&mut self, asker: &Asker, request: &Request<'_>) {
@@ -279,8 +293,9 @@ impl Engine {
             let word = request.arg(index);
             let more = request.args.len() - index - 1;
             if word.eq_ignore_ascii_case(b"AUTH") && more >= 2 {
-                if !self.let_in(asker, request.arg(index + 1), request.arg(index + 2)) {
-                    return self.answer_error(asker, &ClientError::WrongPass);
+                let name = request.arg(index + 1);
+                if !self.let_in(asker, name, request.arg(index + 2)) {
+                    return self.not_let_in(asker, request.arg(0), name);
                 }
                 index += 3;
             } else if word.eq_ignore_ascii_case(b"SETNAME") && more >= 1 {
@@ -357,6 +372,12 @@ impl Engine {
             let workers = self.all_stats.iter();
             workers.map(|stats| stats.of_keyspace(keyspace, cell)).sum()
         };
+        let denied = [
+            PerKeyspace::LoginsFailed,
+            PerKeyspace::DeniedCommands,
+            PerKeyspace::DeniedKeys,
+            PerKeyspace::DeniedChannels,
+        ];
         let version = self.redis_version(keyspace);
         then(&Own {
             version: env!("CARGO_PKG_VERSION"),
@@ -368,6 +389,7 @@ impl Engine {
             subscribers: sum(PerKeyspace::Subscribers),
             clients_tracking: sum(PerKeyspace::Tracking),
             clients_max: space.max_clients,
+            denied: denied.map(sum),
             shards_up: backends
                 .iter()
                 .filter(|backend| backend.health == Health::Up)

@@ -1,12 +1,14 @@
 //! State machines: clients, connections to shards, replies in order. No socket, no clock; bytes and `now` come in.
 
 pub mod acl;
+pub mod acl_log;
 pub mod audit;
 pub mod backend;
 pub mod blocking;
 pub mod blocking_wait;
 pub mod client;
 pub mod client_admin;
+pub mod client_help;
 pub mod deliver;
 pub mod dispatch;
 pub mod ejection;
@@ -23,6 +25,7 @@ pub mod invalidation;
 pub mod lines;
 pub mod links;
 pub mod local;
+pub mod mail;
 pub mod memcached;
 pub mod monitor;
 pub mod named;
@@ -38,6 +41,7 @@ pub mod replies;
 pub mod scan;
 pub mod scripts;
 pub mod secure;
+pub mod settings;
 pub mod slab;
 pub mod slowlog;
 pub mod slowlog_reply;

@@ -5,13 +5,16 @@
 //! executed), and only when the client has sent nothing after it that could have overtaken it.
 
 use crate::limits::NAMED_COPY_MAX;
+use crate::protocol::command::Merge;
+use crate::protocol::encode::{self, Proto};
 use crate::protocol::errand;
+use crate::routing::merge::merge;
 use crate::routing::route::Request;
 use crate::session::backend::{InFlight, Waiter};
-use crate::session::client_admin::Mail;
 use crate::session::dispatch::Asker;
 use crate::session::engine::{Action, Engine};
 use crate::session::gather::{Gather, GatherKind};
+use crate::session::mail::Mail;
 use crate::session::scripts::{sha_from_hex, sha_of, Sha};
 use crate::session::stats::{PerKeyspace, PerShard};
 use std::sync::Arc;
@@ -81,6 +84,15 @@ impl Engine {
         let place = self.reserve_gather(asker, Gather::new(kind, 1));
         self.send(link, request.data);
         self.sent(asker, link, place, 0, Waiter::Part);
+    }
+
+    /// Of each script that SCRIPT EXISTS asks for whether it is known here: then a call of it works on every shard.
+    pub(crate) fn known_scripts(&self, request: &Request<'_>) -> Vec<bool> {
+        let is_known = |index| {
+            let sha = sha_from_hex(request.arg(index));
+            sha.is_some_and(|sha| self.scripts.get(&sha).is_some())
+        };
+        (2..request.args.len()).map(is_known).collect()
     }
 
     /// A client showed a script's text; the shard that runs it will have it.
@@ -156,17 +168,15 @@ impl Engine {
     }
 
     /// NOSCRIPT from a shard: true when the script was loaded and the request sent again.
-    #[allow(clippy::too_many_arguments)] // each is a part of the one request that is mended
     pub(crate) fn mend_script(
         &mut self,
         asker: &Asker,
         number: u32,
-        request: &Arc<[u8]>,
-        sha: &Sha,
-        shard: usize,
+        call: (&Arc<[u8]>, &Sha, usize),
         reply: &[u8],
         out: &mut Vec<u8>,
     ) -> bool {
+        let (request, sha, shard) = call;
         self.backends[shard].scripts.remove(sha);
         let is_last = self
             .clients
@@ -191,5 +201,22 @@ impl Engine {
     /// Sends the mark that WAIT waits for.
     pub(crate) fn send_mark(&mut self, link: u32) {
         self.send(link, errand::MARK);
+    }
+}
+
+/// The reply to SCRIPT EXISTS: a script is there if every shard has it, or would be given it.
+pub(crate) fn compose_known(parts: &[&[u8]], known: &[bool], proto: Proto, out: &mut Vec<u8>) {
+    let start = out.len();
+    merge(Merge::And, parts, &[], proto, 0, out);
+    let mut head = Vec::new();
+    encode::array(&mut head, known.len());
+    let merged = out.split_off(start);
+    // An error is passed on; else each element is `:0` or `:1` and a line end.
+    let Some(elements) = merged.strip_prefix(head.as_slice()) else {
+        return out.extend_from_slice(&merged);
+    };
+    out.extend_from_slice(&head);
+    for (element, &is_known) in elements.chunks_exact(4).zip(known) {
+        encode::integer(out, i64::from(is_known || element == b":1\r\n"));
     }
 }

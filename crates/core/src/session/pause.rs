@@ -17,10 +17,10 @@ use crate::protocol::command::{flags, CommandSpec, Local, Policy};
 use crate::protocol::request::strict_integer;
 use crate::routing::route::Request;
 use crate::session::client::{care, Intake};
-use crate::session::client_admin::Mail;
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 use crate::session::gather::GatherKind;
+use crate::session::mail::Mail;
 
 /// A pause of a keyspace, as mail carries it and each worker keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

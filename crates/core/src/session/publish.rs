@@ -21,10 +21,10 @@ use crate::protocol::subscription::Kind;
 use crate::routing::merge::counted_header;
 use crate::routing::route::Request;
 use crate::session::backend::{Health, Waiter};
-use crate::session::client_admin::{Mail, Ticket};
 use crate::session::dispatch::{client_number, Asker};
 use crate::session::engine::{Action, Engine};
 use crate::session::gather::{Gather, GatherKind};
+use crate::session::mail::{Mail, Ticket};
 use crate::session::stats::{PerKeyspace, PerShard};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -81,7 +81,7 @@ impl Engine {
     pub(crate) fn publish(&mut self, asker: &Asker, kind: Kind, request: &Request<'_>) {
         let keyspace = asker.keyspace;
         let shard = self.shard_to_publish(keyspace, request.arg(1));
-        let link = match self.link_for(shard, asker.lane) {
+        let link = match self.link_of(asker, shard) {
             Ok(link) => link,
             Err(error) => {
                 self.stats().shard(shard, PerShard::Failed, 1);

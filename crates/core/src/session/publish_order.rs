@@ -12,8 +12,8 @@
 
 use crate::limits::PUBLISH_HOLD_MS_MAX;
 use crate::session::client::Intake;
-use crate::session::client_admin::Mail;
 use crate::session::engine::{Action, Engine};
+use crate::session::mail::Mail;
 use crate::session::stats::PerKeyspace;
 use crate::session::subscriptions::Who;
 

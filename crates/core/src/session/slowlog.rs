@@ -20,11 +20,11 @@ use crate::protocol::request::strict_integer;
 use crate::routing::route::Request;
 use crate::routing::topology::{Keyspace, Protocol, SlowRules, Topology};
 use crate::session::backend::{InFlight, Waiter};
-use crate::session::client_admin::{Mail, Ticket};
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
 use crate::session::heads::{Heads, Place, NO_HEAD};
+use crate::session::mail::{Mail, Ticket};
 use crate::session::own_links::{Owner, Purpose};
 use crate::session::slowlog_reply::{compose, first_word, shown, Form, Record};
 use crate::session::stats::{PerKeyspace, PerShard};
@@ -133,19 +133,25 @@ impl Engine {
     }
 
     /// The rules of a keyspace's slow log, for CONFIG GET.
-    #[allow(dead_code)] // for CONFIG GET and SET, which do not know them yet
     pub(crate) fn slow_rules(&self, keyspace: usize) -> SlowRules {
         self.slow.logs[keyspace].rules
     }
 
-    /// CONFIG SET of the slow log's rules: every worker takes them, then the client is told OK.
-    #[allow(dead_code)] // see above
-    pub(crate) fn set_slow_rules(&mut self, asker: &Asker, rules: SlowRules) {
+    /// CONFIG SET of the slow log's rules, the request's last step: every worker takes them, then the client is told OK.
+    pub(crate) fn set_slow_rules(&mut self, asker: &Asker, number: u32, rules: SlowRules) {
         let rules = SlowRules {
             length: rules.length.min(SLOWLOG_ENTRIES_MAX),
             ..rules
         };
-        self.ask_logs(asker, GatherKind::AllTook, SlowQuestion::Rules(rules));
+        let Some(client) = self.clients.get_mut(asker.slot) else {
+            return;
+        };
+        let gather = Gather::new(GatherKind::AllTook, self.identity.workers);
+        client.replies.put_gather(number, gather);
+        let keyspace = asker.keyspace as u16;
+        self.ask_workers_for(asker, number, |ticket| {
+            Mail::Slowlog(ticket, keyspace, SlowQuestion::Rules(rules))
+        });
     }
 
     /// Mail: a question about this worker's log.

@@ -9,16 +9,13 @@ use crate::error::ClientError;
 use crate::limits::{EXCLUSIVE_LINKS_MAX, SHARDS_IN_ERROR_MAX};
 use crate::protocol::command::{Arg, Merge};
 use crate::protocol::encode;
-use crate::protocol::setting::{meaning, memory, Meaning};
 use crate::routing::merge::merge;
 use crate::routing::route::Request;
 use crate::session::backend::Waiter;
 use crate::session::dispatch::{client_number, Asker};
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
-use crate::session::info::merge_config;
 use crate::session::stats::{PerKeyspace, PerShard};
-use std::borrow::Cow;
 
 /// How a request is split.
 struct Fragments<'a> {
@@ -131,41 +128,19 @@ impl Engine {
         }
     }
 
-    /// CONFIG SET with an amount for all: each shard gets its part, the first ones the odd bytes.
-    pub(crate) fn divide_settings(&mut self, asker: &Asker, request: &Request<'_>) {
-        let shards = self.shards_in(asker.keyspace);
-        let count = shards.len() as u64;
-        let requests = (0..count).map(|position| {
-            let mut words: Vec<Cow<'_, [u8]>> = (0..request.args.len())
-                .map(|index| Cow::Borrowed(request.arg(index)))
-                .collect();
-            for index in (2..words.len().saturating_sub(1)).step_by(2) {
-                let amount = memory(&words[index + 1]);
-                if let (Meaning::Divided, Some(all)) = (meaning(&words[index]), amount) {
-                    let part = all / count + u64::from(position < all % count);
-                    words[index + 1] = Cow::Owned(part.to_string().into_bytes());
-                }
-            }
-            let words: Vec<&[u8]> = words.iter().map(AsRef::as_ref).collect();
-            let mut bytes = Vec::new();
-            encode::request(&mut bytes, &words);
-            bytes
-        });
-        let requests: Vec<Vec<u8>> = requests.collect();
-        let requests: Vec<&[u8]> = requests.iter().map(Vec::as_slice).collect();
-        let merge = Merge::AllOk;
-        self.send_each(asker, GatherKind::Everywhere { merge, shards }, &requests);
-    }
-
     /// The same bytes to every shard of the keyspace that takes keys.
     pub(crate) fn send_all(&mut self, asker: &Asker, kind: GatherKind, data: &[u8]) {
         self.send_each(asker, kind, &[data]);
     }
 
     /// To every shard of the keyspace that takes keys the bytes at its place; the last ones to all that follow.
-    fn send_each(&mut self, asker: &Asker, kind: GatherKind, requests: &[&[u8]]) {
+    pub(crate) fn send_each(&mut self, asker: &Asker, kind: GatherKind, requests: &[&[u8]]) {
         let shards = self.shards_in(asker.keyspace);
-        let may_lack = matches!(kind, GatherKind::Info { .. });
+        let may_lack = match &kind {
+            GatherKind::Info { .. } => true,
+            GatherKind::Everywhere { merge, .. } => is_same_everywhere(*merge),
+            _ => false,
+        };
         let mut links = Vec::with_capacity(shards.len());
         for &shard in &shards {
             let number = self.shard_number(asker, shard);
@@ -203,12 +178,19 @@ impl Engine {
         out: &mut Vec<u8>,
     ) {
         let is_error = |part: &&[u8]| part.first() == Some(&b'-');
+        let good: Vec<&[u8]> = if is_same_everywhere(rule) {
+            let parts = parts.iter().copied();
+            parts.filter(|part| !is_error(part)).collect()
+        } else {
+            Vec::new()
+        };
+        let parts = if good.is_empty() { parts } else { &good };
         let first = parts.iter().copied().find(|part| is_error(part));
         let is_deed = matches!(rule, Merge::AllOk | Merge::First);
         let Some(error) = first.filter(|error| is_deed && parts.iter().any(|part| part != error))
         else {
             if rule == Merge::Config {
-                return merge_config(parts, proto, out);
+                return self.compose_config(keyspace, parts, proto, out);
             }
             self.rotate = self.rotate.wrapping_add(1);
             return merge(rule, parts, &[], proto, self.rotate, out);
@@ -274,6 +256,9 @@ impl Engine {
     /// up and hold the shard for down; so each shard is asked on a connection that is made for it, whatever its health.
     pub(crate) fn send_aside(&mut self, asker: &Asker, merge: Merge, request: &Request<'_>) {
         let shards = self.shards_in(asker.keyspace);
+        if self.is_stopping {
+            return self.answer_error(asker, &ClientError::Stopping);
+        }
         if self.exclusive_links + shards.len() > EXCLUSIVE_LINKS_MAX {
             return self.answer_error(asker, &ClientError::Exhausted);
         }
@@ -324,6 +309,11 @@ impl Engine {
             self.sent(asker, link, number, part as u16, Waiter::Part);
         }
     }
+}
+
+/// Shards should all say the same, so that those which cannot be asked are not missed.
+fn is_same_everywhere(rule: Merge) -> bool {
+    matches!(rule, Merge::Libraries | Merge::Longest)
 }
 
 /// Where an argument's `$length` line begins.

@@ -94,6 +94,10 @@ metrics! {
         TransactionsAborted Counter "shoal_transactions_aborted_total" "EXECs that executed nothing: an error while queueing, a changed key, keys on several shards, a shard that is down.";
         TransactionsSplit Counter "shoal_transactions_split_total" "EXECs whose keys were on several shards, and which each of them executed its part of (transactions = \"per-shard\").";
         PutBack Counter "shoal_elements_put_back_total" "Elements of lists and sorted sets that were taken for a client which had left by then, and were put back.";
+        LoginsFailed Counter "shoal_logins_failed_total" "AUTH and HELLO with an unknown user, a wrong password, or a user who is switched off.";
+        DeniedCommands Counter "shoal_denied_commands_total" "Requests refused because their user may not use the command.";
+        DeniedKeys Counter "shoal_denied_keys_total" "Requests refused because their user may not use one of the keys so.";
+        DeniedChannels Counter "shoal_denied_channels_total" "Requests refused because their user may not use one of the channels.";
         TlsHandshakes Counter "shoal_tls_handshakes_total" "TLS handshakes with clients that were finished.";
         Slow Counter "shoal_slow_requests_total" "Requests that went into the slow log.";
         Subscribers Gauge "shoal_subscribers" "Clients that have subscribed to something.";

@@ -21,10 +21,10 @@ use crate::protocol::request::strict_integer;
 use crate::routing::route::{decide, Request};
 use crate::session::backend::Waiter;
 use crate::session::client::care;
-use crate::session::client_admin::{Mail, Ticket};
 use crate::session::dispatch::{Asker, Taken};
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
+use crate::session::mail::{Mail, Ticket};
 use crate::session::stats::PerKeyspace;
 use crate::session::tracking_options::{
     fits_bounds, overlap, overlapping, read_options, Mode, Options, NO_REDIRECT,

@@ -125,12 +125,12 @@ impl SimulatedClient {
         }
     }
 
-    fn token(&mut self) -> Vec<u8> {
+    pub fn token(&mut self) -> Vec<u8> {
         self.tokens += 1;
         format!("t{}-{}-", self.number, self.tokens).into_bytes()
     }
 
-    fn value(&mut self, habits: &Habits, chance: &mut Chance) -> Vec<u8> {
+    pub fn value(&mut self, habits: &Habits, chance: &mut Chance) -> Vec<u8> {
         let mut value = self.token();
         if habits.large_bytes > 0 && chance.one_in(3) {
             value.resize(
@@ -141,7 +141,7 @@ impl SimulatedClient {
         value
     }
 
-    fn key(&self, chance: &mut Chance) -> Vec<u8> {
+    pub fn key(&self, chance: &mut Chance) -> Vec<u8> {
         let tag = chance.pick(&["", "{a}", "{b}"]);
         format!("k{}:{}{tag}", self.number, chance.below(5)).into_bytes()
     }
@@ -150,7 +150,7 @@ impl SimulatedClient {
         format!("n{}:{}", self.number, chance.below(3)).into_bytes()
     }
 
-    fn push(&mut self, bytes: &[u8], kind: Kind, shards: Vec<u16>, now_us: u64) {
+    pub fn push(&mut self, bytes: &[u8], kind: Kind, shards: Vec<u16>, now_us: u64) {
         let is_muted = match (&kind, self.mode) {
             (Kind::Silent, _) => true,
             (_, ReplyMode::On) => false,
@@ -185,7 +185,7 @@ impl SimulatedClient {
         if self.scan.is_some() {
             return self.ask_pure(habits, chance, placement, now_us);
         }
-        match chance.below(if habits.oddities { 27 } else { 22 }) {
+        match chance.below(if habits.oddities { 29 } else { 24 }) {
             0..=12 => self.ask_data(habits, chance, placement, now_us),
             13..=15 => self.ask_pure(habits, chance, placement, now_us),
             16 => self.ask_session(chance, now_us),
@@ -193,6 +193,7 @@ impl SimulatedClient {
             19 => self.ask_everywhere(habits, chance, now_us),
             20 => self.ask_local(chance, now_us),
             21 => self.ask_wrong(chance, now_us),
+            22..=23 => self.ask_transaction(habits, chance, placement, now_us),
             _ => self.ask_oddity(chance, now_us),
         }
     }
@@ -603,6 +604,17 @@ impl SimulatedClient {
             }
             _ => false,
         };
+        let is_nil = matches!(reply, b"*-1\r\n" | b"_\r\n");
+        if is_nil && matches!(asked.kind, Kind::Exec(_, true)) {
+            // Nobody else writes its keys: only a lost connection breaks the watch. Nothing was executed.
+            let mut shards = asked.shards.iter();
+            let is_explained = shards.any(|&shard| (facts.trouble)(&asked, shard));
+            return if is_explained {
+                Ok(())
+            } else {
+                Err(format!("{asked:?}: the watch was broken"))
+            };
+        }
         if reply[0] == b'-' && !is_expected {
             return self.failed(&asked, reply, facts);
         }
@@ -613,6 +625,7 @@ impl SimulatedClient {
                 .extend(pairs.into_iter().map(|(_, value)| value)),
             Kind::Append(_, token) | Kind::Script(_, _, token) => self.acknowledged.push(token),
             Kind::Scan => self.scanned(asked.database, reply, habits, now_us)?,
+            Kind::Exec(kinds, _) => self.acknowledged.extend(kinds.into_iter().flat_map(tokens)),
             _ => {}
         }
         Ok(())
@@ -711,5 +724,14 @@ impl SimulatedClient {
         missing.map_or(Ok(()), |key| {
             Err(format!("SCAN passed over {}", resp::shown(&key)))
         })
+    }
+}
+
+/// What a write carries.
+fn tokens(kind: Kind) -> Vec<Vec<u8>> {
+    match kind {
+        Kind::Set(pairs) => pairs.into_iter().map(|(_, value)| value).collect(),
+        Kind::Append(_, token) => vec![token],
+        _ => Vec::new(),
     }
 }

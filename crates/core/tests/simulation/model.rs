@@ -28,6 +28,8 @@ pub enum Kind {
     Count(Vec<Vec<u8>>, bool),
     /// The script's SHA-1, its counter, its token.
     Script(Vec<u8>, Vec<u8>, Vec<u8>),
+    /// EXEC of these; whether keys were watched.
+    Exec(Vec<Kind>, bool),
     /// All keys with this prefix.
     Keys(Vec<u8>),
     Scan,
@@ -152,6 +154,19 @@ impl Model {
                 }
                 is(count.is_none_or(|count| possible.is_none_or(|counts| counts.contains(&count))))
             }
+            Kind::Exec(kinds, _) => {
+                let Some(reply) = told else {
+                    return kinds
+                        .iter()
+                        .try_for_each(|kind| self.done(kind, database, None));
+                };
+                let Some(parts) = resp::elements(reply).filter(|all| all.len() == kinds.len())
+                else {
+                    return misfit();
+                };
+                let mut all = kinds.iter().zip(parts);
+                all.try_for_each(|(kind, part)| self.done(kind, database, Some(part)))
+            }
             Kind::Keys(prefix) => {
                 let Some(reply) = told else { return Ok(()) };
                 let (surely, maybe) = self.existing(database, prefix);
@@ -187,6 +202,11 @@ impl Model {
                 let grown = incremented(&self.possible(database, key));
                 let all = [self.possible(database, key), grown].concat();
                 self.settle(database, key, all);
+            }
+            Kind::Exec(kinds, _) => {
+                kinds
+                    .iter()
+                    .for_each(|kind| self.maybe_done(kind, database));
             }
             Kind::Exact(_)
             | Kind::Prefix(_)

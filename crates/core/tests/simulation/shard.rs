@@ -29,6 +29,10 @@ pub struct Connection {
     database: usize,
     is_resp3: bool,
     is_known: bool,
+    /// What came since MULTI.
+    queued: Option<Vec<Vec<Vec<u8>>>>,
+    /// Database, key and what it was when it was watched.
+    watched: Vec<(usize, Vec<u8>, Option<Vec<u8>>)>,
 }
 
 /// 40 hexadecimal digits.
@@ -150,6 +154,9 @@ impl ShardServer {
         if self.password.is_some() && !connection.is_known {
             return b"-NOAUTH Authentication required.\r\n".to_vec();
         }
+        if let Some(reply) = self.transaction(connection, &name, args) {
+            return reply;
+        }
         let is_resp3 = connection.is_resp3;
         let database = connection.database;
         match (name.as_slice(), args) {
@@ -170,6 +177,59 @@ impl ShardServer {
             (b"SCAN" | b"KEYS" | b"DBSIZE", _) => self.keys(&name, database, args),
             (other, _) if is_pure(other) => pure_reply(args, is_resp3),
             _ => self.data(&name, database, is_resp3, args),
+        }
+    }
+
+    /// What MULTI, WATCH and their like do; None for whatever is executed now.
+    fn transaction(
+        &mut self,
+        connection: &mut Connection,
+        name: &[u8],
+        args: &[Vec<u8>],
+    ) -> Option<Vec<u8>> {
+        let ok = || Some(b"+OK\r\n".to_vec());
+        match (name, &mut connection.queued) {
+            (b"EXEC", queued) => {
+                let all = queued.take().expect("EXEC after MULTI");
+                let watched = std::mem::take(&mut connection.watched);
+                let is_changed = watched
+                    .iter()
+                    .any(|(database, key, was)| self.databases[*database].get(key) != was.as_ref());
+                if is_changed {
+                    return Some(if connection.is_resp3 {
+                        b"_\r\n".to_vec()
+                    } else {
+                        b"*-1\r\n".to_vec()
+                    });
+                }
+                let replies: Vec<Vec<u8>> = all
+                    .iter()
+                    .map(|args| self.execute(connection, args))
+                    .collect();
+                Some(resp::array(&replies))
+            }
+            (_, Some(queued)) => {
+                queued.push(args.to_vec());
+                Some(b"+QUEUED\r\n".to_vec())
+            }
+            (b"MULTI", none) => {
+                *none = Some(Vec::new());
+                ok()
+            }
+            (b"WATCH", None) => {
+                for key in &args[1..] {
+                    let was = self.databases[connection.database].get(key).cloned();
+                    connection
+                        .watched
+                        .push((connection.database, key.clone(), was));
+                }
+                ok()
+            }
+            (b"UNWATCH", None) => {
+                connection.watched.clear();
+                ok()
+            }
+            _ => None,
         }
     }
 

@@ -12,10 +12,11 @@ use crate::chance::Chance;
 use crate::client::{Asked, Habits, SimulatedClient};
 use crate::resp;
 use crate::shard::{Connection, ShardServer};
+use shoal_core::routing::acl::Acl;
 use shoal_core::routing::distribution::{Distribution, Slots};
 use shoal_core::routing::topology::{Credentials, Keyspace, Shard, Topology, User};
-use shoal_core::session::client_admin::Mail;
 use shoal_core::session::engine::{Action, Engine, Identity};
+use shoal_core::session::mail::Mail;
 use shoal_core::session::stats::{PerShard, Stats};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -109,6 +110,7 @@ fn topology(conditions: &Conditions) -> Topology {
             username: None,
             password: password.clone(),
         },
+        acl: Acl::everything(),
     };
     let keyspace = Keyspace {
         users: conditions.habits.password.iter().map(user).collect(),

@@ -79,6 +79,23 @@ const FIELDS: &[(&str, Rule)] = &[
     ),
     ("client_recent_max_*", Rule::Max),
     ("paused_timeout_milliseconds", Rule::Max),
+    // Stats: the shards see our own user only.
+    (
+        "acl_access_denied_auth",
+        Rule::Own(|own| own.denied[0].to_string()),
+    ),
+    (
+        "acl_access_denied_cmd",
+        Rule::Own(|own| own.denied[1].to_string()),
+    ),
+    (
+        "acl_access_denied_key",
+        Rule::Own(|own| own.denied[2].to_string()),
+    ),
+    (
+        "acl_access_denied_channel",
+        Rule::Own(|own| own.denied[3].to_string()),
+    ),
     // Memory
     (
         "used_memory_peak_perc",
