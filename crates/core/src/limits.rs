@@ -150,6 +150,7 @@ limits! {
     ACCEPT_REPORT_MS = 10_000, "milliseconds", "That is logged so often.";
     EVENTS_KEPT_MAX = 4_096, "events", "Events (log lines) not yet fetched; further ones are counted and dropped.";
     PAUSE_MS_MAX = 604_800_000, "milliseconds", "CLIENT PAUSE: a week; a pause of everything also holds what would end it.";
+    PUBLISH_HOLD_MS_MAX = 100, "milliseconds", "A PUBLISH waits so long at most for subscriptions that were asked for before it.";
     TICK_MS = 100, "milliseconds", "Time-outs are looked at so often.";
 }
 

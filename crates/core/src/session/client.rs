@@ -32,6 +32,8 @@ pub enum Intake {
     Barrier,
     /// Not until the pause of its keyspace ends.
     Paused,
+    /// Not until the subscriptions that were asked for before its PUBLISH are confirmed.
+    Subscriptions,
     /// Not until the request that waits has its reply; only its end is looked for.
     Blocked,
     /// Never again; closed when everything is written.

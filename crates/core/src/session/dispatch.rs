@@ -17,6 +17,7 @@ use crate::session::client::{care, Client, Intake};
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
 use crate::session::heads::{Place, NO_HEAD};
+use crate::session::pubsub::subscribes;
 use crate::session::stats::{CloseReason, PerKeyspace, PerShard};
 use std::sync::Arc;
 
@@ -216,13 +217,25 @@ impl Engine {
         let now_ms = self.now_ms;
         let generation = self.clients.generation(slot);
         let is_last_in = matches!(route, Route::Local(Local::Exec)) && self.exec_waits(slot);
+        let passes = match route {
+            Route::Local(local) if subscribes(local) => self.pending_subscriptions(slot),
+            _ => 0,
+        };
         let Some(client) = self.clients.get_mut(slot) else {
             return Taken::Yes;
         };
-        if (is_last_in || needs_barrier(&route)) && client.replies.waiting() > 0 {
+        if (is_last_in || needs_barrier(&route)) && client.replies.waiting() > passes {
             client.intake = Intake::Barrier;
             return Taken::NotYet;
         }
+        if matches!(route, Route::Local(Local::Publish | Local::Spublish))
+            && self.holds_publication(slot)
+        {
+            return Taken::NotYet;
+        }
+        let Some(client) = self.clients.get_mut(slot) else {
+            return Taken::Yes;
+        };
         let (keyspace, lane) = (client.keyspace as usize, client.lane());
         let shares = client.care & care::TRACKED == 0;
         if let Some(full) = self.full_link(keyspace, lane, &route).filter(|_| shares) {

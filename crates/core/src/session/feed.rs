@@ -174,8 +174,25 @@ impl Engine {
 
     /// One shard less to wait for.
     fn shard_confirmed(&mut self, waiters: &[u64]) {
-        for (id, pending) in self.subscriptions.one_less(waiters) {
+        let done = self.subscriptions.one_less(waiters);
+        let is_any = !done.is_empty();
+        for (id, pending) in done {
             self.confirmed(id, pending);
+        }
+        if is_any {
+            self.subscriptions_settled();
+        }
+    }
+
+    /// A shard refused to listen for these requests.
+    fn shard_refused_to_listen(&mut self, keyspace: usize, batch: &Batch, answer: &[u8]) {
+        let concerned = self.subscriptions.take_concerned(keyspace, batch);
+        let is_any = !concerned.is_empty();
+        for pending in concerned {
+            self.not_confirmed(pending, answer);
+        }
+        if is_any {
+            self.subscriptions_settled();
         }
     }
 
@@ -196,9 +213,7 @@ impl Engine {
             return self.shard_confirmed(&batch.waiters);
         }
         let keyspace = self.backends[shard].keyspace;
-        for pending in self.subscriptions.take_concerned(keyspace, &batch) {
-            self.not_confirmed(pending, answer);
-        }
+        self.shard_refused_to_listen(keyspace, &batch, answer);
         self.shard_confirmed(&batch.waiters);
         // What is left was promised on the connection before this one, and is not to be had on it now.
         let promised = self.subscriptions.still_held(keyspace, &batch);
@@ -251,9 +266,7 @@ impl Engine {
         }
         for batch in batches {
             if is_refused && batch.is_made {
-                for pending in self.subscriptions.take_concerned(keyspace, &batch) {
-                    self.not_confirmed(pending, &error);
-                }
+                self.shard_refused_to_listen(keyspace, &batch, &error);
             }
             self.shard_confirmed(&batch.waiters);
         }

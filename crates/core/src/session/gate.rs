@@ -44,6 +44,9 @@ impl Engine {
             }
         }
         if cares & care::SUBSCRIBED != 0 {
+            if self.waits_for_subscriptions(slot, spec) {
+                return Some(Taken::NotYet);
+            }
             if let Some(error) = self.barred_while_subscribed(slot, spec) {
                 return Some(self.turn_away(slot, &error));
             }

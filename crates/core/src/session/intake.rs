@@ -268,7 +268,7 @@ impl Engine {
             return;
         };
         let is_open = match client.intake {
-            Intake::Open | Intake::Link(_) | Intake::Paused => false,
+            Intake::Open | Intake::Link(_) | Intake::Paused | Intake::Subscriptions => false,
             Intake::InFlight => waiting <= client.window as usize / 2,
             Intake::Output => out <= OUTPUT_HIGH / 2,
             Intake::Barrier | Intake::Blocked => waiting == 0,

@@ -71,6 +71,8 @@ pub enum Mail {
     },
     /// What a worker knows of subscriptions; the answer is this part of the gather, or else the worker's own.
     Census(Ticket, Option<u16>, Census),
+    /// A worker's requests to subscribe wait no longer.
+    Subscribed,
     /// CLIENT TRACKING: whether the client to redirect to is here, and where.
     FindClient {
         /// Where the answer goes.
@@ -172,6 +174,7 @@ impl Engine {
                 let count = u8::from(self.unblock_here(keyspace, id, is_error));
                 self.reply_to(ticket, count.to_string().into_bytes());
             }
+            Mail::Subscribed => self.release_publishers(),
             Mail::Census(ticket, part, census) => {
                 let part = part.unwrap_or(self.identity.worker as u16);
                 let bytes = self.census(&census);

@@ -34,6 +34,7 @@ pub mod own_links;
 pub mod pause;
 pub mod pressure;
 pub mod publish;
+pub mod publish_order;
 pub mod pubsub;
 pub mod put_back;
 pub mod replies;

@@ -73,12 +73,14 @@ impl Engine {
             self.tell_feeds(keyspace, kind, true, &fresh);
         }
         let space = &self.subscriptions.spaces[keyspace];
-        let waits = added.iter().any(|name| {
-            space
-                .name(kind, name)
-                .is_some_and(|known| !known.is_settled())
-        });
-        self.confirm(asker, id, kind, added, reply, waits);
+        // Behind one that waits another waits too: the client is told in its order.
+        let waits = self.pending_subscriptions(asker.slot) > 0
+            || added.iter().any(|name| {
+                space
+                    .name(kind, name)
+                    .is_some_and(|known| !known.is_settled())
+            });
+        self.confirm(asker, id, (kind, true), added, reply, waits);
     }
 
     /// Without names: ends all of the kind.
@@ -117,7 +119,7 @@ impl Engine {
         }
         let who = (asker.slot, asker.generation);
         let waits = self.give_up_names(asker.keyspace, kind, &removed, who);
-        self.confirm(asker, id, kind, Vec::new(), reply, waits);
+        self.confirm(asker, id, (kind, false), Vec::new(), reply, waits);
     }
 
     /// Answers at once, or when the shards have confirmed what they were asked.
@@ -125,7 +127,7 @@ impl Engine {
         &mut self,
         asker: &Asker,
         id: u64,
-        kind: Kind,
+        (kind, is_made): (Kind, bool),
         added: Vec<Arc<[u8]>>,
         reply: Vec<u8>,
         waits: bool,
@@ -152,18 +154,64 @@ impl Engine {
             number: client_number(self, asker),
             keyspace,
             kind,
+            is_made,
             added,
             reply,
             left,
         };
         self.subscriptions.pending.insert(id, pending);
-        if let Some(client) = self.clients.get_mut(asker.slot) {
+        self.stats().keyspace(keyspace, PerKeyspace::Subscribing, 1);
+        let Some(client) = self.clients.get_mut(asker.slot) else {
+            return;
+        };
+        match client.particulars().subscribed.as_deref_mut() {
+            Some(subscribed) if is_made => subscribed.pending += 1,
+            _ => client.raise_barrier(),
+        }
+    }
+
+    /// A client's requests to subscribe that wait for the shards.
+    pub(crate) fn pending_subscriptions(&self, slot: u32) -> usize {
+        self.clients
+            .get(slot)
+            .and_then(|client| client.particulars.as_deref()?.subscribed.as_deref())
+            .map_or(0, |subscribed| subscribed.pending)
+    }
+
+    /// Whether a request waits for those before it: all but further ones to subscribe, which libraries send without reading.
+    pub(crate) fn waits_for_subscriptions(
+        &mut self,
+        slot: u32,
+        spec: Option<&'static CommandSpec>,
+    ) -> bool {
+        let is_further = spec
+            .is_some_and(|spec| matches!(spec.policy, Policy::Local(local) if subscribes(local)));
+        if is_further || self.pending_subscriptions(slot) == 0 {
+            return false;
+        }
+        if let Some(client) = self.clients.get_mut(slot) {
             client.raise_barrier();
+        }
+        true
+    }
+
+    /// A request waits no longer.
+    fn count_settled(&mut self, pending: &Pending) {
+        self.stats()
+            .keyspace(pending.keyspace, PerKeyspace::Subscribing, -1);
+        let (slot, generation) = pending.who;
+        let known = self
+            .clients
+            .get_same(slot, generation)
+            .and_then(|client| client.particulars.as_deref_mut());
+        if let Some(subscribed) = known.and_then(|known| known.subscribed.as_deref_mut()) {
+            subscribed.pending -= usize::from(pending.is_made);
         }
     }
 
     /// Every shard has confirmed a request: its client is told, and listens.
     pub(crate) fn confirmed(&mut self, id: u64, pending: Pending) {
+        self.count_settled(&pending);
         let (slot, generation) = pending.who;
         let is_there = self.clients.get_same(slot, generation).is_some();
         let listener = is_there.then_some(pending.who);
@@ -174,6 +222,7 @@ impl Engine {
 
     /// A shard refused: the client is told so, and has nothing of what it asked for.
     pub(crate) fn not_confirmed(&mut self, pending: Pending, error: &[u8]) {
+        self.count_settled(&pending);
         let (slot, generation) = pending.who;
         let Some(client) = self.clients.get_same(slot, generation) else {
             return;
@@ -280,4 +329,12 @@ impl Engine {
             .and_then(|client| client.particulars.as_deref()?.subscribed.as_deref())
             .map_or([0; 3], Subscribed::counts)
     }
+}
+
+/// Whether a command subscribes.
+pub(crate) fn subscribes(local: Local) -> bool {
+    matches!(
+        local,
+        Local::Subscribe | Local::Psubscribe | Local::Ssubscribe
+    )
 }

@@ -101,6 +101,7 @@ metrics! {
         TlsHandshakes Counter "shoal_tls_handshakes_total" "TLS handshakes with clients that were finished.";
         Slow Counter "shoal_slow_requests_total" "Requests that went into the slow log.";
         Subscribers Gauge "shoal_subscribers" "Clients that have subscribed to something.";
+        Subscribing Gauge "shoal_subscribing" "Requests to subscribe, or to end that, which wait for the shards.";
         Messages Counter "shoal_messages_total" "Published messages given to clients, each counted for each of them.";
         ScriptsMended Counter "shoal_scripts_mended_total" "Times a script or a library of functions was loaded into a shard that had not seen it.";
         Tracking Gauge "shoal_clients_tracking" "Clients that have asked to be told when what they read changes (CLIENT TRACKING).";

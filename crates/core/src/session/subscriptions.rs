@@ -16,6 +16,7 @@
 use crate::limits::{SUBSCRIPTIONS_MAX, SUBSCRIPTION_BYTES_MAX};
 use crate::protocol::subscription::Kind;
 use crate::session::backend::NONE;
+use crate::session::publish_order::Publisher;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -76,6 +77,8 @@ pub(crate) struct Pending {
     pub number: u32,
     pub keyspace: usize,
     pub kind: Kind,
+    /// It is to subscribe, not to end that.
+    pub is_made: bool,
     /// The names that the client did not have before.
     pub added: Vec<Arc<[u8]>>,
     /// What it is told in the end.
@@ -92,6 +95,8 @@ pub struct Subscriptions {
     pub(crate) feeds: Vec<Feed>,
     pub(crate) pending: BTreeMap<u64, Pending>,
     next_pending: u64,
+    /// Whose PUBLISH waits for some of these.
+    pub(crate) publishers: Vec<Publisher>,
     /// Names that clients have, each counted for each of them.
     count: usize,
     /// Bytes of all different names.
@@ -102,6 +107,8 @@ pub struct Subscriptions {
 #[derive(Debug, Default, Clone)]
 pub struct Subscribed {
     names: [BTreeSet<Arc<[u8]>>; 3],
+    /// Its requests to subscribe that wait for the shards.
+    pub(crate) pending: usize,
     /// Since when too much of its messages waits (ms).
     pub(crate) slow_since_ms: Option<u64>,
 }
@@ -188,6 +195,7 @@ impl Subscriptions {
             feeds: (0..shards).map(|_| feed()).collect(),
             pending: BTreeMap::new(),
             next_pending: 0,
+            publishers: Vec::new(),
             count: 0,
             bytes: 0,
         }
@@ -198,6 +206,11 @@ impl Subscriptions {
         let bytes: usize = names.iter().map(|name| name.len()).sum();
         self.count + names.len() <= SUBSCRIPTIONS_MAX
             && self.bytes + bytes <= SUBSCRIPTION_BYTES_MAX
+    }
+
+    /// The last number that `next_pending` gave.
+    pub(crate) fn last_pending(&self) -> u64 {
+        self.next_pending
     }
 
     pub(crate) fn next_pending(&mut self) -> u64 {

@@ -31,6 +31,7 @@ impl Engine {
         self.look_at_pauses();
         self.look_at_waits();
         self.look_at_feeds();
+        self.release_publishers();
         self.look_at_trackers();
     }
 
