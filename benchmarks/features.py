@@ -170,7 +170,7 @@ def run(chosen: Sequence[Feature], rounds: int, core: int, say: Callable[[str], 
     shoal = next((subject for subject in found if subject.name == SHOAL), None)
     if shoal is None:
         raise BenchError("; ".join(absent))
-    samples = []
+    samples: list[Sample] = []
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as directory, Stage(Path(directory)) as stage:
         actors = {actor.name: actor for actor in start(stage, core, shoal)}
         for number in range(rounds):

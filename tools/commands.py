@@ -366,7 +366,10 @@ def fixed_key(keys: list[Json]) -> int:
 
 def least_arity(arity: int, keys: list[Json]) -> int:
     """An arity that makes sure of the keys with a fixed place; modules do not tell theirs (-1)."""
-    place = max((spec["index"] for spec in keys if "index" in spec), default=0)
+    fixed = [spec for spec in keys if "index" in spec]
+    # Behind the first key there may be none: PFMERGE of a destination alone.
+    needed = fixed[:1] + [spec for spec in fixed[1:] if spec.get("range", [0])[0] >= 0]
+    place = max((spec["index"] for spec in needed), default=0)
     return -(place + 1) if arity < 0 and -arity <= place else arity
 
 

@@ -29,7 +29,8 @@ POLICIES = {
     "of their first argument if an affinity rule names a part of it, else to the `home_shard`. A script new to it is "
     "loaded there.",
     "split": "Split over the shards of their keys; the replies are put together in order.",
-    "scan": "Goes over one shard after the other; a call goes on to the next shard until it has as many keys as COUNT asks for.",
+    "scan": "Goes over one shard after the other; a call goes on to the next shard until it has as many keys as "
+    "COUNT asks for.",
     "all shards": "Sent to every shard; the replies are put together.",
     "all shards aside": "As above, on connections that are made for it: a script that runs does not hold it up.",
     "any shard": "The same on every shard: one of them is asked.",

@@ -195,6 +195,11 @@ def test_what_is_sent_is_judged_as_a_server_judges_it(
             assert is_same, (line, told, wanted)
 
 
+def is_both_refused(*replies: Reply) -> bool:
+    """In words that differ between versions."""
+    return all(isinstance(reply, ErrorReply) and is_refusal(reply) for reply in replies)
+
+
 def is_refusal(reply: ErrorReply) -> bool:
     return reply.startswith(("NOPERM", "EXECABORT")) or "insufficient ACL permissions" in reply
 
@@ -487,7 +492,8 @@ def test_who_does_not_log_in_may_have_rules_too(
                 "AUTH any whatever", "ACL WHOAMI", "SET open:1 v", "RESET", "ACL WHOAMI", "GET open:1", "GET x",
             )  # fmt: skip
             for line in lines:
-                assert ours.ask(*line.split(" ")) == theirs.ask(*line.split(" ")), line
+                told, wanted = ours.ask(*line.split(" ")), theirs.ask(*line.split(" "))
+                assert told == wanted or is_both_refused(told, wanted), (line, told, wanted)
         ours.ask("AUTH", "any", "x")
         assert b"user default on nopass ~open:*" in raw(rows(ours.ask("ACL", "LIST"))[1])
 

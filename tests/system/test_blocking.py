@@ -163,15 +163,12 @@ def test_a_shard_that_is_lost_ends_the_wait(proxy: Proxy, fleet: Fleet) -> None:
         one.command("BLPOP", keys_on(3, 1, "lost")[0], 0)
         several.command("BLPOP", *one_key_each("lost"), 0)
         until_blocked(proxy, 2)
-
-        def is_waited_for() -> bool:
-            clients = fleet.client(3).info("clients")
-            return bool(clients["blocked_clients"] and clients["tracking_clients"])
-
-        wait_until(is_waited_for, 5, "both have come so far that they wait at the shard")
         fleet.kill(3)
         assert "was lost" in str(one.reply())
-        assert "lost" in str(several.reply())
+        told = str(several.reply())
+        # It rests, or is just about to look there again.
+        assert "shard 's3'" in told
+        assert "was lost" in told or "is down" in told
 
 
 @pytest.mark.parametrize("over", ["one", "several"])

@@ -136,6 +136,9 @@ REQUESTS: dict[str, list[str | bytes]] = {
     "transaction": ["MULTI", "SET k 1", "PING", "INCR k", "EXEC", "GET k"],
     "discarded": ["MULTI", "SET k 1", "DISCARD", "EXEC"],
     "spoiled": ["MULTI", "SET k 1", "NOSUCH", "SET k 2", "EXEC", "EXEC"],
+    "channels": ["PUBLISH c m", "SUBSCRIBE c", "PING", "UNSUBSCRIBE c", "PUBSUB NUMSUB c"],
+    "tracked": ["HELLO 3", "CLIENT TRACKING ON", "GET nothing", "MGET a1 b1 c1", "CLIENT TRACKING OFF"],
+    "published": ["MULTI", "PUBLISH c m", "EXEC"],
     "watched": ["WATCH k", "MULTI", "SET k 1", "EXEC", "WATCH k", "UNWATCH"],
 }
 
@@ -199,8 +202,8 @@ def test_a_monitor_sees_the_clients_of_every_worker_and_no_other_keyspace(proxy:
 @pytest.mark.parametrize(
     "words",
     [
-        "GET k", "SET k v", "KEYS *", "DBSIZE", "EVAL return~1 0", "NOSUCH", "PING", "ECHO x", "SELECT 1",
-        "CLIENT GETNAME",
+        "GET k", "SET k v", "KEYS *", "DBSIZE", "EVAL return~1 0", "PUBLISH c m", "NOSUCH", "PING", "ECHO x",
+        "SELECT 1", "CLIENT GETNAME",
     ],
 )  # fmt: skip
 def test_what_a_monitor_may_ask_itself(ours: Address, theirs: Address, words: str) -> None:

@@ -4,6 +4,7 @@ The shards' own replies are the judge of the figures, a plain server is that of 
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,6 +21,14 @@ while now() < until_us do end
 return 1
 """
 
+CONFIG = """
+workers = 3
+admin = "{admin}"
+[keyspace.main]
+listen = "{listen}"
+shards = ["{shard0}", "{shard1}"]
+"""
+
 Ends = tuple[Wire, list[Wire], Wire]
 
 
@@ -34,7 +43,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 @pytest.fixture(scope="module")
 def proxy(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    with Proxy(tmp_path_factory.mktemp("proxy"), fleet.addresses[:2]) as proxy:
+    with Proxy(tmp_path_factory.mktemp("proxy"), fleet.addresses[:2], config=CONFIG) as proxy:
         yield proxy
 
 
@@ -158,6 +167,34 @@ def test_memory_stats(ends: Ends) -> None:
     for name in (b"dataset.percentage", b"peak.percentage", b"fragmentation", b"keys.bytes-per-key"):
         figures = [float(report[name]) for report in own]
         assert min(figures) * 0.9 <= float(merged[name]) <= max(figures) * 1.1
+
+
+def clients_of(wire: Wire) -> dict[str, str]:
+    text = wire.ask("INFO", "clients")
+    assert isinstance(text, bytes)
+    return dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
+
+
+def waits(wire: Wire, count: int) -> bool:
+    return clients_of(wire)["blocked_clients"] == str(count)
+
+
+def test_info_counts_clients_that_wait_and_no_connections_of_shoals_own(ends: Ends, proxy: Proxy) -> None:
+    ours, _, plain = ends
+    assert clients_of(ours)["blocked_clients"] == clients_of(plain)["blocked_clients"] == "0"
+    keys = [key_on(0), key_on(1)]
+    for at, teller in (((proxy.host, proxy.port), ours), (plain.socket.getpeername(), plain)):
+        waiting = [Wire(*at) for _ in range(5)]
+        for number, wire in enumerate(waiting):
+            # One after the other is on each worker; some wait on one shard, some on both.
+            wire.command("BLPOP", *(keys if number % 2 else keys[:1]), 0)
+        wait_until(partial(waits, teller, 5), 5, "all are counted, once")
+        assert clients_of(teller)["tracking_clients"] == "0"
+        assert teller.ask("RPUSH", keys[0], *range(5)) == 5
+        for wire in waiting:
+            assert isinstance(wire.reply(), list)
+            wire.close()
+        assert clients_of(teller)["blocked_clients"] == "0"
 
 
 @pytest.mark.parametrize("words", ["MEMORY DOCTOR", "LATENCY DOCTOR", "LATENCY GRAPH command", "MEMORY MALLOC-STATS"])

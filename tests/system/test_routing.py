@@ -237,6 +237,16 @@ def test_keys_on_two_shards_are_refused_with_their_slots(proxy: Proxy, fleet: Fl
     assert keys_of(fleet, 3) == set()
 
 
+def test_a_destination_alone_is_a_whole_pfmerge(proxy: Proxy, fleet: Fleet) -> None:
+    key = keys_on(2, 1)[0]
+    with proxy.socket() as wire:
+        assert wire.ask("PFADD", key, "a", "b") == 1
+        assert wire.ask("PFMERGE", key) == "OK"
+        assert wire.ask("PFCOUNT", key) == 2
+        assert wire.ask("PFMERGE") == "ERR wrong number of arguments for 'pfmerge' command"
+    assert keys_of(fleet, 2) == {key.encode()}
+
+
 def test_explain_names_slot_shard_and_atomicity(proxy: Proxy, fleet: Fleet) -> None:
     one, two = keys_on(0, 1)[0], keys_on(3, 1)[0]
     with proxy.socket() as wire:
@@ -252,6 +262,8 @@ def test_explain_names_slot_shard_and_atomicity(proxy: Proxy, fleet: Fleet) -> N
         assert "atomicity: refused" in explain("RENAME", one, two)
         assert "CROSSSLOT" in explain("RENAME", one, two)
         assert "answered by shoal" in explain("PING")
+        assert "published on one shard" in explain("PUBLISH", "c", "m")
+        assert "on every shard" in explain("SUBSCRIBE", "c")
         assert explain("SET", one, "x")
         assert wire.ask("EXISTS", one) == 0, "nothing is executed"
 

@@ -5,6 +5,7 @@ On a busy machine anything may be slow, so tests look for the entries of what th
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +279,32 @@ def test_none_is_slow_without_a_threshold(fleet: Fleet, tmp_path: Path) -> None:
         wire.ask("EVAL", SPIN, 1, "k", SLOW_US)
         assert entries(wire) == []
         assert wire.ask("SLOWLOG", "LEN") == 0
+
+
+def test_config_set_is_for_the_shards_logs_and_for_shoals(fleet: Fleet, tmp_path: Path) -> None:
+    with make_proxy(fleet, tmp_path, -1) as proxy:
+        wires = [proxy.socket() for _ in range(3)]
+        assert wires[0].ask("CONFIG", "SET", "slowlog-log-slower-than", 0, "slowlog-max-len", 30) == "OK"
+        for shard in range(2):
+            assert fleet.client(shard).config_get("slowlog-*") == {
+                "slowlog-log-slower-than": "0", "slowlog-max-len": "30",
+            }  # fmt: skip
+        for number, wire in enumerate(wires):
+            # The other workers learn of it a moment later.
+            wait_until(partial(is_logged, wire, f"by {number}"), 5, "every worker goes by it")
+        for bad in ("x", "-2"):
+            assert isinstance(wires[1].ask("CONFIG", "SET", "slowlog-max-len", bad), ErrorReply)
+        for _ in range(50):
+            wires[2].ask("GET", "k")
+        assert wires[1].ask("SLOWLOG", "LEN") == 30
+        assert wires[1].ask("CONFIG", "SET", "slowlog-log-slower-than", 10_000, "slowlog-max-len", 128) == "OK"
+        for wire in wires:
+            wire.close()
+
+
+def is_logged(wire: Wire, key: str) -> bool:
+    wire.ask("GET", key)
+    return any(entry[3] == [b"GET", key.encode()] for entry in entries(wire, -1))
 
 
 def test_a_pipeline_longer_than_the_ring_does_not_lose_the_slow_one(slow: Proxy) -> None:

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use shoal_core::protocol::encode::{self, Proto};
+use shoal_core::session::headcount::Headcount;
 use shoal_core::session::info::{merge_config, merge_info, Own};
 
 const OWN: Own = Own {
@@ -17,6 +18,10 @@ const OWN: Own = Own {
     clients_tracking: 3,
     clients_max: 0,
     denied: [0; 4],
+    headcount: Headcount {
+        blocked: 5,
+        waited_keys: 3,
+    },
     shards_up: 2,
     shards_total: 3,
     keyspace: "main",
@@ -48,6 +53,7 @@ connected_clients:1
 maxclients:10000
 client_recent_max_input_buffer:20480
 blocked_clients:1
+tracking_clients:1
 
 # Memory
 used_memory:941624
@@ -143,6 +149,8 @@ connected_clients:100
 maxclients:4000
 client_recent_max_input_buffer:30000
 blocked_clients:2
+tracking_clients:7
+total_blocking_keys:4
 
 # Memory
 used_memory:1043688
@@ -256,7 +264,9 @@ fn one_shard_s_text_stays() {
         .replace("tcp_port:28411", "tcp_port:6380")
         .replace("uptime_in_seconds:5", "uptime_in_seconds:200000")
         .replace("uptime_in_days:0", "uptime_in_days:2")
-        .replace("connected_clients:1", "connected_clients:17");
+        .replace("connected_clients:1", "connected_clients:17")
+        .replace("blocked_clients:1", "blocked_clients:5")
+        .replace("tracking_clients:1", "tracking_clients:3");
     assert_eq!(info(&[REDIS]), format!("{expected}\n{OURS}"));
 }
 
@@ -281,7 +291,11 @@ fn two_servers_look_like_one() {
         // Sums.
         ("used_memory", "1985312"),
         ("used_memory_peak", "2941624"),
-        ("blocked_clients", "3"),
+        // Our own, whatever the shards have.
+        ("blocked_clients", "5"),
+        ("tracking_clients", "3"),
+        // Theirs and ours.
+        ("total_blocking_keys", "7"),
         ("rdb_changes_since_last_save", "9"),
         ("instantaneous_ops_per_sec", "11"),
         ("instantaneous_input_kbps", "0.35"),

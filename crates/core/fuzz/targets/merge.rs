@@ -6,6 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use shoal_core::protocol::command::Merge;
 use shoal_core::protocol::encode::Proto;
 use shoal_core::routing::merge::{element_len, merge};
+use shoal_core::session::headcount::Headcount;
 use shoal_core::session::info::{merge_config, merge_info, Own};
 
 const KINDS: [Merge; 12] = [
@@ -49,8 +50,11 @@ fuzz_target!(|input: &[u8]| {
                 run_id: "0",
                 uptime_s: 1,
                 clients: 1,
+                subscribers: 0,
                 clients_tracking: 0,
                 clients_max: 1,
+                denied: [0; 4],
+                headcount: Headcount::default(),
                 shards_up: 1,
                 shards_total: 2,
                 keyspace: "k",

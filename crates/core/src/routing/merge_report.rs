@@ -69,10 +69,11 @@ fn read(data: &[u8], depth: usize) -> Option<(Value<'_>, usize)> {
     if let b'*' | b'%' = kind {
         let (count, mut at) = counted_header(data)?;
         let count = count.checked_mul(if kind == b'%' { 2 } else { 1 })?;
-        if depth == 0 || count > data.len() {
+        if depth == 0 {
             return None;
         }
-        let mut list = Vec::with_capacity(count);
+        // Grows with what is there, not with what was announced.
+        let mut list = Vec::new();
         for _ in 0..count {
             let (value, len) = read(data.get(at..)?, depth - 1)?;
             list.push(value);

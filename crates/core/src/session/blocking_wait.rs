@@ -90,6 +90,13 @@ pub struct Wait {
 }
 
 impl Wait {
+    /// What it waits for.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        let of_streams = self.streams.iter().flat_map(|read| &read.keys);
+        let of_streams = of_streams.map(Vec::as_slice);
+        of_streams.chain(self.keys_in_line())
+    }
+
     /// The keys for which it stands in line: reading streams takes nothing, so nobody has to wait for others there.
     pub(crate) fn keys_in_line(&self) -> impl Iterator<Item = &[u8]> {
         let steps = self.steps.iter().filter(|_| self.streams.is_none());

@@ -21,6 +21,7 @@ use crate::session::client::Intake;
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
+use crate::session::headcount::Headcount;
 use crate::session::heads::Place;
 use crate::session::info::{compose_texts, merge_info};
 use crate::session::memcached::merge::merge as merge_text;
@@ -443,7 +444,9 @@ impl Engine {
         out: &mut Vec<u8>,
     ) {
         let sections: Vec<&[u8]> = sections.iter().map(Vec::as_slice).collect();
-        let text = self.with_own(keyspace, |own| merge_info(parts, own, &sections));
+        let (counted, parts) = parts.split_at(self.identity.workers.min(parts.len()));
+        let headcount = Headcount::of(counted);
+        let text = self.with_own(keyspace, headcount, |own| merge_info(parts, own, &sections));
         encode::verbatim(out, proto, &text);
     }
 

@@ -253,7 +253,9 @@ impl Engine {
             asker,
             match route {
                 // What follows the name may be a password.
-                Route::Local(_) => name_alone(request),
+                Route::Local(Local::Auth | Local::Hello | Local::AclSetuser) | Route::Refuse(_) => {
+                    name_alone(request)
+                }
                 _ => request.data,
             },
         );

@@ -220,6 +220,14 @@ fn deed(keyspace: &Keyspace, route: &Route) -> (String, &'static str) {
         ),
         Route::AnyShard => ("sent to any shard that is up".into(), "single"),
         Route::Scan => ("sent to the shard that the cursor names".into(), "single"),
+        Route::Local(Local::Publish | Local::Spublish) => (
+            "published on one shard, chosen by the channel; subscribers hear all shards".into(),
+            "single",
+        ),
+        Route::Local(Local::Subscribe | Local::Psubscribe | Local::Ssubscribe) => (
+            "answered by shoal, which subscribes on every shard".into(),
+            "single",
+        ),
         Route::Local(_) => ("answered by shoal".into(), "single"),
         Route::Refuse(error) => (format!("refused: {}", error.text()), "refused"),
     }

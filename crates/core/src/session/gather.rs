@@ -27,7 +27,7 @@ pub enum GatherKind {
         /// For each key the fragment that holds it.
         order: Vec<u16>,
     },
-    /// INFO: the client's arguments choose the sections. Shards that are down are left out.
+    /// INFO: the client's arguments choose the sections. Each worker's headcount, then the shards; those that are down are left out.
     Info {
         /// The client's arguments.
         sections: Vec<Vec<u8>>,

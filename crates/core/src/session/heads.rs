@@ -6,8 +6,8 @@
 //! Flow: `keep` when a request takes its place among the client's replies (or before, and then `sign`); the number that this
 //! gives travels in the link's queue -> `find` when its reply was late.
 //!
-//! Must stay true: `find` gives the beginning of exactly that request, or nothing; of what shoal answers by itself nothing but
-//! the name is kept, because it may hold a password.
+//! Must stay true: `find` gives the beginning of exactly that request, or nothing; of a request that may hold a
+//! password nothing but the name is kept.
 //! Rejected: the arguments within the queue's entries: they would be several times as large, on every request's way. To keep
 //! what a link has written: large values would push everything else out at once.
 

@@ -21,6 +21,7 @@ use std::collections::{HashMap, HashSet};
 use crate::protocol::encode::{self, Proto};
 use crate::routing::merge::{counted_header, element_len, first_error, unexpected};
 
+use crate::session::headcount::Headcount;
 use fields::{rule_of, Rule, CONFIG};
 use number::{human, number, sum, version, Number};
 
@@ -47,6 +48,8 @@ pub struct Own<'a> {
     pub clients_max: u64,
     /// What was refused to users: logins, commands, keys, channels.
     pub denied: [u64; 4],
+    /// What they do.
+    pub headcount: Headcount,
     /// Shards that can be used now.
     pub shards_up: u64,
     /// All shards of the keyspace.
@@ -249,6 +252,11 @@ fn merged(rule: Rule, field: &[u8], values: &[&[u8]], section: &Section, own: &O
             none if none.is_empty() => simple(Rule::Min, values),
             some => Some(some.into_bytes()),
         },
+        Rule::SumAnd(value) => {
+            let all = sum(values.iter().filter_map(|value| number(value)));
+            all.map(|all| all.rounded() as u64 + value(own))
+                .map(|all| all.to_string().into_bytes())
+        }
         // What one shard computed of itself is more exact than what we would compute of its rounded figures.
         Rule::Human | Rule::Ratio(..) | Rule::Percent(..) | Rule::List if section.shards == 1 => {
             None

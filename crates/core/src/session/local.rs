@@ -18,6 +18,7 @@ use crate::session::client::{care, Intake, ReplyMode};
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 use crate::session::explain::SHOAL_HELP;
+use crate::session::headcount::Headcount;
 use crate::session::info::Own;
 use crate::session::stats::{CloseReason, PerKeyspace};
 
@@ -365,7 +366,12 @@ impl Engine {
     }
 
     /// What INFO says of ourselves.
-    pub(crate) fn with_own<T>(&self, keyspace: usize, then: impl FnOnce(&Own<'_>) -> T) -> T {
+    pub(crate) fn with_own<T>(
+        &self,
+        keyspace: usize,
+        headcount: Headcount,
+        then: impl FnOnce(&Own<'_>) -> T,
+    ) -> T {
         let space = &self.topology.keyspaces[keyspace];
         let backends = &self.backends[space.first_shard..space.first_shard + space.shards.len()];
         let sum = |cell| {
@@ -390,6 +396,7 @@ impl Engine {
             clients_tracking: sum(PerKeyspace::Tracking),
             clients_max: space.max_clients,
             denied: denied.map(sum),
+            headcount,
             shards_up: backends
                 .iter()
                 .filter(|backend| backend.health == Health::Up)

@@ -52,6 +52,8 @@ pub enum Mail {
     MonitorEnds(Ticket),
     /// What the monitor of that request is shown; None: lines of it are lost.
     Lines(Ticket, Option<Vec<u8>>),
+    /// INFO: how many clients of a keyspace (by index) do what.
+    Headcount(Ticket, u16),
     /// About the slow log of a keyspace (by index).
     Slowlog(Ticket, u16, SlowQuestion),
     /// ACL LOG of a keyspace (by index): entries, as `acl_log` writes them.
@@ -154,6 +156,7 @@ impl Engine {
                 self.take_seat(ticket, keyspace, way);
                 self.reply_to(ticket, Vec::new());
             }
+            Mail::Headcount(ticket, keyspace) => self.answer_headcount(ticket, keyspace),
             Mail::Slowlog(ticket, keyspace, asked) => self.answer_slowlog(ticket, keyspace, asked),
             Mail::MonitorEnds(ticket) => self.give_seat_up(ticket),
             Mail::Lines(ticket, lines) => self.lines_arrived(ticket, lines),

@@ -18,6 +18,7 @@ pub mod feed;
 pub mod functions;
 pub mod gate;
 pub mod gather;
+pub mod headcount;
 pub mod heads;
 pub mod info;
 pub mod intake;

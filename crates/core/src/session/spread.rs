@@ -136,6 +136,9 @@ impl Engine {
     /// To every shard of the keyspace that takes keys the bytes at its place; the last ones to all that follow.
     pub(crate) fn send_each(&mut self, asker: &Asker, kind: GatherKind, requests: &[&[u8]]) {
         let shards = self.shards_in(asker.keyspace);
+        let is_info = matches!(kind, GatherKind::Info { .. });
+        // What the workers count comes before what the shards tell.
+        let workers = if is_info { self.identity.workers } else { 0 };
         let may_lack = match &kind {
             GatherKind::Info { .. } => true,
             GatherKind::Everywhere { merge, .. } => is_same_everywhere(*merge),
@@ -153,16 +156,20 @@ impl Engine {
                 }
             }
         }
-        let number = self.reserve_gather(asker, Gather::new(kind, shards.len()));
-        for (part, link) in links.into_iter().enumerate() {
+        let number = self.reserve_gather(asker, Gather::new(kind, workers + shards.len()));
+        for (index, link) in links.into_iter().enumerate() {
+            let part = workers + index;
             match link {
                 Ok(link) => {
-                    let data = requests.get(part).or(requests.last());
+                    let data = requests.get(index).or(requests.last());
                     self.send(link, data.copied().unwrap_or_default());
                     self.sent(asker, link, number, part as u16, Waiter::Part);
                 }
                 Err(error) => self.part_failed(asker, number, part as u16, &error),
             }
+        }
+        if is_info {
+            self.ask_headcount(asker, number);
         }
     }
 

@@ -14,6 +14,8 @@ pub(super) enum Rule {
     First,
     /// Added, with as many decimals as the values have.
     Sum,
+    /// Added, and what we have ourselves.
+    SumAnd(fn(&Own) -> u64),
     /// The largest number.
     Max,
     /// The smallest number.
@@ -76,6 +78,14 @@ const FIELDS: &[(&str, Rule)] = &[
     (
         "tracking_clients",
         Rule::Own(|own| own.clients_tracking.to_string()),
+    ),
+    (
+        "blocked_clients",
+        Rule::Own(|own| own.headcount.blocked.to_string()),
+    ),
+    (
+        "total_blocking_keys",
+        Rule::SumAnd(|own| own.headcount.waited_keys),
     ),
     ("client_recent_max_*", Rule::Max),
     ("paused_timeout_milliseconds", Rule::Max),
