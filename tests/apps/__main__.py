@@ -105,7 +105,7 @@ def main() -> int:
         host = machine.describe()
         host["commit"] = machine.first_line(["git", "describe", "--always", "--dirty"])
         host["server"] = machine.first_line(["redis-server", "--version"])
-        where = "one plain Redis" if count == 1 else f"through shoal, {SHARDS} shards"
+        where = "one plain Redis" if count == 1 else f"through shoal, {SHARDS} shards, {options.workers} workers"
         kind = machine.host_kind(host)
         print(f"recorded: {report.write_record(RECORD, outcomes, datetime.now(UTC), host, kind, where)}")
     if any(outcome.verdict == "not run" for outcome in outcomes):

@@ -6,7 +6,7 @@
 
 use proptest::prelude::*;
 use shoal_core::limits::{
-    LINK_IDLE_MS_MAX, OUTPUT_HIGH, PROBE_TIMEOUT_MS, SUBSCRIBER_OUTPUT_HARD,
+    LINK_IDLE_MS_MAX, OUTPUT_HIGH, PROBE_TIMEOUT_MS, PUBLISH_HOLD_MS_MAX, SUBSCRIBER_OUTPUT_HARD,
     SUBSCRIBER_OUTPUT_SOFT, SUBSCRIBER_SLOW_MS,
 };
 use shoal_core::routing::distribution::{Distribution, Slots};
@@ -361,6 +361,79 @@ fn a_client_is_told_when_the_last_shard_has_confirmed_and_hears_nothing_before()
     scene.message(feeds[1], "a", "hello");
     scene.message(feeds[1], "b", "of another name");
     assert_eq!(scene.given(slot), "*3 $7 message $1 a $5 hello ");
+}
+
+#[test]
+fn further_subscriptions_are_asked_for_at_once_and_confirmed_in_their_order() {
+    let mut scene = Scene::new(2);
+    let slot = scene.client();
+    for words in [
+        ["SUBSCRIBE", "a"],
+        ["PSUBSCRIBE", "b"],
+        ["SUBSCRIBE", "a"],
+        ["PING", "c"],
+        ["SUBSCRIBE", "d"],
+    ] {
+        scene.ask(slot, &words);
+    }
+    scene.greet();
+    let feeds = scene.feeds();
+    for id in &feeds {
+        let asked = &scene.peers[id].asked;
+        assert!(
+            asked.contains(&vec!["SUBSCRIBE".into(), "a".into()])
+                && asked.contains(&vec!["PSUBSCRIBE".into(), "b".into()])
+                && asked.len() == 2,
+            "both, once, and nothing behind PING: {asked:?}"
+        );
+    }
+    assert_eq!(scene.given(slot), "");
+    assert!(feeds.iter().all(|&id| scene.answer(id)));
+    assert_eq!(scene.given(slot), CONFIRMED);
+    assert!(feeds.iter().all(|&id| scene.answer(id)));
+    assert_eq!(
+        scene.given(slot),
+        "*3 $10 psubscribe $1 b :2 *3 $9 subscribe $1 a :2 *2 $4 pong $1 c "
+    );
+    scene.settle();
+    assert_eq!(scene.given(slot), "*3 $9 subscribe $1 d :3 ");
+}
+
+#[test]
+fn what_is_published_waits_for_subscriptions_that_came_before_and_not_for_ever() {
+    let mut scene = Scene::new(2);
+    let (reader, writer, late) = (scene.client(), scene.client(), scene.client());
+    scene.ask(reader, &["SUBSCRIBE", "a"]);
+    scene.greet();
+    scene.ask(writer, &["PUBLISH", "a", "x"]);
+    let is_published = |scene: &Scene| {
+        let mut asked = scene.peers.values().flat_map(|peer| &peer.asked);
+        asked.any(|words| words[0] == "PUBLISH")
+    };
+    let feeds = scene.feeds();
+    assert!(scene.answer(feeds[0]));
+    assert!(!is_published(&scene));
+    scene.ask(late, &["SUBSCRIBE", "b"]);
+    assert!(scene.answer(feeds[1]));
+    assert!(
+        is_published(&scene),
+        "a subscription that came later is not waited for"
+    );
+    scene.settle();
+    assert_eq!(scene.given(reader), CONFIRMED);
+    assert!(scene.given(writer).starts_with(':'));
+
+    scene.ask(late, &["SUBSCRIBE", "c"]);
+    scene.ask(writer, &["PUBLISH", "a", "y"]);
+    assert!(!is_published(&scene));
+    scene.pass_but(2 * PUBLISH_HOLD_MS_MAX, feeds[1]);
+    assert!(scene.given(writer).starts_with(':'));
+    // One who is held and leaves is forgotten.
+    scene.ask(late, &["SUBSCRIBE", "d"]);
+    scene.ask(writer, &["PUBLISH", "a", "z"]);
+    scene.engine.client_lost(writer);
+    scene.settle();
+    assert!(!is_published(&scene));
 }
 
 #[test]

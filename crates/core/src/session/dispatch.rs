@@ -17,7 +17,7 @@ use crate::session::client::{care, Client, Intake};
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
 use crate::session::heads::{Place, NO_HEAD};
-use crate::session::pubsub::subscribes;
+use crate::session::pubsub::kind_subscribed;
 use crate::session::stats::{CloseReason, PerKeyspace, PerShard};
 use std::sync::Arc;
 
@@ -218,7 +218,9 @@ impl Engine {
         let generation = self.clients.generation(slot);
         let is_last_in = matches!(route, Route::Local(Local::Exec)) && self.exec_waits(slot);
         let passes = match route {
-            Route::Local(local) if subscribes(local) => self.pending_subscriptions(slot),
+            Route::Local(local) if kind_subscribed(local).is_some() => {
+                self.pending_subscriptions(slot)
+            }
             _ => 0,
         };
         let Some(client) = self.clients.get_mut(slot) else {

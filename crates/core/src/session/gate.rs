@@ -44,7 +44,7 @@ impl Engine {
             }
         }
         if cares & care::SUBSCRIBED != 0 {
-            if self.waits_for_subscriptions(slot, spec) {
+            if self.waits_for_subscriptions(slot, spec, request) {
                 return Some(Taken::NotYet);
             }
             if let Some(error) = self.barred_while_subscribed(slot, spec) {

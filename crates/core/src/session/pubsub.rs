@@ -179,19 +179,29 @@ impl Engine {
     }
 
     /// Whether a request waits for those before it: all but further ones to subscribe, which libraries send without reading.
+    /// To something that it has asked for already it waits: that may yet be refused.
     pub(crate) fn waits_for_subscriptions(
         &mut self,
         slot: u32,
         spec: Option<&'static CommandSpec>,
+        request: &Request<'_>,
     ) -> bool {
-        let is_further = spec
-            .is_some_and(|spec| matches!(spec.policy, Policy::Local(local) if subscribes(local)));
-        if is_further || self.pending_subscriptions(slot) == 0 {
+        if self.pending_subscriptions(slot) == 0 {
             return false;
         }
-        if let Some(client) = self.clients.get_mut(slot) {
-            client.raise_barrier();
+        let Some(client) = self.clients.get_mut(slot) else {
+            return false;
+        };
+        let kind = match spec.map(|spec| spec.policy) {
+            Some(Policy::Local(local)) => kind_subscribed(local),
+            _ => None,
+        };
+        let known = client.particulars().subscribed.get_or_insert_default();
+        let is_new = |kind| (1..request.args.len()).all(|at| !known.has(kind, request.arg(at)));
+        if kind.is_some_and(is_new) {
+            return false;
         }
+        client.raise_barrier();
         true
     }
 
@@ -331,10 +341,12 @@ impl Engine {
     }
 }
 
-/// Whether a command subscribes.
-pub(crate) fn subscribes(local: Local) -> bool {
-    matches!(
-        local,
-        Local::Subscribe | Local::Psubscribe | Local::Ssubscribe
-    )
+/// To what a command subscribes, if it does.
+pub(crate) fn kind_subscribed(local: Local) -> Option<Kind> {
+    match local {
+        Local::Subscribe => Some(Kind::Channel),
+        Local::Psubscribe => Some(Kind::Pattern),
+        Local::Ssubscribe => Some(Kind::Shard),
+        _ => None,
+    }
 }
