@@ -155,7 +155,7 @@ class KeyspaceSpec(Protocol):
     @property
     def transactions_per_shard(self) -> bool: ...  # keys on several shards: split instead of refused
     @property
-    def debug_commands(self) -> bool: ...  # DEBUG OBJECT and SLEEP are let through
+    def debug_commands(self) -> bool: ...  # DEBUG OBJECT, SLEEP and ERROR are let through
     @property
     def timeout_ms(self) -> int: ...  # waiting for a shard's reply; 0 waits for ever
     @property

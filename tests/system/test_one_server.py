@@ -154,13 +154,14 @@ def test_debug_where_it_is_turned_on(fleet: Fleet, new_proxy: Callable[..., Prox
             assert "encoding:embstr" in said
         assert wire.ask("debug", "object", "none") == plain.ask("DEBUG", "OBJECT", "none")
         assert wire.ask("DEBUG", "OBJECT") == plain.ask("DEBUG", "OBJECT")
+        assert wire.ask("DEBUG", "ERROR", "LOADING not really") == "LOADING not really"
         began = time.monotonic()
         assert wire.ask("DEBUG", "SLEEP", "0.2") == "OK"
         assert 0.2 <= time.monotonic() - began < 5
         for words in (["DEBUG", "JMAP"], ["DEBUG", "SEGFAULT"], ["DEBUG", "RELOAD"], ["DEBUG", "HELP"], ["DEBUG", "x"]):
             reply = wire.ask(*words)
             assert isinstance(reply, ErrorReply)
-            assert "OBJECT and SLEEP" in reply
+            assert "OBJECT, SLEEP and ERROR" in reply
         assert wire.ask("MULTI") == "OK"
         assert wire.ask("DEBUG", "OBJECT", one_key_each()[0]) == "QUEUED"
         assert isinstance(wire.ask("EXEC"), list)

@@ -175,7 +175,7 @@ def _keyspace_text(keyspace: Keyspace) -> str:
     if keyspace.database:
         rows.append(("database", str(keyspace.database)))
     if keyspace.debug_commands:
-        rows.append(("debug commands", "OBJECT and SLEEP are let through"))
+        rows.append(("debug commands", "OBJECT, SLEEP and ERROR are let through"))
     if keyspace.home_shard:
         rows.append(("home shard", f"{keyspace.shards[keyspace.home_shard].name}, for scripts that name no key"))
     rows += _affinity_rows(keyspace)

@@ -17,7 +17,7 @@ const DEBUG_OFF: &str =
     "is off: it is for tests; debug_commands = true in the keyspace's configuration turns it on";
 /// Why another form is refused where it is on.
 const DEBUG_OTHER: &str =
-    "is done in the forms OBJECT and SLEEP only; send others to a shard's server directly";
+    "is done in the forms OBJECT, SLEEP and ERROR only; send others to a shard's server directly";
 
 /// CONFIG SET.
 #[cold]
@@ -82,8 +82,8 @@ pub(crate) fn debug(
         let shard = map.shard(key, chance);
         return shard.map_or_else(|| refuse(no_range(key)), Route::Shard);
     }
-    if form.eq_ignore_ascii_case(b"OBJECT") {
-        // Without a key: whichever server is asked says what is wrong.
+    if form.eq_ignore_ascii_case(b"OBJECT") || form.eq_ignore_ascii_case(b"ERROR") {
+        // An error that is wanted. Without a key: whichever server is asked says what is wrong.
         return Route::AnyShard;
     }
     if form.eq_ignore_ascii_case(b"SLEEP") {
