@@ -34,7 +34,7 @@ POLICIES = {
     "all shards": "Sent to every shard; the replies are put together.",
     "all shards aside": "As above, on connections that are made for it: a script that runs does not hold it up.",
     "any shard": "The same on every shard: one of them is asked.",
-    "debug": "With `debug_commands`: `OBJECT` to its key's shard, `SLEEP` to every shard, `ERROR` to any. Else refused.",
+    "debug": "With `debug_commands`: `OBJECT` to its key's shard, `SLEEP` to all, `ERROR` to any. Else refused.",
     "local": "Answered by shoal itself.",
 }
 MERGES = {
