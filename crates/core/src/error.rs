@@ -291,8 +291,13 @@ fn cross_shard(command: &str, keys: &[KeyPlace]) -> String {
     if keys.len() > KEYS_IN_ERROR_MAX {
         text.push_str(", ...");
     }
+    if command == "exec" {
+        text.push_str("; leave MULTI out, set transactions = \"per-shard\", or");
+    } else {
+        text.push(';');
+    }
     text.push_str(
-        "; give them a common {hash tag} or an affinity rule, so that they are on one shard",
+        " give them a common {hash tag} or an affinity rule, so that they are on one shard",
     );
     text
 }
@@ -348,6 +353,8 @@ pub const ERRORS: &[(&str, &str)] = &[
     ("ERR '<command>' with <option> '<pattern>' reaches keys that it does not name, ...", "SORT with a BY or GET pattern whose keys are not all on one shard for certain."),
     ("ERR '<command>' names no key, so no shard can be chosen for it; ...", "A request without keys, of a command that goes to the shard of its keys. (Scripts may do without.)"),
     ("ERR max number of clients reached", "The keyspace has `max_clients` clients. The connection is closed after it."),
+    ("UNBLOCKED client unblocked via CLIENT UNBLOCK", "A blocking command ended by `CLIENT UNBLOCK <id> ERROR`; and one that waited for keys of one shard when shoal stopped."),
+    ("UNBLOCKED shoal is stopping; ask again when it is back", "A blocking command that waited for keys of several shards when shoal stopped."),
     ("ERR shard '<name>' at <endpoint> is down (<reason>); the request was not sent", "The shard cannot be reached at the moment; it is tried again with growing waits."),
     ("ERR connection to shard '<name>' at <endpoint> was lost (<reason>); whether the request was executed is unknown", "The connection broke, or the shard did not answer within `timeout_ms`, after the request had been sent. It is never sent again."),
     ("ERR connection to shard '<name>' at <endpoint> was lost while waiting for its keys; nothing was taken, ask again", "A blocking command with keys on several shards waited, and one of them was lost."),
@@ -365,4 +372,5 @@ pub const ERRORS: &[(&str, &str)] = &[
 ];
 
 /// Why a command is refused between MULTI and EXEC, and what to do.
-pub const NOT_IN_TRANSACTION: &str = "is not possible within a transaction, which one shard executes; send it before MULTI or after EXEC";
+pub const NOT_IN_TRANSACTION: &str =
+    "is not possible within a transaction; send it before MULTI or after EXEC";

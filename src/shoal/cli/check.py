@@ -167,7 +167,7 @@ def _keyspace_text(keyspace: Keyspace) -> str:
         ("role", _role_text(keyspace)),
         ("distribution", _distribution_text(keyspace.distribution)),
         ("hash tag", _tag_text(keyspace.hash_tag)),
-        ("shard's reply", timeout),
+        ("reply time-out", timeout),
         ("connections", f"{keyspace.connections} to each shard, made " + _when(keyspace.preconnect)),
         ("unknown commands", unknown),
         ("transactions", "split over shards" if keyspace.transactions_per_shard else "on one shard"),

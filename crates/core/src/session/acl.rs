@@ -48,7 +48,7 @@ impl Engine {
             Local::AclCat => self.acl_cat(asker, request),
             Local::AclDryrun => self.acl_dryrun(asker, request),
             Local::AclLog => self.acl_log(asker, request),
-            _ => self.not_yet(asker, request, CONFIGURED),
+            _ => self.not_yet(asker, request, USERS_ARE_CONFIGURED),
         }
     }
 
@@ -371,5 +371,6 @@ const CAT_WORDS: &str =
     "ERR unknown subcommand or wrong number of arguments for 'CAT'. Try ACL HELP.";
 const LOG_WORDS: &str =
     "ERR unknown subcommand or wrong number of arguments for 'LOG'. Try ACL HELP.";
-const CONFIGURED: &str =
+/// Why users cannot be changed by commands.
+pub(crate) const USERS_ARE_CONFIGURED: &str =
     "is not supported: users of shoal are in its configuration; change them there and start it again";

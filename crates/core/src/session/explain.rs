@@ -5,11 +5,13 @@
 //!
 //! Must stay true: nothing is executed; no password is shown.
 
-use crate::protocol::command::{Grade, Local, Policy};
+use crate::error::ClientError;
+use crate::protocol::command::{CommandSpec, Grade, Local, Policy};
 use crate::routing::admission::{Admission, SHARE_WHOLE};
 use crate::routing::distribution::Distribution;
-use crate::routing::route::{decide, Request, Route, Scratch};
+use crate::routing::route::{decide, shard_of_keys, Request, Route, Scratch};
 use crate::routing::topology::{Keyspace, Role};
+use crate::session::acl::USERS_ARE_CONFIGURED;
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 
@@ -144,6 +146,10 @@ fn explanation(keyspace: &Keyspace, admission: &Admission, request: &Request<'_>
     if let (Route::Script { .. }, true) = (&route, scratch.keys.is_empty()) {
         line("no key", home_reason(keyspace, request.arg(3)));
     }
+    let route = match known {
+        Some(spec) => refused_later(keyspace, admission, spec, request, route),
+        None => route,
+    };
     let (what, atomicity) = deed(keyspace, &route);
     line("route", what);
     line("atomicity", atomicity.to_string());
@@ -156,11 +162,39 @@ fn explanation(keyspace: &Keyspace, admission: &Admission, request: &Request<'_>
         line("with keys on several shards", value.to_string());
     }
     let could_span =
-        known.filter(|spec| spec.policy == Policy::Keyed && spec.grade != Grade::Single);
+        known.filter(|spec| spec.policy == Policy::Keyed && spec.grade == Grade::Refused);
     if could_span.is_some() && atomicity == "single" {
         line("with keys on several shards", "refused".to_string());
     }
     text
+}
+
+/// The route, or the refusal that is found only where the request is done.
+fn refused_later(
+    keyspace: &Keyspace,
+    admission: &Admission,
+    spec: &'static CommandSpec,
+    request: &Request<'_>,
+    route: Route,
+) -> Route {
+    let must_be_one = match route {
+        Route::Blocking => spec.grade == Grade::Refused,
+        Route::Local(Local::Watch) => true,
+        Route::Local(Local::AclSetuser | Local::AclDeluser | Local::AclLoad | Local::AclSave) => {
+            return Route::Refuse(Box::new(ClientError::Refused {
+                command: spec.full_name,
+                reason: USERS_ARE_CONFIGURED,
+            }))
+        }
+        _ => false,
+    };
+    if !must_be_one {
+        return route;
+    }
+    match shard_of_keys(keyspace, admission, spec, request, &mut Scratch::default()) {
+        Ok(_) => route,
+        Err(error) => Route::Refuse(Box::new(error)),
+    }
 }
 
 /// Why a script that names no key runs where it does.
@@ -211,7 +245,7 @@ fn deed(keyspace: &Keyspace, route: &Route) -> (String, &'static str) {
             "per-shard",
         ),
         Route::Blocking => (
-            "sent to its keys' shards on a connection of the client's own".into(),
+            "waits for its keys on connections of the client's own; one shard gives".into(),
             "single",
         ),
         Route::Streams => (
