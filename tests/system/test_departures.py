@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from harness import Fleet, Proxy, Wire, wait_until
+from harness.wire import encode
 from system.placement import keys_on, one_key_each
 
 PRODUCED = 600
@@ -136,3 +137,23 @@ def test_a_connection_whose_client_has_left_serves_the_next(wide: Proxy, fleet: 
     connected = fleet.client(0).info("clients")["connected_clients"]
     # For each of two workers the main connection and one for those who wait, and those of this test.
     assert connected <= 4 + 3
+
+
+@pytest.mark.parametrize("end", ["closes", "resets"])
+@pytest.mark.parametrize("over", ["one", "several"])
+def test_nothing_is_taken_for_who_left_with_much_unread(wide: Proxy, fleet: Fleet, over: str, end: str) -> None:
+    """Behind what waits more was sent than shoal reads ahead: the end of the connection lies behind that."""
+    keys = one_key_each("unread") if over == "several" else keys_on(1, 1, "unread")
+    with wide.socket() as other:
+        wire = wide.socket()
+        wire.ask("CLIENT", "SETNAME", "leaves")
+        wire.command("BLPOP", *keys, 0)
+        # More than is read ahead, and no more than the kernel takes of what is not read: behind that no end arrives.
+        wire.send(encode("ECHO", "x" * 1000) * 1100)
+        wait_until(lambda: "blocked_clients:1" in str(other.ask("INFO", "clients")), 5, "it waits")
+        (wire.reset if end == "resets" else wire.close)()
+        wait_until(lambda: "name=leaves" not in str(other.ask("CLIENT", "LIST")), 5, "it has left")
+        assert other.ask("RPUSH", keys[0], "kept") == 1
+        # A shard that has not heard of the end yet gives it once more; then it is put back.
+        wait_until(lambda: other.ask("LRANGE", keys[0], 0, -1) == [b"kept"], 5, "the element is there")
+        other.ask("DEL", keys[0])

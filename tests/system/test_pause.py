@@ -1,11 +1,13 @@
 """CLIENT PAUSE and UNPAUSE over all workers: the same as on one plain redis-server, which is asked the same."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from harness.fleet import Fleet
 from harness.proxy import Proxy
+from harness.wait import wait_until
 from harness.wire import ErrorReply, Wire
 
 CONFIG = """
@@ -118,3 +120,27 @@ def test_shoal_stops_while_clients_are_paused(fleet: Fleet, tmp_path: Path) -> N
         assert held.is_silent(SILENCE_S)
         assert proxy.stop() == 0
         assert held.until_closed() == b""
+
+
+def test_who_leaves_while_it_is_held_is_let_go(address: tuple[str, int]) -> None:
+    """Else a long pause would keep the places of clients that are gone."""
+    with Wire(*address) as other, Wire(*address) as leaver, Wire(*address) as breaker:
+        names = (("leaver", leaver), ("breaker", breaker))
+        for name, wire in names:
+            assert wire.ask("CLIENT", "SETNAME", name) == "OK"
+        assert other.ask("CLIENT", "PAUSE", 60_000, "WRITE") == "OK"
+        try:
+            for _, wire in names:
+                wire.command("SET", "held", "v")
+                assert wire.is_silent(SILENCE_S)
+            leaver.close()
+            breaker.reset()
+            for name, _ in names:
+                wait_until(partial(is_gone, other, name), 5, f"{name} is gone")
+        finally:
+            other.ask("CLIENT", "UNPAUSE")
+        assert other.ask("EXISTS", "held") == 0
+
+
+def is_gone(wire: Wire, name: str) -> bool:
+    return name not in str(wire.ask("CLIENT", "LIST"))

@@ -483,6 +483,22 @@ def test_messages_come_between_replies_never_within(proxy: Proxy) -> None:
         ]
 
 
+def test_what_was_published_before_the_end_of_a_subscription_comes(proxy: Proxy) -> None:
+    """The shard says that it has ended behind the last message; only then is nobody given any more."""
+    with connect(of(proxy), resp3=True) as wire, connect(of(proxy)) as reader, connect(of(proxy)) as publisher:
+        for turn in range(50):
+            name = f"last:{turn}"
+            subscribe(wire, "SUBSCRIBE", name)
+            wire.send(encode("PUBLISH", name, "m") + encode("UNSUBSCRIBE", name))
+            replies = [wire.reply() for _ in range(3)]
+            assert [b"message", name.encode(), b"m"] in replies, replies
+            subscribe(reader, "PSUBSCRIBE", f"{name}*")
+            assert publisher.ask("PUBLISH", name, "m") == 1
+            reader.command("PUNSUBSCRIBE")
+            assert reader.reply() == [b"pmessage", f"{name}*".encode(), name.encode(), b"m"]
+            assert reader.reply() == [b"punsubscribe", f"{name}*".encode(), 0]
+
+
 def test_what_shoal_itself_publishes_is_not_seen(proxy: Proxy) -> None:
     with connect(of(proxy)) as everything, connect(of(proxy)) as other:
         subscribe(everything, "PSUBSCRIBE", "*")

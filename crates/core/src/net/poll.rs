@@ -50,6 +50,17 @@ pub enum Ready {
     },
 }
 
+/// What is known of a peer's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Nothing.
+    Unknown,
+    /// It has said that it will send no more; what it sent before may not have been read.
+    Announced,
+    /// The connection is gone.
+    Broken,
+}
+
 #[derive(Debug)]
 struct Socket {
     stream: Stream,
@@ -59,6 +70,8 @@ struct Socket {
     writable: bool,
     /// The peer will send no more: reads go on until they say so.
     closing: bool,
+    /// It takes nothing any more either: the connection is gone.
+    broken: bool,
     /// A connection that was begun, or whose handshake is not done.
     connecting: bool,
     /// Its TLS, where it has any.
@@ -216,6 +229,7 @@ impl Sockets {
                 continue;
             };
             socket.closing |= event.is_read_closed() || event.is_error();
+            socket.broken |= event.is_write_closed() || event.is_error();
             socket.readable |= event.is_readable() || socket.closing;
             if let Some(tls) = &mut socket.tls {
                 if socket.connecting {
@@ -301,6 +315,7 @@ impl Sockets {
             readable: false,
             writable: !connecting,
             closing: false,
+            broken: false,
             connecting,
             tls,
         });
@@ -419,6 +434,15 @@ impl Sockets {
     pub fn is_readable(&mut self, peer: Peer) -> bool {
         self.socket(peer)
             .is_some_and(|socket| socket.readable && !socket.connecting)
+    }
+
+    /// What is known of a peer's end without reading up to it.
+    pub fn end_of(&mut self, peer: Peer) -> End {
+        match self.socket(peer) {
+            Some(socket) if socket.broken && !socket.connecting => End::Broken,
+            Some(socket) if socket.closing && !socket.connecting => End::Announced,
+            Some(_) | None => End::Unknown,
+        }
     }
 
     /// Reads once.

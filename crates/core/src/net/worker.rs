@@ -11,7 +11,7 @@ use crate::limits::{
     ACCEPT_REPORT_MS, ACCEPT_RETRY_MS, LEAVING_MS, LINK_READS_PER_TURN, READ_BYTES, TICK_MS,
 };
 use crate::net::listen::{doors, Door, Listener};
-use crate::net::poll::{Got, Peer, Ready, Sockets};
+use crate::net::poll::{End, Got, Peer, Ready, Sockets};
 use crate::net::resolve::Resolver;
 use crate::net::stream::{is_path, Stream};
 use crate::net::tls::Tls;
@@ -286,7 +286,10 @@ impl Worker {
             Peer::Link(link) => self.engine.reads_link(link),
         };
         // What is not read now is read when the engine asks for it (`Action::ReadClient`, `ReadLink`).
-        if !may || !self.sockets.is_readable(peer) {
+        if !may {
+            return self.look_for_end(peer);
+        }
+        if !self.sockets.is_readable(peer) {
             return;
         }
         let reads = if matches!(peer, Peer::Link(_)) {
@@ -301,6 +304,21 @@ impl Worker {
         }
         if self.sockets.is_readable(peer) {
             self.again.push_back(peer);
+        }
+        self.act();
+    }
+
+    /// Of a peer that is not read its end is noticed all the same: else what waits for a client that has left would be taken for
+    /// it, and its place be kept.
+    #[cold]
+    fn look_for_end(&mut self, peer: Peer) {
+        let Peer::Client(slot) = peer else {
+            return;
+        };
+        match self.sockets.end_of(peer) {
+            End::Unknown => return,
+            End::Announced => self.engine.client_hung_up(slot),
+            End::Broken => self.engine.client_lost(slot),
         }
         self.act();
     }

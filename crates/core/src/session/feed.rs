@@ -26,6 +26,7 @@ use crate::session::engine::Engine;
 use crate::session::own_links::Owner;
 use crate::session::stats::{CloseReason, PerKeyspace, PerShard};
 use crate::session::subscriptions::Batch;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl Engine {
@@ -278,14 +279,15 @@ impl Engine {
             return;
         };
         let keyspace = self.backends[shard].keyspace;
-        let Some(known) = self.subscriptions.spaces[keyspace].name_mut(kind, name) else {
-            return;
-        };
-        let listeners = std::mem::take(&mut known.listeners);
+        let space = &mut self.subscriptions.spaces[keyspace];
+        let late = space.late(kind, name);
+        let known = space.name_mut(kind, name);
+        let listeners =
+            known.map_or_else(BTreeSet::new, |known| std::mem::take(&mut known.listeners));
         let mut array = Vec::new();
         let mut slow = Vec::new();
         let mut given = 0;
-        for &(slot, generation) in &listeners {
+        for &(slot, generation) in listeners.iter().chain(&late) {
             let Some(client) = self.clients.get_same(slot, generation) else {
                 continue;
             };

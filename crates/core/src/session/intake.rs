@@ -229,6 +229,15 @@ impl Engine {
         self.settle_client(slot);
     }
 
+    /// A client that is not read has said that it will send no more. As a server, which would have read to that end, nothing is
+    /// taken for it any more while it waits or is paused; in every other state what it sent before is still done.
+    pub fn client_hung_up(&mut self, slot: u32) {
+        let intake = self.clients.get(slot).map(|client| client.intake);
+        if matches!(intake, Some(Intake::Blocked | Intake::Paused)) {
+            self.drop_client(slot, CloseReason::ClientClosed);
+        }
+    }
+
     /// A client's connection broke.
     pub fn client_lost(&mut self, slot: u32) {
         self.drop_client(slot, CloseReason::ClientError);

@@ -80,7 +80,7 @@ impl Engine {
                     .name(kind, name)
                     .is_some_and(|known| !known.is_settled())
             });
-        self.confirm(asker, id, (kind, true), added, reply, waits);
+        self.confirm(asker, id, (kind, true), (added, Vec::new()), reply, waits);
     }
 
     /// Without names: ends all of the kind.
@@ -118,8 +118,9 @@ impl Engine {
                 .keyspace(asker.keyspace, PerKeyspace::Subscribers, -1);
         }
         let who = (asker.slot, asker.generation);
-        let waits = self.give_up_names(asker.keyspace, kind, &removed, who);
-        self.confirm(asker, id, (kind, false), Vec::new(), reply, waits);
+        let ended = self.give_up_names(asker.keyspace, kind, &removed, who);
+        let waits = !ended.is_empty();
+        self.confirm(asker, id, (kind, false), (Vec::new(), ended), reply, waits);
     }
 
     /// Answers at once, or when the shards have confirmed what they were asked.
@@ -128,7 +129,7 @@ impl Engine {
         asker: &Asker,
         id: u64,
         (kind, is_made): (Kind, bool),
-        added: Vec<Arc<[u8]>>,
+        (added, ended): (Vec<Arc<[u8]>>, Vec<Arc<[u8]>>),
         reply: Vec<u8>,
         waits: bool,
     ) {
@@ -149,6 +150,7 @@ impl Engine {
                 .settle(id, keyspace, kind, &added, Some(who));
             return self.answer(asker, |out| out.extend_from_slice(&reply));
         }
+        self.subscriptions.spaces[keyspace].leave_late(kind, &ended, id, who);
         let pending = Pending {
             who,
             number: client_number(self, asker),
@@ -156,6 +158,7 @@ impl Engine {
             kind,
             is_made,
             added,
+            ended,
             reply,
             left,
         };
@@ -227,6 +230,7 @@ impl Engine {
         let listener = is_there.then_some(pending.who);
         self.subscriptions
             .settle(id, pending.keyspace, pending.kind, &pending.added, listener);
+        self.subscriptions.spaces[pending.keyspace].left(pending.kind, &pending.ended, id);
         self.give_confirmation(pending.who, pending.number, pending.reply);
     }
 
@@ -259,14 +263,14 @@ impl Engine {
         self.settle_client(who.0);
     }
 
-    /// Names are no longer this client's. True when shards were told that nobody has one of them any more.
+    /// Names are no longer this client's. Those that nobody has any more, of which shards are told.
     fn give_up_names(
         &mut self,
         keyspace: usize,
         kind: Kind,
         names: &[Arc<[u8]>],
         who: (u32, u32),
-    ) -> bool {
+    ) -> Vec<Arc<[u8]>> {
         let now_ms = self.now_ms;
         let ended = self
             .subscriptions
@@ -274,7 +278,7 @@ impl Engine {
         if !ended.is_empty() {
             self.tell_feeds(keyspace, kind, false, &ended);
         }
-        !ended.is_empty()
+        ended
     }
 
     /// RESET, or the client leaves: all of its subscriptions end, and nobody is told.

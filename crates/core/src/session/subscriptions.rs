@@ -38,6 +38,9 @@ pub(crate) struct Name {
 #[derive(Debug, Default)]
 pub(crate) struct Space {
     names: [HashMap<Arc<[u8]>, Name>; 3],
+    /// Who was the last to give a name up, and the request that did, until every shard has confirmed that: what was published
+    /// before comes before.
+    leaving: [HashMap<Arc<[u8]>, Vec<(u64, Who)>>; 3],
     /// Since when there are none (ms).
     pub empty_since_ms: u64,
 }
@@ -81,6 +84,8 @@ pub(crate) struct Pending {
     pub is_made: bool,
     /// The names that the client did not have before.
     pub added: Vec<Arc<[u8]>>,
+    /// The names that nobody has any more.
+    pub ended: Vec<Arc<[u8]>>,
     /// What it is told in the end.
     pub reply: Vec<u8>,
     /// Shards that have not confirmed.
@@ -166,6 +171,36 @@ impl Space {
 
     pub(crate) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&Arc<[u8]>, &Name)> {
         self.names[kind as usize].iter()
+    }
+
+    /// The last who had a name is given its messages until the shards have confirmed its end.
+    pub(crate) fn leave_late(&mut self, kind: Kind, names: &[Arc<[u8]>], id: u64, who: Who) {
+        let leaving = &mut self.leaving[kind as usize];
+        for name in names {
+            leaving.entry(Arc::clone(name)).or_default().push((id, who));
+        }
+    }
+
+    /// The shards have confirmed the end of these names to a request.
+    pub(crate) fn left(&mut self, kind: Kind, names: &[Arc<[u8]>], id: u64) {
+        let leaving = &mut self.leaving[kind as usize];
+        for name in names {
+            if let Some(late) = leaving.get_mut(name) {
+                late.retain(|&(known, _)| known != id);
+                if late.is_empty() {
+                    leaving.remove(name);
+                }
+            }
+        }
+        if leaving.is_empty() {
+            *leaving = HashMap::new();
+        }
+    }
+
+    /// Who is given a name's messages though it has given the name up.
+    pub(crate) fn late(&self, kind: Kind, name: &[u8]) -> Vec<Who> {
+        let late = self.leaving[kind as usize].get(name);
+        late.map_or_else(Vec::new, |late| late.iter().map(|&(_, who)| who).collect())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
