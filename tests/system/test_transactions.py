@@ -18,6 +18,8 @@ A, B = keys_on(0, 2, "tx")
 SCENARIOS = [
     ["MULTI", f"SET {A} 1", f"INCR {A}", f"GET {A}", "EXEC", f"GET {A}"],
     ["MULTI", "EXEC"],
+    ["MULTI", f"SET {A} 1", "EXEC x", f"GET {A}", "EXEC"],
+    ["MULTI", "DISCARD x", f"SET {A} 1", "EXEC", f"GET {A}"],
     ["MULTI", f"SET {A} 1", "DISCARD", f"GET {A}", "EXEC"],
     ["EXEC", "DISCARD", "UNWATCH"],
     ["MULTI", "NOPE x", f"SET {A} 1", "EXEC", f"GET {A}"],
@@ -93,6 +95,19 @@ def test_a_whole_transaction_in_one_packet(proxy: Proxy) -> None:
         assert [wire.reply() for _ in range(6)] == ["OK", "OK", "QUEUED", "QUEUED", [2, "PONG"], 3]
         wire.send(f"WATCH {A}\r\nSET {A} 7\r\nMULTI\r\nSET {A} 8\r\nEXEC\r\nGET {A}\r\n".encode())
         assert [wire.reply() for _ in range(6)] == ["OK", "OK", "OK", "QUEUED", None, b"7"]
+
+
+def test_a_script_without_keys_is_named_where_it_is_on_another_shard(proxy: Proxy) -> None:
+    """It runs on the home shard, also within a transaction: what it writes has to be found there."""
+    key = keys_on(3, 1)[0]
+    with proxy.socket() as wire:
+        assert wire.ask("MULTI") == "OK"
+        assert wire.ask("SET", key, "1") == "QUEUED"
+        assert wire.ask("EVAL", "return 1", 0) == "QUEUED"
+        told = wire.ask("EXEC")
+        assert isinstance(told, ErrorReply)
+        assert "'a script without keys' on 's0'" in told
+        assert wire.ask("EXISTS", key) == 0
 
 
 def test_keys_on_several_shards_are_refused_and_nothing_is_executed(proxy: Proxy) -> None:

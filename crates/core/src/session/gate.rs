@@ -34,7 +34,7 @@ impl Engine {
                 if cares & care::STRANGER != 0
                     || (cares & care::QUEUES != 0 && !self.is_routed_anyway(slot, &error)) =>
             {
-                return Some(self.turn_away(slot, &error));
+                return Some(self.no_such_request(slot, &error));
             }
             Err(_) => None,
         };
@@ -72,6 +72,18 @@ impl Engine {
             return self.tracked(slot, spec, request);
         }
         None
+    }
+
+    /// Answers a request that is none. An EXEC that cannot be executed ends its transaction, as on a server.
+    fn no_such_request(&mut self, slot: u32, error: &ClientError) -> Taken {
+        if *error != ClientError::WrongArity("exec") {
+            return self.turn_away(slot, error);
+        }
+        self.forget_transaction(slot);
+        let text = error.text();
+        let reason = text.trim_start_matches("ERR ");
+        let words = format!("EXECABORT Transaction discarded because of: {reason}");
+        self.turn_away(slot, &ClientError::Text(words))
     }
 
     /// An unknown command that goes by its first argument.

@@ -382,6 +382,12 @@ pub(crate) fn key_place(
     } else {
         None
     };
+    let is_script = spec.is_some_and(|spec| matches!(spec.policy, Policy::Script { .. }));
+    if is_script && index.is_none() {
+        // Its first argument is its text.
+        let name = space.shards[shard as usize].name.clone();
+        return (b"a script without keys".to_vec(), Default::default(), name);
+    }
     place_of_key(space, shard, request.arg(index.unwrap_or(1) as usize))
 }
 
