@@ -104,7 +104,7 @@ impl ScanStep {
 }
 
 /// A shard's whole reply to SCAN: its cursor, how many keys, and the keys. None when it is something else.
-fn parts(reply: &[u8]) -> Option<(u64, usize, &[u8])> {
+pub fn parts(reply: &[u8]) -> Option<(u64, usize, &[u8])> {
     let (length, rest) = number_line(reply.strip_prefix(b"*2\r\n$")?)?;
     let cursor = std::str::from_utf8(rest.get(..length)?)
         .ok()?
