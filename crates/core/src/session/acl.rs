@@ -48,7 +48,7 @@ impl Engine {
             Local::AclCat => self.acl_cat(asker, request),
             Local::AclDryrun => self.acl_dryrun(asker, request),
             Local::AclLog => self.acl_log(asker, request),
-            _ => self.not_yet(asker, request, USERS_ARE_CONFIGURED),
+            _ => self.refuse_own(asker, request, USERS_ARE_CONFIGURED),
         }
     }
 

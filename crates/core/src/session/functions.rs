@@ -16,11 +16,10 @@ use crate::limits::NAMED_COPY_MAX;
 use crate::protocol::errand;
 use crate::routing::merge::{counted_header, element_len, field_of};
 use crate::routing::route::Request;
-use crate::session::backend::{InFlight, Waiter};
+use crate::session::backend::Waiter;
 use crate::session::dispatch::{client_number, Asker};
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
-use crate::session::stats::PerKeyspace;
 use std::sync::Arc;
 
 impl Engine {
@@ -104,32 +103,12 @@ impl Engine {
         self.backends[shard].has_functions = has_told || is_settled;
         if is_list(&&own) {
             for code in lacking {
-                self.load_function(asker, link, code);
+                self.send_ahead(asker, link, |out| errand::load_function(out, code));
             }
         }
         self.send(link, request);
         self.sent(asker, link, number, 0, Waiter::Client);
         true
-    }
-
-    fn load_function(&mut self, asker: &Asker, link_id: u32, code: &[u8]) {
-        let (now_us, now_ms) = (self.now_us, self.now_ms);
-        let Some(link) = self.links.get_mut(link_id) else {
-            return;
-        };
-        errand::load_function(link.outgoing().tail(), code);
-        let entry = InFlight {
-            client: asker.slot,
-            generation: asker.generation,
-            number: 0,
-            sent_us: now_us as u32,
-            part: 0,
-            waiter: Waiter::Prelude,
-        };
-        link.await_reply(entry, now_ms);
-        self.touch_link(link_id);
-        self.stats()
-            .keyspace(asker.keyspace, PerKeyspace::ScriptsMended, 1);
     }
 }
 

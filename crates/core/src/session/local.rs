@@ -129,8 +129,13 @@ impl Engine {
         }
     }
 
-    /// Refuses a command that shoal cannot do yet.
-    pub(crate) fn not_yet(&mut self, asker: &Asker, request: &Request<'_>, reason: &'static str) {
+    /// Refuses a command that is ours to answer.
+    pub(crate) fn refuse_own(
+        &mut self,
+        asker: &Asker,
+        request: &Request<'_>,
+        reason: &'static str,
+    ) {
         let command = specification(request).map_or("unknown", |spec| spec.full_name);
         self.answer_error(asker, &ClientError::Refused { command, reason });
     }

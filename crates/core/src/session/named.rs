@@ -147,11 +147,23 @@ impl Engine {
         let Some(body) = self.scripts.get(sha).cloned() else {
             return;
         };
+        if self.send_ahead(asker, link_id, |out| errand::load_script(out, &body)) {
+            self.known_at(shard, *sha);
+        }
+    }
+
+    /// What a shard lacks, on the link that the request which needs it will follow on. False when there is no such link.
+    pub(crate) fn send_ahead(
+        &mut self,
+        asker: &Asker,
+        link_id: u32,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> bool {
         let (now_us, now_ms) = (self.now_us, self.now_ms);
         let Some(link) = self.links.get_mut(link_id) else {
-            return;
+            return false;
         };
-        errand::load_script(link.outgoing().tail(), &body);
+        write(link.outgoing().tail());
         let entry = InFlight {
             client: asker.slot,
             generation: asker.generation,
@@ -164,7 +176,7 @@ impl Engine {
         self.touch_link(link_id);
         self.stats()
             .keyspace(asker.keyspace, PerKeyspace::ScriptsMended, 1);
-        self.known_at(shard, *sha);
+        true
     }
 
     /// NOSCRIPT from a shard: true when the script was loaded and the request sent again.
