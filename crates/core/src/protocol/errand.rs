@@ -112,6 +112,7 @@ pub fn greeting(
     credentials: Option<(Option<&str>, &str)>,
     is_resp3: bool,
     database: u8,
+    membership: Option<(&[u8], u8, u8)>,
     is_main: bool,
 ) -> u8 {
     let mut answers = 0;
@@ -126,16 +127,34 @@ pub fn greeting(
         request(out, &[b"HELLO", b"3"]);
         answers += 1;
     }
-    if database > 0 {
-        request(out, &[b"SELECT", database.to_string().as_bytes()]);
-        answers += 1;
+    let mut selected = 0;
+    if let Some((words, count, own)) = membership {
+        answers += select(out, own, &mut selected);
+        out.extend_from_slice(words);
+        answers += count;
     }
+    answers += select(out, database, &mut selected);
     if is_main {
         request(out, &[b"INFO", b"server"]);
     } else {
         out.extend_from_slice(PROBE);
     }
     answers + 1
+}
+
+/// Changes the database where that is needed; the number of answers.
+fn select(out: &mut Vec<u8>, database: u8, selected: &mut u8) -> u8 {
+    if database == *selected {
+        return 0;
+    }
+    *selected = database;
+    request(out, &[b"SELECT", database.to_string().as_bytes()]);
+    1
+}
+
+/// A server is to end a connection that it knows by this number.
+pub fn kill(out: &mut Vec<u8>, number: u64) {
+    request(out, &[b"CLIENT", b"KILL", b"ID", number.to_string().as_bytes()]);
 }
 
 /// A server's own slow log; -1: all of it.
