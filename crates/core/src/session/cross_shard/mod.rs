@@ -1,5 +1,8 @@
 //! Atomic operations across shards: gather, commit, scatter, under a fence. The protocol is in docs/design/0020-operations-across-shards.md.
 
 pub mod call;
+pub mod elements;
+pub mod message;
 pub mod operation;
 pub mod steps;
+pub mod wire;
