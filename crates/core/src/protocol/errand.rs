@@ -154,7 +154,10 @@ fn select(out: &mut Vec<u8>, database: u8, selected: &mut u8) -> u8 {
 
 /// A server is to end a connection that it knows by this number.
 pub fn kill(out: &mut Vec<u8>, number: u64) {
-    request(out, &[b"CLIENT", b"KILL", b"ID", number.to_string().as_bytes()]);
+    request(
+        out,
+        &[b"CLIENT", b"KILL", b"ID", number.to_string().as_bytes()],
+    );
 }
 
 /// A server's own slow log; -1: all of it.

@@ -11,7 +11,7 @@
 use crate::error::ClientError;
 use crate::limits::{LINK_OUT_HIGH, LINK_QUEUE_HIGH, OUTPUT_HIGH};
 use crate::protocol::command::{flags, Arg, CommandSpec, Local, Merge, Policy};
-use crate::routing::route::{cross_shard, decide, Request, Route};
+use crate::routing::route::{decide, Request, Route};
 use crate::session::backend::{InFlight, Waiter, NONE};
 use crate::session::client::{care, Client, Intake};
 use crate::session::engine::Engine;
