@@ -328,11 +328,8 @@ impl Engine {
             Route::ScriptFlush => {
                 self.forget_scripts();
                 let (merge, shards) = (Merge::AllOk, self.shards_in(asker.keyspace));
-                self.send_all(
-                    asker,
-                    GatherKind::Everywhere { merge, shards },
-                    request.data,
-                );
+                let kind = GatherKind::Everywhere { merge, shards };
+                self.send_all(asker, kind, request.data);
             }
             Route::Aside(merge) => self.send_aside(asker, merge, request),
             Route::Wait => self.wait(asker, request),
