@@ -192,13 +192,17 @@ pub enum Call {
         /// Whose.
         tx: Tx,
     },
-    /// Takes a member off the list, and tells which connections are its.
+    /// Marks a member as being evicted, and tells which connections are its. It counts as a member as long as these may live: only
+    /// `Kill` takes it off the list, and only if it has not joined again meanwhile. A coordinator that is marked is a stranger.
     Deregister {
         /// Who.
         pid: Pid,
     },
-    /// Ends connections: after the answer nothing that was sent on them runs any more.
+    /// Ends connections: after the answer nothing that was sent on them runs any more. Then takes the member off the list, if it is
+    /// marked still.
     Kill {
+        /// Whose.
+        pid: Pid,
         /// The shard's numbers of them.
         ids: Vec<u64>,
     },

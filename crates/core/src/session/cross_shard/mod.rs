@@ -2,4 +2,5 @@
 
 pub mod call;
 pub mod operation;
+pub mod recovery;
 pub mod steps;

@@ -313,7 +313,11 @@ impl Operation {
         shard.is_asked = false;
         match outcome {
             _ if self.answer.is_some() => self.release(steps),
-            Outcome::Connections(ids) => self.call(part, Call::Kill { ids }, steps),
+            Outcome::Connections(ids) => {
+                if let Some(pid) = shard.evicting.clone() {
+                    self.call(part, Call::Kill { pid, ids }, steps);
+                }
+            }
             Outcome::Killed => {
                 let gone = shard.evicting.take();
                 shard.missing.retain(|pid| Some(pid) != gone.as_ref());
