@@ -12,10 +12,11 @@
 //!
 //! Must stay true: nothing panics on what a server says; what does not fit is `Failed`. Within EXEC only the client's own
 //! requests may fail, for an error there does not undo the rest:
-//! * memory: EXEC is refused as a whole when there is none and anything queued could take some; `drop`, the first step of the
-//!   last script, is a write that servers always let pass, and after one such write a script is not held up for memory. Join
-//!   and Apply make use of the same: a proxy may come to a full shard, and what is committed is applied to it. Prepare does not:
-//!   a full shard is refused before anything has happened, which bounds what Apply can bring to it.
+//! * memory: EXEC is refused as a whole when there is none and anything queued could take some (Redis 7.0 lets nothing be
+//!   queued then); `drop`, the first step of the last script, is a write that servers always let pass, and after one such write
+//!   a script is not held up for memory. Join and Apply make use of the same: a proxy may come to a full shard, and what is
+//!   committed is applied to it. Prepare does not: a full shard is refused before anything has happened, which bounds what
+//!   Apply can bring to it.
 //! * RESTORE: always with REPLACE, and the caller has compared the versions of dumps. Should it fail nevertheless (a type of a
 //!   module that home lacks), the reply is `Failed`, which the operation takes for an unknown outcome.
 //! * refused writes (MISCONF, NOREPLICAS, READONLY): the plain write that ends the queue is refused like any, and EXEC with it.
