@@ -64,6 +64,7 @@ class Shard:
 
     def watch(self, tx: str) -> list[Reply]:
         """What follows Prepare at home."""
+        assert self.wire.ask("UNWATCH") == "OK"
         return [self.wire.ask("WATCH", f"__shoal:f:{tx}"), self.wire.ask("EXISTS", f"__shoal:f:{tx}")]
 
     def gather(self, tx: str, keys: Mapping[bytes, str], gather_max: int = GATHER_MAX) -> Reply:

@@ -300,6 +300,15 @@ def test_whoever_decides_first_wins(home: Shard, away: Shard, connect: Connect) 
     assert away.wire.ask("GET", KEY) == b"new"
 
 
+def test_an_operation_that_was_given_up_does_not_break_the_next_on_its_connection(home: Shard) -> None:
+    prepared(home, "t1", {b"h": "X"})
+    home.watch("t1")
+    assert home.apply("t1") == 1
+    prepared(home, "t2", {b"h": "X"})
+    home.watch("t2")
+    assert array(home.commit("t2", [], [["SET", "h", "v"]])[-1])[0] == "OK"
+
+
 def test_applying_twice_changes_nothing(home: Shard, away: Shard) -> None:
     away.wire.ask("SET", KEY, "v")
     value = prepare_both(home, away)

@@ -22,7 +22,7 @@
 //! * refused writes (MISCONF, NOREPLICAS, READONLY): the plain write that ends the queue is refused like any, and EXEC with it.
 //!
 //! What the servers' user needs: all keys and channels (`~* &*`), the commands of the clients, and `+eval +multi +exec +watch
-//! +unlink +del +exists +dump +restore +pttl +memory|usage +hset +hget +hgetall +hdel +hexists +hkeys +hvals +hlen +sadd +srem
+//! +unwatch +unlink +del +exists +dump +restore +pttl +memory|usage +hset +hget +hgetall +hdel +hexists +hkeys +hvals +hlen +sadd +srem
 //! +smembers +time +publish +subscribe +client|setname +client|list +client|kill`.
 //! Rejected: EVALSHA (saves 1 KiB a call, and costs a second way through every state); Lua that runs the client's requests (their
 //! replies would pass through Lua's types).
@@ -166,9 +166,11 @@ fn encode_prepare(prepare: &Prepare, out: &mut Vec<u8>) -> usize {
         return replies;
     }
     let record = record_key(&prepare.tx);
+    // An operation that was given up has left its watch here, and its record is gone: that would break this one's EXEC.
+    out.extend_from_slice(errand::UNWATCH);
     errand::watch_for_exec(out, &record);
     out.extend_from_slice(&errand::watch(&[&record]));
-    replies + 2
+    replies + 3
 }
 
 /// Keys whose values are put in place before the client's requests.
@@ -370,6 +372,7 @@ fn prepared(prepare: &Prepare, words: &mut Elements, replies: &mut Elements) -> 
     let members = pids(words)?;
     let values = values(prepare.keys.len(), words)?;
     if prepare.is_home {
+        replies.next_reply()?;
         let is_watched = replies.next_reply()? == b"+OK\r\n";
         let is_there = elements::integer(replies.next_reply()?) == Some(1);
         if !is_watched || !is_there {
