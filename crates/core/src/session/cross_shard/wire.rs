@@ -12,16 +12,17 @@
 //!
 //! Must stay true: nothing panics on what a server says; what does not fit is `Failed`. Within EXEC only the client's own
 //! requests may fail, for an error there does not undo the rest:
-//! * memory: EXEC is refused as a whole when there is none and anything queued could take some; `drop`, the first step of the
-//!   last script, is a write that servers always let pass, and after one such write a script is not held up for memory. Join
-//!   and Apply make use of the same: a proxy may come to a full shard, and what is committed is applied to it. Prepare does not:
-//!   a full shard is refused before anything has happened, which bounds what Apply can bring to it.
+//! * memory: EXEC is refused as a whole when there is none and anything queued could take some (Redis 7.0 lets nothing be
+//!   queued then); `drop`, the first step of the last script, is a write that servers always let pass, and after one such write
+//!   a script is not held up for memory. Join and Apply make use of the same: a proxy may come to a full shard, and what is
+//!   committed is applied to it. Prepare does not: a full shard is refused before anything has happened, which bounds what
+//!   Apply can bring to it.
 //! * RESTORE: always with REPLACE, and the caller has compared the versions of dumps. Should it fail nevertheless (a type of a
 //!   module that home lacks), the reply is `Failed`, which the operation takes for an unknown outcome.
 //! * refused writes (MISCONF, NOREPLICAS, READONLY): the plain write that ends the queue is refused like any, and EXEC with it.
 //!
 //! What the servers' user needs: all keys and channels (`~* &*`), the commands of the clients, and `+eval +multi +exec +watch
-//! +unlink +del +exists +dump +restore +pttl +memory|usage +hset +hget +hgetall +hdel +hexists +hkeys +hvals +hlen +sadd +srem
+//! +unwatch +unlink +del +exists +dump +restore +pttl +memory|usage +hset +hget +hgetall +hdel +hexists +hkeys +hvals +hlen +sadd +srem
 //! +smembers +time +publish +subscribe +client|setname +client|list +client|kill`.
 //! Rejected: EVALSHA (saves 1 KiB a call, and costs a second way through every state); Lua that runs the client's requests (their
 //! replies would pass through Lua's types).
@@ -168,9 +169,11 @@ fn encode_prepare(prepare: &Prepare, out: &mut Vec<u8>) -> usize {
         return replies;
     }
     let record = record_key(&prepare.tx);
+    // An operation that was given up has left its watch here, and its record is gone: that would break this one's EXEC.
+    out.extend_from_slice(errand::UNWATCH);
     errand::watch_for_exec(out, &record);
     out.extend_from_slice(&errand::watch(&[&record]));
-    replies + 2
+    replies + 3
 }
 
 /// By which it is seen that a key is as it was: its dump's SHA-1 (none: it was not there) and what was left of its time.
@@ -395,6 +398,7 @@ fn prepared(prepare: &Prepare, words: &mut Elements, replies: &mut Elements) -> 
     let members = pids(words)?;
     let values = values(prepare.keys.len(), words)?;
     if prepare.is_home {
+        replies.next_reply()?;
         let is_watched = replies.next_reply()? == b"+OK\r\n";
         let is_there = elements::integer(replies.next_reply()?) == Some(1);
         if !is_watched || !is_there {
