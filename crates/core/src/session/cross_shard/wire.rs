@@ -508,7 +508,7 @@ fn written(count: usize, words: &mut Elements) -> Option<Vec<Written>> {
     }
     let mut all = Vec::with_capacity(count);
     for _ in 0..count {
-        let mut one = list.clone();
+        let mut one = list;
         if one.integer() == Some(0) {
             all.push(Written::Same);
             list = one;
