@@ -31,6 +31,7 @@ FURTHER = [
     "exists: SET % v EX 100; EXISTS % %a %",
     "touch: SET % v EX 100; TOUCH % %a",
     "rename: RENAME %none %; SET %a v EX 100; RENAME %a %",
+    "set: SET % v; SET % w EX 100; SET % x PX 0; SET % x EXAT 33177117420; SET % x PXAT x; SET % y EX 1 PX 1",
     "setex: SETEX % 0 v; SETEX % x v; PSETEX % 100000 v",
     "bitop: RPUSH %a 1; BITOP AND % %a; BITOP NOT % %none; BITOP OR % %none %b",
     "sunionstore: SET %a v; SUNIONSTORE % %a; SUNIONSTORE % %none; SADD %b 1 2; SUNIONSTORE % %b; SINTERSTORE % %b %c",
@@ -70,6 +71,8 @@ class Keys:
         if not isinstance(named, list):
             return {}
         said = self.said.get(words[0].lower())
+        if words[0] == "SET" and all(word in ("EX", "PX", "EXAT", "PXAT") for word in words[3::2]):
+            said = ["overwrite"]
         found: dict[bytes, set[str]] = {}
         for index, pair in enumerate(named):
             assert isinstance(pair, list)
@@ -160,6 +163,17 @@ def test_no_key_is_more_than_it_is_said_to_be(new_fleet: NewFleet, flavour: str)
                 if any(uses == {"overwrite"} for uses in keys.accesses(step.words).values()):
                     seen.add(step.words[0].lower())
     assert not found, f"{len(found)} are:\n" + "\n".join(found)
-    wanted = {"bitop", "geosearchstore", "mset", "psetex", "rename", "sdiffstore", "setex", "sinterstore", "sort"}
+    wanted = {
+        "bitop",
+        "geosearchstore",
+        "mset",
+        "psetex",
+        "rename",
+        "sdiffstore",
+        "set",
+        "setex",
+        "sinterstore",
+        "sort",
+    }
     assert wanted <= seen, "these were tried"
     assert {"sunionstore", "zdiffstore", "zinterstore", "zrangestore", "zunionstore"} <= seen
