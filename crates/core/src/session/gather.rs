@@ -98,6 +98,8 @@ pub enum GatherKind {
     ClientList,
     /// Something that every worker has taken: OK.
     AllTook,
+    /// An operation across shards: its answer, whole.
+    Operation,
     /// Texts of the shards of these names.
     Texts {
         /// In the order of the parts.
