@@ -20,6 +20,7 @@ from consistency import (
     appends,
     conservation,
     counters,
+    faults,
     history,
     judge,
     model,
@@ -531,9 +532,10 @@ def test_a_history_survives_its_file(tmp_path: Path) -> None:
     assert len(history.load([path])) == len(found) - 1
 
 
-def run_of(kind: str, seconds: float) -> dict[str, Any]:
+def run_of(kind: str, seconds: float, *words: str) -> dict[str, Any]:
     """The verdict of `make test-consistency` as a program prints it."""
     command = [sys.executable, "-m", "consistency", "--json", "--seed", "1", "--kind", kind, "--seconds", str(seconds)]
+    command += words
     found = subprocess.run(
         command, cwd=TESTS.parent, env={**os.environ, "PYTHONPATH": f"{TESTS}:."}, capture_output=True, check=False
     )
@@ -547,6 +549,22 @@ def test_one_server_passes() -> None:
     verdict = run_of("plain", 2)
     assert verdict["violations"] == []
     assert verdict["good"], verdict
+
+
+def test_one_shard_passes_with_faults() -> None:
+    verdict = run_of("one-shard", 11, "--faults", "kill a shard, reset", "--proxies", "2")
+    assert verdict["violations"] == []
+    assert verdict["good"], verdict
+    assert set(verdict["faults"]) == {"kill a shard", "reset connections"}
+
+
+def test_every_fault_has_a_name_of_its_own() -> None:
+    assert len({fault.name for fault in faults.ALL}) == len(faults.ALL)
+    assert [fault.name for fault in faults.chosen(["kill at pre", "stop a shard"])] == [
+        "kill at prepared",
+        "stop a shard",
+    ]
+    assert faults.chosen(["all"]) == list(faults.ALL)
 
 
 def test_a_keyspace_that_splits_transactions_does_not_pass() -> None:

@@ -18,11 +18,12 @@ from pathlib import Path
 from harness import process, wait_until
 
 from benchmarks import machine
-from consistency import report, residue, workload
+from consistency import faults, report, residue, workload
 from consistency.client import TIMEOUT_S, Client
 from consistency.finding import Verdict
 from consistency.history import History, Operation, load, save
 from consistency.judge import judge
+from consistency.model import is_read
 from consistency.rig import KINDS, Rig, Shape
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -33,6 +34,10 @@ ROUND_S = 12.0
 # The fences are off: violations must come within a minute.
 FENCE_OFF_MINUTES = 1.0
 START_LEAD_S = 1.0
+# Between faults: operations that meet nothing, and those that follow on what was broken.
+CALM_S = 0.5
+# A fault and its mending take less, mostly.
+FAULT_S = 5.0
 # What is asked for at the opening and the close of a round, on a machine with nothing broken.
 TRIES_MAX = 50
 
@@ -40,6 +45,8 @@ EPILOG = """\
 examples:
   make test-consistency MINUTES=10                      ten minutes, one proxy
   make test-consistency ARGS='--proxies 3 --seed 7'     three proxies over the same shards
+  make test-consistency ARGS='--faults "kill at"'       those that end a proxy at a step of an operation
+  make test-consistency ARGS='--faults none'            races only, several times as many operations
   make test-consistency ARGS='--kind plain'             one server without shoal: nothing may be found
   make test-consistency ARGS='--fence-off'              fences ignored: violations must be found
   make test-consistency ARGS='--check FILE'             a history that was kept
@@ -62,8 +69,12 @@ def arguments() -> argparse.Namespace:
     add("--workers", type=int, default=2, help="threads of each (2)")
     add("--shards", type=int, default=3, help="how many servers (3)")
     add("--flavour", default="valkey", help="which servers (valkey)")
+    add("--clients", type=int, default=10, help="how many clients at a time (10), in two processes")
     add(
-        "--clients", type=int, default=10, help="how many clients at a time (10), half of them in each of two processes"
+        "--faults",
+        default="",
+        metavar="NAMES",
+        help="only faults whose names begin so (with commas), or none",
     )
     add("--fence-off", action="store_true", help="shoal ignores its fences: succeeds when violations are found")
     add(
@@ -77,10 +88,14 @@ def arguments() -> argparse.Namespace:
 class Run:
     """One rig and its rounds."""
 
-    def __init__(self, rig: Rig, tally: report.Tally, clients: int, *, quiet: bool) -> None:
+    def __init__(
+        self, rig: Rig, tally: report.Tally, clients: int, injected: Sequence[faults.Fault], *, quiet: bool
+    ) -> None:
         self.rig = rig
         self.tally = tally
         self.clients = clients
+        self.faults = list(injected)
+        self.waiting: list[faults.Fault] = []  # of which each comes once before any comes again
         self.stream = sys.stderr if quiet else sys.stdout
         self.chance = random.Random(tally.seed)
 
@@ -153,7 +168,18 @@ class Run:
         return files
 
     def disturb(self, seconds: float) -> None:
-        """Faults, in the middle of the load."""
+        """One fault after the other, for as long as there is load; what each breaks is mended before the next."""
+        until = time.monotonic() + START_LEAD_S + seconds
+        if not self.waiting:
+            self.waiting = self.chance.sample(self.faults, len(self.faults))
+        faults.pass_time(START_LEAD_S + CALM_S)
+        while self.waiting and time.monotonic() + FAULT_S < until:
+            fault = self.waiting.pop()
+            came = fault.inject(self.rig, self.chance)
+            (self.tally.faults if came else self.tally.missed)[fault.name] += 1
+            self.say(f"  {fault.name}" + ("" if came else ": did not come about"))
+            self.rig.heal()
+            faults.pass_time(CALM_S)
 
     def do_all(self, plans: Sequence[workload.Plan], endpoint: tuple[str, int], name: str) -> list[Operation]:
         """Does each of them; again, for as long as it certainly was not done."""
@@ -163,7 +189,8 @@ class Run:
             for _ in range(TRIES_MAX):
                 assert client.connect(), f"nobody listens on {endpoint[0]}:{endpoint[1]}"
                 done.append(client.do(plan))
-                if done[-1].outcome != "fail" or done[-1].error.startswith("CROSSSLOT"):
+                unknown = done[-1].outcome == "info" and not is_read(plan.commands)
+                if done[-1].outcome == "ok" or unknown or done[-1].error.startswith("CROSSSLOT"):
                     break
             if plan.kind == "open":
                 assert done[-1].outcome == "ok", f"not opened: {done[-1]}"
@@ -171,10 +198,23 @@ class Run:
         return done
 
 
+def choose(options: argparse.Namespace) -> list[faults.Fault]:
+    """The faults of a run: where nothing is promised, none."""
+    if options.kind in ("plain", "per-shard") or options.fence_off:
+        return []
+    words = [word.strip() for word in options.faults.split(",") if word.strip()] or ["all"]
+    found = [fault for fault in faults.chosen(words) if options.kind == "strict" or not fault.of_operations]
+    assert found or words == ["none"], f"no fault is named so; there are: {', '.join(f.name for f in faults.ALL)}"
+    return found
+
+
 def run(options: argparse.Namespace) -> report.Tally:
     """All rounds."""
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
+    injected = choose(options)
     shape = Shape(
+        durable=any(fault.needs_durable for fault in injected),
+        relays=any(fault.needs_relays for fault in injected),
         kind=options.kind,
         flavour=options.flavour,
         shards=options.shards,
@@ -186,7 +226,7 @@ def run(options: argparse.Namespace) -> report.Tally:
     total = options.seconds if options.seconds is not None else options.minutes * 60
     total = min(total, FENCE_OFF_MINUTES * 60) if options.fence_off else total
     with tempfile.TemporaryDirectory() as folder, Rig(Path(folder), shape) as rig:
-        runner = Run(rig, tally, options.clients, quiet=options.json)
+        runner = Run(rig, tally, options.clients, injected, quiet=options.json)
         runner.say(f"{report.describe(shape)}; seed {seed}")
         until = time.monotonic() + total
         while (left := until - time.monotonic()) > 0:

@@ -29,11 +29,14 @@ from consistency.workload import Plan, Workload
 # Longer than shoal lets anything wait.
 TIMEOUT_S = 8.0
 RECONNECT_PAUSE_S = 0.05
+ERROR_PAUSE_S = 0.01
 OPERATIONS_PER_CONNECTION = 300
 
 # Errors that mean: certainly nothing was done. What is not here is unknown.
 NOT_DONE = ("TRYAGAIN", "EXECABORT", "CROSSSLOT", "LOADING", "READONLY", "MASTERDOWN", "NOPERM", "NOAUTH", "BUSY ")
 NOT_DONE_WORDS = ("was not sent", "nothing was", "ERR unknown command", "ERR max number of clients")
+
+WATCH_FAILED = "a watched key has changed"
 
 # Their replies have no order of their own.
 UNORDERED = frozenset({"SMEMBERS", "SUNION", "SINTER", "SDIFF"})
@@ -136,7 +139,7 @@ class _Attempt:
         found = self.transaction(sent[self.plan.reads :])
         if found is None:
             self.spoiled = False
-            return "fail", (), "a watched key has changed"
+            return "fail", (), WATCH_FAILED
         if isinstance(found, ErrorReply):
             return *self.refused(str(found)), str(found)
         if not isinstance(found, list):
@@ -197,9 +200,12 @@ def main(path: Path) -> None:
             if not client.connect():
                 never.wait(RECONNECT_PAUSE_S)
                 continue
-            line = as_line(client.do(workload.next(now))) + "\n"
+            operation = client.do(workload.next(now))
             with lock:
-                history.write(line)
+                history.write(as_line(operation) + "\n")
+            if operation.outcome != "ok" and operation.error != WATCH_FAILED:
+                # As clients do: a shard that is down is not asked ten thousand times a second.
+                never.wait(ERROR_PAUSE_S)
         client.close()
 
     with Path(order.history).open("w") as history:

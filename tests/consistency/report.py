@@ -34,6 +34,7 @@ class Tally:
     tried: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
+    missed: Counter[str] = field(default_factory=Counter)  # faults that did not come about
     checked: Counter[str] = field(default_factory=Counter)  # operations by checker
     groups: Counter[str] = field(default_factory=Counter)
     undecided: Counter[str] = field(default_factory=Counter)
@@ -59,7 +60,8 @@ class Tally:
 
     @property
     def untested(self) -> list[str]:
-        return sorted(name for name in self.tried if not self.kinds[name])
+        faults = [name for name in self.missed if not self.faults[name]]
+        return sorted([*(name for name in self.tried if not self.kinds[name]), *faults])
 
     @property
     def undecided_too_often(self) -> list[str]:
@@ -74,6 +76,8 @@ def describe(shape: Shape) -> str:
     if shape.kind == "plain":
         return f"one plain server ({shape.flavour})"
     proxies = "1 proxy" if shape.proxies == 1 else f"{shape.proxies} proxies"
+    if shape.kind == "one-shard":
+        return f"{proxies} of {shape.workers} workers over one shard ({shape.flavour})"
     fences = "" if shape.fences else ", fences ignored"
     return f"{proxies} of {shape.workers} workers over {shape.shards} shards ({shape.flavour}), {shape.kind}{fences}"
 
@@ -93,7 +97,7 @@ def words(tally: Tally) -> str:
     if tally.undecided_too_often:
         lines.append(f"too many of them: {', '.join(tally.undecided_too_often)}")
     if tally.untested:
-        lines.append(f"never came out ok, so not tested: {', '.join(tally.untested)}")
+        lines.append(f"never came about, so not tested: {', '.join(tally.untested)}")
     lines += [f"  {count:6}  {text}" for text, count in tally.errors.most_common(ERRORS_SHOWN)]
     for violation in _various(tally.violations)[:VIOLATIONS_SHOWN]:
         lines.append(f"\n  {violation}")
@@ -112,6 +116,7 @@ def figures(tally: Tally) -> dict[str, object]:
         "kinds": dict(sorted(tally.kinds.items())),
         "errors": dict(tally.errors.most_common()),
         "faults": dict(sorted(tally.faults.items())),
+        "faults_missed": dict(sorted(tally.missed.items())),
         "checked": dict(tally.checked),
         "undecided": dict(tally.undecided),
         "untested": tally.untested,

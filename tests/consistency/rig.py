@@ -1,7 +1,8 @@
 """What is tested: real servers, and one to three proxies over them; or one plain server, which must pass everything.
 
 Kinds: `strict` (the keyspace promises all that is checked), `per-shard` (transactions and split commands are atomic on
-each shard only: the checkers must find violations), `plain` (one server without a proxy: they must find none).
+each shard only: the checkers must find violations), `one-shard` (all keys on one server: they must find none, and may
+blame no fault), `plain` (one server without a proxy: they must find none).
 `places` are hash tags, at least one on each shard; which shard it is on is found by writing through the proxy and
 looking at the servers, so that nothing here needs to know how shoal distributes keys.
 With relays, each shard stands behind a `Fault`, and the proxies know only that.
@@ -20,8 +21,8 @@ from harness import Fault, Fleet, Mischief, Proxy, Wire, wait_until
 
 from consistency import residue
 
-Kind: TypeAlias = Literal["strict", "per-shard", "plain"]
-KINDS: tuple[Kind, ...] = ("strict", "per-shard", "plain")
+Kind: TypeAlias = Literal["strict", "per-shard", "one-shard", "plain"]
+KINDS: tuple[Kind, ...] = ("strict", "per-shard", "one-shard", "plain")
 
 DURABLE = ("appendonly yes", "appendfsync always")
 QUIET_TIMEOUT_S = 15.0
@@ -31,6 +32,7 @@ PLACES_TRIED_MAX = 1000
 SETTINGS: dict[Kind, str] = {
     "strict": 'cross_shard = "strict"\nmulti_key = "strict"',
     "per-shard": 'transactions = "per-shard"',
+    "one-shard": "",
     "plain": "",
 }
 
@@ -74,7 +76,7 @@ class Rig:
 
     def _start(self) -> None:
         shape = self.shape
-        count = 1 if shape.kind == "plain" else shape.shards
+        count = 1 if shape.kind in ("plain", "one-shard") else shape.shards
         settings = DURABLE if shape.durable else ()
         self.fleet = self._stack.enter_context(Fleet(self.folder / "fleet", count, shape.flavour, settings))
         self.relays: list[Fault] = []
@@ -159,8 +161,7 @@ class Rig:
                 self.fleet.cont(number)
             else:
                 self.fleet.restart(number)
-        for proxy, environment in zip(self.proxies, self.environments, strict=True):
-            environment.pop("SHOAL_TEST_FAULT", None)
+        for proxy in self.proxies:
             if proxy.running:
                 os.kill(proxy.pid, signal.SIGCONT)
             else:
