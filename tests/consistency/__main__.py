@@ -170,10 +170,10 @@ class Run:
     def disturb(self, seconds: float) -> None:
         """One fault after the other, for as long as there is load; what each breaks is mended before the next."""
         until = time.monotonic() + START_LEAD_S + seconds
-        if not self.waiting:
-            self.waiting = self.chance.sample(self.faults, len(self.faults))
         faults.pass_time(START_LEAD_S + CALM_S)
-        while self.waiting and time.monotonic() + FAULT_S < until:
+        while self.faults and time.monotonic() + FAULT_S < until:
+            if not self.waiting:
+                self.waiting = self.chance.sample(self.faults, len(self.faults))
             fault = self.waiting.pop()
             came = fault.inject(self.rig, self.chance)
             (self.tally.faults if came else self.tally.missed)[fault.name] += 1
@@ -214,6 +214,7 @@ def run(options: argparse.Namespace) -> report.Tally:
     injected = choose(options)
     shape = Shape(
         durable=any(fault.needs_durable for fault in injected),
+        clocks=any(fault.needs_clocks for fault in injected),
         relays=any(fault.needs_relays for fault in injected),
         kind=options.kind,
         flavour=options.flavour,

@@ -37,6 +37,7 @@ REACHED_TIMEOUT_S = 5.0
 RECOVERY_TIMEOUT_S = 6.0
 STOPPED_S = (0.3, 1.0, 3.5)
 CUT_AFTER_MAX = 2000
+HOUR_S = 3600
 
 
 class Fault(ABC):
@@ -45,6 +46,7 @@ class Fault(ABC):
     of_operations = False  # needs operations across shards, to fail at a step of one
     needs_durable = False
     needs_relays = False
+    needs_clocks = False
 
     @property
     @abstractmethod
@@ -229,6 +231,22 @@ class ForgetScripts(Fault):
         return True
 
 
+class SetTime(Fault):
+    """The wall clock of one process, or of all, jumps an hour ahead or back, and later to the true time."""
+
+    name = "set the time"
+    needs_clocks = True
+
+    def inject(self, rig: Rig, chance: Random) -> bool:
+        chosen = rig.clocks if chance.random() < 0.3 else [chance.choice(rig.clocks)]
+        for clock in chosen:
+            clock.move(chance.choice((HOUR_S, -HOUR_S)))
+        pass_time(chance.choice(STOPPED_S))
+        for clock in chosen:
+            clock.move(0)
+        return True
+
+
 ALL: tuple[Fault, ...] = (
     *(KillAtStep(step) for step in STEPS),
     *(StopAtStep(step) for step in STEPS),
@@ -241,6 +259,7 @@ ALL: tuple[Fault, ...] = (
     CutInTheMiddle(),
     Delay(),
     ForgetScripts(),
+    SetTime(),
 )
 
 

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
-from harness import Fault, Fleet, Mischief, Proxy, Wire, wait_until
+from harness import Clock, Fault, Fleet, Mischief, Proxy, Wire, wait_until
 
 from consistency import residue
 
@@ -58,6 +58,7 @@ class Shape:
     workers: int = 2
     durable: bool = False  # for faults that kill a server
     relays: bool = False  # for faults that break connections
+    clocks: bool = False  # for faults that set the time
     fences: bool = True  # off: proxies ignore them, and the checkers must see it
 
 
@@ -78,7 +79,13 @@ class Rig:
         shape = self.shape
         count = 1 if shape.kind in ("plain", "one-shard") else shape.shards
         settings = DURABLE if shape.durable else ()
-        self.fleet = self._stack.enter_context(Fleet(self.folder / "fleet", count, shape.flavour, settings))
+        # Of servers first, then of proxies; none if no fault sets the time.
+        number = count + shape.proxies if shape.clocks else 0
+        self.clocks = [Clock(self.folder / "clocks", str(at)) for at in range(number)]
+        clocks = [clock.environment for clock in self.clocks]
+        self.fleet = self._stack.enter_context(
+            Fleet(self.folder / "fleet", count, shape.flavour, settings, clocks[:count])
+        )
         self.relays: list[Fault] = []
         addresses = self.fleet.addresses
         if shape.relays:
@@ -93,6 +100,8 @@ class Rig:
         config = text.replace("SETTINGS", SETTINGS[shape.kind])
         for number in range(0 if shape.kind == "plain" else shape.proxies):
             environment = {} if shape.fences else {"SHOAL_TEST_NO_FENCES": "1"}
+            if shape.clocks:
+                environment |= clocks[count + number]
             self.environments.append(environment)
             folder = self.folder / f"proxy-{number}"
             self.proxies.append(self._stack.enter_context(Proxy(folder, config=config, env=environment)))
@@ -154,6 +163,8 @@ class Rig:
 
     def heal(self) -> None:
         """Everything runs again, and answers."""
+        for clock in self.clocks:
+            clock.move(0)
         for relay in self.relays:
             relay.requests = relay.replies = Mischief()
         for number, server in enumerate(self.fleet.servers):
