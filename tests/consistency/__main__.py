@@ -39,7 +39,8 @@ CALM_S = 0.5
 # A fault and its mending take less, mostly.
 FAULT_S = 5.0
 # What is asked for at the opening and the close of a round, on a machine with nothing broken.
-TRIES_MAX = 50
+TRIES_MAX = 100
+RETRY_S = 0.05
 
 EPILOG = """\
 examples:
@@ -94,7 +95,8 @@ class Run:
         self.rig = rig
         self.tally = tally
         self.clients = clients
-        self.faults = list(injected)
+        self.faults = [fault for fault in injected if not fault.between_rounds]
+        self.between = [fault for fault in injected if fault.between_rounds]
         self.waiting: list[faults.Fault] = []  # of which each comes once before any comes again
         self.stream = sys.stderr if quiet else sys.stdout
         self.chance = random.Random(tally.seed)
@@ -123,6 +125,8 @@ class Run:
         verdicts: list[Verdict] = [*judge(history), left]
         self.tally.add(history, verdicts, seconds)
         self.rig.forget()
+        if self.between and number % 2:
+            self.inject(self.chance.choice(self.between))
         found = [violation for verdict in verdicts for violation in verdict.violations]
         self.say(f"round {number}: {len(history)} operations, {len(found)} violations")
         if found:
@@ -174,12 +178,14 @@ class Run:
         while self.faults and time.monotonic() + FAULT_S < until:
             if not self.waiting:
                 self.waiting = self.chance.sample(self.faults, len(self.faults))
-            fault = self.waiting.pop()
-            came = fault.inject(self.rig, self.chance)
-            (self.tally.faults if came else self.tally.missed)[fault.name] += 1
-            self.say(f"  {fault.name}" + ("" if came else ": did not come about"))
+            self.inject(self.waiting.pop())
             self.rig.heal()
             faults.pass_time(CALM_S)
+
+    def inject(self, fault: faults.Fault) -> None:
+        came = fault.inject(self.rig, self.chance)
+        (self.tally.faults if came else self.tally.missed)[fault.name] += 1
+        self.say(f"  {fault.name}" + ("" if came else ": did not come about"))
 
     def do_all(self, plans: Sequence[workload.Plan], endpoint: tuple[str, int], name: str) -> list[Operation]:
         """Does each of them; again, for as long as it certainly was not done."""
@@ -192,6 +198,7 @@ class Run:
                 unknown = done[-1].outcome == "info" and not is_read(plan.commands)
                 if done[-1].outcome == "ok" or unknown or done[-1].error.startswith("CROSSSLOT"):
                     break
+                faults.pass_time(RETRY_S)
             if plan.kind == "open":
                 assert done[-1].outcome == "ok", f"not opened: {done[-1]}"
         client.close()

@@ -33,7 +33,18 @@ ERROR_PAUSE_S = 0.01
 OPERATIONS_PER_CONNECTION = 300
 
 # Errors that mean: certainly nothing was done. What is not here is unknown.
-NOT_DONE = ("TRYAGAIN", "EXECABORT", "CROSSSLOT", "LOADING", "READONLY", "MASTERDOWN", "NOPERM", "NOAUTH", "BUSY ")
+NOT_DONE = (
+    "TRYAGAIN",
+    "EXECABORT",
+    "CROSSSLOT",
+    "LOADING",
+    "READONLY",
+    "MASTERDOWN",
+    "NOPERM",
+    "NOAUTH",
+    "BUSY ",
+    "OOM ",
+)
 NOT_DONE_WORDS = ("was not sent", "nothing was", "ERR unknown command", "ERR max number of clients")
 
 WATCH_FAILED = "a watched key has changed"

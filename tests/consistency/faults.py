@@ -6,7 +6,7 @@ A step of the protocol is reached by arming: the proxy is killed and started aga
 its environment, and aborts (or stops) itself the nth time that it gets there. A step of recovery needs another proxy,
 or the same one started again, to be armed as well.
 Must stay true: what a fault may destroy is only what is promised to survive: processes and connections, and what a
-server had not answered. Nothing touches data.
+server had not answered. Nothing touches data but between rounds.
 """
 
 import os
@@ -47,6 +47,7 @@ class Fault(ABC):
     needs_durable = False
     needs_relays = False
     needs_clocks = False
+    between_rounds = False  # touches data: only when there is none that anybody asks for
 
     @property
     @abstractmethod
@@ -231,6 +232,31 @@ class ForgetScripts(Fault):
         return True
 
 
+class FillMemory(Fault):
+    """A server has no memory for writes, for a while."""
+
+    name = "fill memory"
+
+    def inject(self, rig: Rig, chance: Random) -> bool:
+        server = chance.choice(rig.fleet.servers).client()
+        server.config_set("maxmemory", 1)
+        pass_time(chance.choice(STOPPED_S))
+        server.config_set("maxmemory", 0)
+        return True
+
+
+class FlushAll(Fault):
+    """Somebody empties a server, or all, past shoal: it must find out that nobody knows it there any more."""
+
+    name = "flush a shard"
+    between_rounds = True
+
+    def inject(self, rig: Rig, chance: Random) -> bool:
+        for server in chance.sample(rig.fleet.servers, chance.randint(1, len(rig.fleet))):
+            server.client().flushall()
+        return True
+
+
 class SetTime(Fault):
     """The wall clock of one process, or of all, jumps an hour ahead or back, and later to the true time."""
 
@@ -260,6 +286,8 @@ ALL: tuple[Fault, ...] = (
     Delay(),
     ForgetScripts(),
     SetTime(),
+    FillMemory(),
+    FlushAll(),
 )
 
 
