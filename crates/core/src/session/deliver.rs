@@ -398,8 +398,8 @@ impl Engine {
                 self.compose_load(asker, (&body, &shards), &parts, proto, out);
             }
             GatherKind::Exec(plan) => return self.compose_exec(asker, number, plan, &parts, out),
-            GatherKind::Unwatch { link } => {
-                self.give_back(link, true);
+            GatherKind::Unwatch { links } => {
+                links.iter().for_each(|&link| self.give_back(link, true));
                 encode::simple(out, "OK");
             }
             GatherKind::Text(how) => merge_text(&how, &parts, out),

@@ -11,7 +11,7 @@
 use crate::error::ClientError;
 use crate::limits::{LINK_OUT_HIGH, LINK_QUEUE_HIGH, OUTPUT_HIGH};
 use crate::protocol::command::{flags, Arg, CommandSpec, Local, Merge, Policy};
-use crate::routing::route::{cross_shard, decide, Request, Route};
+use crate::routing::route::{decide, Request, Route};
 use crate::session::backend::{InFlight, Waiter, NONE};
 use crate::session::client::{care, Client, Intake};
 use crate::session::engine::Engine;
@@ -328,11 +328,8 @@ impl Engine {
             Route::ScriptFlush => {
                 self.forget_scripts();
                 let (merge, shards) = (Merge::AllOk, self.shards_in(asker.keyspace));
-                self.send_all(
-                    asker,
-                    GatherKind::Everywhere { merge, shards },
-                    request.data,
-                );
+                let kind = GatherKind::Everywhere { merge, shards };
+                self.send_all(asker, kind, request.data);
             }
             Route::Aside(merge) => self.send_aside(asker, merge, request),
             Route::Wait => self.wait(asker, request),

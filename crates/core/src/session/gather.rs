@@ -75,10 +75,10 @@ pub enum GatherKind {
     },
     /// EXEC.
     Exec(Box<ExecPlan>),
-    /// UNWATCH or DISCARD: the link on which keys were watched is given back.
+    /// UNWATCH or DISCARD: the links on which keys were watched are given back.
     Unwatch {
-        /// That link.
-        link: u32,
+        /// Those links.
+        links: Vec<u32>,
     },
     /// Replies of memcached.
     Text(TextMerge),

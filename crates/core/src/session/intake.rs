@@ -233,7 +233,10 @@ impl Engine {
     /// taken for it any more while it waits or is paused; in every other state what it sent before is still done.
     pub fn client_hung_up(&mut self, slot: u32) {
         let intake = self.clients.get(slot).map(|client| client.intake);
-        if matches!(intake, Some(Intake::Blocked | Intake::Paused | Intake::Fenced)) {
+        if matches!(
+            intake,
+            Some(Intake::Blocked | Intake::Paused | Intake::Fenced)
+        ) {
             self.drop_client(slot, CloseReason::ClientClosed);
         }
     }

@@ -236,7 +236,7 @@ impl Engine {
     }
 
     /// Takes a link off its client's list.
-    fn disown(&mut self, slot: u32, generation: u32, id: u32) {
+    pub(crate) fn disown(&mut self, slot: u32, generation: u32, id: u32) {
         if let Some(particulars) = self
             .clients
             .get_same(slot, generation)

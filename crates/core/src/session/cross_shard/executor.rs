@@ -26,6 +26,7 @@ use crate::session::cross_shard::steps::{Again, Answer, Event, Plan, Step};
 use crate::session::cross_shard::wire;
 use crate::session::engine::{Engine, Identity};
 use crate::session::slab::Slab;
+use crate::session::transaction_across::WATCHING;
 use std::collections::{HashMap, VecDeque};
 
 /// A call that is on its way.
@@ -48,6 +49,10 @@ pub(crate) struct Running {
     is_watching: bool,
     /// Workers that have drained.
     pub(crate) drained: usize,
+    /// Connections that watch and have not said whether their keys are as they were.
+    pub(crate) unvalidated: usize,
+    /// They were asked, so they watch no longer.
+    pub(crate) was_validated: bool,
 }
 
 /// What a worker knows of operations across shards.
@@ -98,6 +103,15 @@ impl CrossShards {
         }
     }
 
+    /// Somebody will show the request of a client again.
+    pub(crate) fn waits(&self, keyspace: u16, slot: u32, generation: u32) -> bool {
+        let parked = Parked { slot, generation };
+        self.unparked.contains(&parked)
+            || self.fences[usize::from(keyspace)]
+                .parked()
+                .any(|other| other == parked)
+    }
+
     fn next_tx(&mut self) -> Tx {
         self.number += 1;
         Tx(format!("{}-{}-{}", self.pid.0, self.worker, self.number).into())
@@ -137,14 +151,18 @@ impl Engine {
         };
         let keyspace = job.asker.keyspace;
         let count = job.parts.len();
-        let (index, _) = self.cross_shards.running.insert(Running {
+        let watches = job.watches.clone();
+        let (index, generation) = self.cross_shards.running.insert(Running {
             operation: Operation::new(plan),
             job,
             links: vec![NONE; count],
             asked: (0..count).map(|_| None).collect(),
             is_watching: false,
             drained: 0,
+            unvalidated: 0,
+            was_validated: false,
         });
+        self.adopt_watches(index, generation, &watches);
         self.cross_shards.by_tx.insert(tx.clone(), index);
         let worker = self.identity.worker;
         self.post(
@@ -215,6 +233,15 @@ impl Engine {
         None
     }
 
+    /// Reports an event when what is being done now is done.
+    pub(crate) fn advance_later(&mut self, index: u32, event: Event) {
+        let generation = self.cross_shards.running.generation(index);
+        let note = Note::Event(index, generation, Box::new(event));
+        self.cross_shards.notes.push_back(note);
+    }
+
+    fn hand_over(&mut self, _index: u32) {}
+
     pub(crate) fn running_tx(&self, index: u32) -> Option<(Tx, usize)> {
         let running = self.cross_shards.running.get(index)?;
         Some((
@@ -283,6 +310,10 @@ impl Engine {
     /// A piece of a reply to an operation's call.
     pub(crate) fn operation_replied(&mut self, entry: &InFlight, bytes: &[u8], done: bool) {
         let part = usize::from(entry.part);
+        if part >= WATCHING {
+            // Two short replies; that of EXEC is never cut, but what is not seen whole counts as changed.
+            return self.watch_validated(entry, bytes);
+        }
         let running = self
             .cross_shards
             .running
@@ -314,6 +345,10 @@ impl Engine {
         let Some(running) = running else {
             return;
         };
+        if part >= WATCHING {
+            self.advance(index, Event::Validated(false));
+            return self.settle_notes();
+        }
         running.links[part] = NONE;
         let was_asked = running.asked[part].take().is_some();
         // What is over does not miss it.
@@ -328,9 +363,8 @@ impl Engine {
         let Some(running) = self.cross_shards.running.remove(index) else {
             return;
         };
-        self.cross_shards
-            .by_tx
-            .remove(&running.operation.plan().tx);
+        self.cross_shards.by_tx.remove(&running.operation.plan().tx);
+        self.end_job_watches(&running.job, running.was_validated);
         let home = running.job.home;
         for (part, link) in running.links.iter().enumerate() {
             let owes = running.asked[part].is_some();
@@ -349,21 +383,25 @@ impl Engine {
         };
         let job = running.job.clone();
         if answer == Answer::Conflict && job.tries < CROSS_SHARD_TRIES {
+            if let Some(running) = self.cross_shards.running.get_mut(index) {
+                // They are watched on, for the next try.
+                running.job.watches.clear();
+            }
             return self.try_again(job);
         }
-        self.count_answer(&job, &answer);
         let text = match answer {
             Answer::Done(replies) => ClientErrorOr::Replies(replies),
             Answer::Broken => ClientErrorOr::Broken,
             Answer::Refused(error) => ClientErrorOr::Refused(error),
             Answer::Conflict => ClientErrorOr::Error(ClientError::Operation(OperationError::Busy)),
-            Answer::TooLarge(bytes) => ClientErrorOr::Error(ClientError::Operation(OperationError::TooLarge(bytes))),
-            Answer::Unknown => ClientErrorOr::Error(ClientError::Operation(OperationError::Unknown)),
+            Answer::TooLarge(bytes) => {
+                ClientErrorOr::Error(ClientError::Operation(OperationError::TooLarge(bytes)))
+            }
+            Answer::Unknown => {
+                ClientErrorOr::Error(ClientError::Operation(OperationError::Unknown))
+            }
             Answer::Again(why) => {
-                let (Again::Lost(part)
-                | Again::Late(part)
-                | Again::Stranger(part)) = why
-                else {
+                let (Again::Lost(part) | Again::Late(part) | Again::Stranger(part)) = why else {
                     return self.answer_job(
                         &job,
                         &ClientErrorOr::Error(ClientError::Operation(OperationError::Again(
@@ -388,7 +426,9 @@ impl Engine {
     fn try_again(&mut self, mut job: Job) {
         job.tries += 1;
         if job.tries <= 3 {
-            self.cross_shards.notes.push_back(Note::Begin(Box::new(job)));
+            self.cross_shards
+                .notes
+                .push_back(Note::Begin(Box::new(job)));
         } else {
             self.cross_shards.postponed.push(job);
         }

@@ -20,12 +20,13 @@ use crate::session::cross_shard::steps::Part;
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
+use crate::session::scripts::Sha;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// How the replies to the requests become the client's reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ReplyKind {
+pub enum ReplyKind {
     /// The one reply as it is.
     Single,
     /// An array of them.
@@ -34,27 +35,31 @@ pub(crate) enum ReplyKind {
 
 /// See the head of this file.
 #[derive(Debug, Clone)]
-pub(crate) struct Job {
-    pub asker: Asker,
+pub struct Job {
+    pub(crate) asker: Asker,
     /// The reply's place.
-    pub place: u32,
-    pub parts: Vec<Part>,
+    pub(crate) place: u32,
+    pub(crate) parts: Vec<Part>,
     /// For each part the shard, as an index within the keyspace.
-    pub shards: Vec<u16>,
-    pub home: usize,
-    pub requests: Arc<[u8]>,
-    pub count: usize,
-    pub reply: ReplyKind,
-    /// The client's own connections on which it watches keys.
-    pub watches: Vec<u32>,
+    pub(crate) shards: Vec<u16>,
+    pub(crate) home: usize,
+    pub(crate) requests: Arc<[u8]>,
+    pub(crate) count: usize,
+    pub(crate) reply: ReplyKind,
+    /// The client's own connections on which it watches keys, with their generations.
+    pub(crate) watches: Vec<(u32, u32)>,
+    /// Scripts that home must know.
+    pub(crate) scripts: Vec<Sha>,
     /// How often it was begun again.
-    pub tries: usize,
+    pub(crate) tries: usize,
 }
 
 /// Keys of an operation: each with its shard and what is done with it.
 #[derive(Debug, Default)]
 pub(crate) struct Keys {
     by_key: HashMap<Arc<[u8]>, (u16, Access)>,
+    /// Keys that are only watched: nobody may write them, and nobody needs their values.
+    watched: HashMap<Arc<[u8]>, u16>,
     order: Vec<Arc<[u8]>>,
 }
 
@@ -69,13 +74,21 @@ impl Keys {
         self.by_key.insert(key, (shard, access));
     }
 
+    /// A key that is watched.
+    pub(crate) fn watch(&mut self, key: &Arc<[u8]>, shard: u16) {
+        if !self.by_key.contains_key(key) {
+            self.watched.insert(key.clone(), shard);
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
-        self.order.len()
+        self.order.len() + self.watched.len()
     }
 
     /// One part for each shard, in the order of the shards; and which is home.
     pub(crate) fn parts(&self, names: impl Fn(u16) -> Arc<str>) -> (Vec<u16>, Vec<Part>, usize) {
-        let mut shards: Vec<u16> = self.by_key.values().map(|&(shard, _)| shard).collect();
+        let named = self.by_key.values().map(|&(shard, _)| shard);
+        let mut shards: Vec<u16> = named.chain(self.watched.values().copied()).collect();
         shards.sort_unstable();
         shards.dedup();
         let home = self.home(&shards);
@@ -103,6 +116,15 @@ impl Keys {
                 },
                 is_wanted: part != home && access != Access::Overwrite,
             });
+        }
+        for (key, shard) in &self.watched {
+            if let Ok(part) = shards.binary_search(shard) {
+                parts[part].keys.push(KeyClaim {
+                    key: key.clone(),
+                    mode: Mode::Shared,
+                    is_wanted: false,
+                });
+            }
         }
         (shards, parts, home)
     }
@@ -142,7 +164,14 @@ impl Engine {
             return self.answer_error(asker, &error);
         }
         let place = self.reserve_gather(asker, Gather::new(GatherKind::Operation, 1));
-        let job = self.job(asker, place, &keys, request.data.into(), 1, ReplyKind::Single);
+        let job = self.job(
+            asker,
+            place,
+            &keys,
+            request.data.into(),
+            1,
+            ReplyKind::Single,
+        );
         match job {
             Ok(job) => self.start_job(job),
             Err(error) => self.part_failed(asker, place, 0, &error),
@@ -207,6 +236,7 @@ impl Engine {
             count,
             reply,
             watches: Vec::new(),
+            scripts: Vec::new(),
             tries: 0,
         })
     }

@@ -13,10 +13,10 @@
 
 use crate::protocol::errand;
 use crate::session::backend::{InFlight, Link, LinkState, Waiter};
+use crate::session::client::care;
 use crate::session::cross_shard::call::{Call, Kind, Outcome, Record};
 use crate::session::cross_shard::registrar::{Claims, ShardClaims};
 use crate::session::cross_shard::wire;
-use crate::session::client::care;
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 use crate::session::own_links::{Owner, Purpose};
@@ -29,7 +29,11 @@ impl Engine {
     }
 
     /// What a connection is told to become a member's: name, number, registration. With the number of answers.
-    pub(crate) fn membership_greeting(&self, shard: usize, is_aside: bool) -> Option<(Vec<u8>, u8)> {
+    pub(crate) fn membership_greeting(
+        &self,
+        shard: usize,
+        is_aside: bool,
+    ) -> Option<(Vec<u8>, u8)> {
         if is_aside || !self.is_member_of(shard) {
             return None;
         }
@@ -49,7 +53,9 @@ impl Engine {
         if left == link.join_left.wrapping_add(1) {
             let text = answer.get(1..).map(<[u8]>::trim_ascii_end);
             let number = text.and_then(crate::protocol::request::strict_integer);
-            link.server_id = number.and_then(|number| u64::try_from(number).ok()).unwrap_or(0);
+            link.server_id = number
+                .and_then(|number| u64::try_from(number).ok())
+                .unwrap_or(0);
             return true;
         }
         if left != link.join_left {
@@ -145,7 +151,7 @@ impl Engine {
         }
         for number in self.backends[shard].ghosts.clone() {
             if let Some(link) = self.links.get_mut(main) {
-                errand::kill(link.outgoing().tail(), number);
+                errand::end_connection(link.outgoing().tail(), number);
             }
             self.sent(&Asker::NOBODY, main, number as u32, 0, Waiter::Ghost);
         }
@@ -153,7 +159,9 @@ impl Engine {
 
     /// The shard has ended it, or did not know it any more.
     pub(crate) fn ghost_is_gone(&mut self, shard: usize, number: u32) {
-        self.backends[shard].ghosts.retain(|&ghost| ghost as u32 != number);
+        self.backends[shard]
+            .ghosts
+            .retain(|&ghost| ghost as u32 != number);
         self.look_at_drains();
         self.settle_notes();
     }

@@ -11,12 +11,12 @@
 //! the shard has confirmed that the connection is dead.
 //! Rejected: a shared table with a lock: the hot path would have to look at it.
 
-use crate::session::backend::{LinkState, Waiter};
+use crate::session::backend::{InFlight, LinkState, Waiter};
+use crate::session::client::{care, Intake};
 use crate::session::cross_shard::call::Tx;
 use crate::session::cross_shard::jobs::Job;
 use crate::session::cross_shard::registrar::Claims;
 use crate::session::cross_shard::steps::Event;
-use crate::session::client::{care, Intake};
 use crate::session::engine::{Action, Engine};
 use crate::session::mail::Mail;
 use crate::session::own_links::{Owner, Purpose};
@@ -64,6 +64,8 @@ pub enum Note {
     },
     /// An operation is begun again.
     Begin(Box<Job>),
+    /// Something has happened to an operation of this worker (place and generation).
+    Event(u32, u32, Box<Event>),
 }
 
 /// A fence that is installed, and what is to be answered before it is drained.
@@ -126,6 +128,11 @@ impl Engine {
             Note::Drained(tx) => self.worker_drained(&tx),
             Note::Lift { tx, keyspace } => self.lift_fence(&tx, keyspace),
             Note::Begin(job) => self.begin_job(*job),
+            Note::Event(index, generation, event) => {
+                if self.cross_shards.running.generation(index) == generation {
+                    self.advance(index, *event);
+                }
+            }
         }
     }
 
@@ -185,11 +192,7 @@ impl Engine {
             .iter()
             .map(|claim| first + usize::from(claim.shard))
             .collect();
-        let links = shards
-            .iter()
-            .filter(|&&shard| self.backends[shard].in_flight > 0)
-            .flat_map(|&shard| self.in_flight_on(shard))
-            .collect();
+        let links = self.in_flight_on(&shards);
         self.cross_shards.drains.push(Drain {
             tx,
             worker,
@@ -199,11 +202,11 @@ impl Engine {
         self.look_at_drains();
     }
 
-    /// Connections of a shard that owe replies to what may touch keys, and how many they will have brought by then.
-    fn in_flight_on(&self, shard: usize) -> Vec<(u32, u32, u64)> {
+    /// Connections of these shards that owe replies to what may touch keys, and how many they will have brought by then.
+    fn in_flight_on(&self, shards: &[usize]) -> Vec<(u32, u32, u64)> {
         let mut found = Vec::new();
         for (id, link) in self.links.iter() {
-            let counts = link.shard == shard
+            let counts = shards.contains(&link.shard)
                 && matches!(
                     link.owner,
                     Owner::Lane
@@ -213,7 +216,7 @@ impl Engine {
                         }
                 )
                 && matches!(link.state, LinkState::Up | LinkState::Retired);
-            let is_work = |entry: &crate::session::backend::InFlight| entry.waiter != Waiter::Probe;
+            let is_work = |entry: &InFlight| entry.waiter != Waiter::Probe;
             if counts && link.queue.iter().any(is_work) {
                 let until = link.answered.wrapping_add(link.queue.len() as u64);
                 found.push((id, self.links.generation(id), until));
@@ -258,7 +261,12 @@ impl Engine {
         let parked = self.cross_shards.fences[keyspace].lift(tx);
         self.cross_shards.unparked.extend(parked);
         self.cross_shards.drains.retain(|drain| drain.tx != *tx);
-        if self.cross_shards.fences.iter().all(|fences| fences.is_empty()) {
+        if self
+            .cross_shards
+            .fences
+            .iter()
+            .all(|fences| fences.is_empty())
+        {
             self.care &= !care::FENCED;
         }
     }

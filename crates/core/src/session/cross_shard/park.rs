@@ -115,12 +115,19 @@ impl Engine {
         }
         let now_ms = self.now_ms;
         let mut late = Vec::new();
-        for parked in self.cross_shards.fences.iter().flat_map(|fences| fences.parked()) {
+        for parked in self
+            .cross_shards
+            .fences
+            .iter()
+            .flat_map(|fences| fences.parked())
+        {
             let client = self.clients.get_same(parked.slot, parked.generation);
             let since = client
                 .filter(|client| client.intake == Intake::Fenced)
                 .and_then(|client| client.particulars().fenced_since_ms);
-            if since.is_some_and(|since| now_ms.saturating_sub(since) > CROSS_SHARD_PARK_MS_MAX as u64) {
+            if since
+                .is_some_and(|since| now_ms.saturating_sub(since) > CROSS_SHARD_PARK_MS_MAX as u64)
+            {
                 late.push(parked);
             }
         }
