@@ -513,7 +513,7 @@ def test_the_model_answers_as_a_server_does(fleet: Fleet, seed: int) -> None:
     state: model.State = {}
     seen = set()
     assert client.connect()
-    for plan in [*workload.opening(0, PLACES), *(source.next(0) for _ in range(3000))]:
+    for plan in [*workload.opening(0, PLACES), *(source.next(0) for _ in range(1200))]:
         assert client.connect()
         done = client.do(plan)
         state, replies = model.apply(state, plan.commands)

@@ -51,7 +51,9 @@ def keys_of(command: Command) -> tuple[str, ...]:
         return tuple(args[::2])
     if name in ("SMOVE", "LMOVE", "COPY"):
         return tuple(args[:2])
-    return tuple(args)
+    if name == "BLPOP":
+        return tuple(args[:-1])
+    return tuple(args[1 : 1 + int(args[0])]) if name == "LMPOP" else tuple(args)
 
 
 def is_read(commands: tuple[Command, ...]) -> bool:
@@ -249,6 +251,21 @@ def _lmove(state: State, source: str, destination: str, taken_from: str, put_to:
     return value
 
 
+def _lmpop(state: State, count: str, *words: str) -> Reply:
+    for key in words[: int(count)]:
+        before = _list(state, key)
+        if before:
+            _store(state, key, before[1:])
+            return (key, (before[0],))
+    return None
+
+
+def _blpop(state: State, *words: str) -> Reply:
+    # An end of its time is an answer: at some instant until then all lists were empty.
+    found = _lmpop(state, str(len(words) - 1), *words)
+    return (found[0], found[1][0]) if isinstance(found, tuple) and isinstance(found[1], tuple) else None
+
+
 def _rpoplpush(state: State, source: str, destination: str) -> Reply:
     return _lmove(state, source, destination, "RIGHT", "LEFT")
 
@@ -283,6 +300,8 @@ COMMANDS: dict[str, Callable[..., Reply]] = {
     "LRANGE": _lrange,
     "LMOVE": _lmove,
     "RPOPLPUSH": _rpoplpush,
+    "LMPOP": _lmpop,
+    "BLPOP": _blpop,
 }
 
 READS = frozenset({"GET", "MGET", "EXISTS", "SMEMBERS", "SUNION", "SINTER", "SDIFF", "LRANGE"})

@@ -34,6 +34,8 @@ APPEND_WINDOW_NS = 500_000_000
 MEMBERS = ("a", "b", "c", "d")
 DEPOSIT = 1000
 TOKENS_PER_PLACE = 3
+# Long enough to be served by others, short enough to leave their time to other operations.
+BLOCKED_S = "0.02"
 
 # Exchanges two texts, one of which may be missing.
 SWAP = """\
@@ -178,6 +180,8 @@ class Workload:
             lambda: ("LRANGE", self.one(name), "0", "-1"),
             lambda: ("LMOVE", *self.some(name, 2, 2), self.random.choice(ends), self.random.choice(ends)),
             lambda: ("RPOPLPUSH", *self.some(name, 2, 2)),
+            lambda: ("LMPOP", "2", *self.some(name, 2, 2), "LEFT"),
+            lambda: ("BLPOP", *self.some(name, 2, 2), BLOCKED_S),
         ]
         command = self.random.choice(makers)()
         return Plan(REGISTER, command[0], "one", (command,))
