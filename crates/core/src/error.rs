@@ -112,6 +112,17 @@ pub enum ClientError {
         /// Some of its keys.
         keys: Vec<KeyPlace>,
     },
+    /// The same, of a command that could be done as one operation across shards.
+    CrossShardOff {
+        /// The command.
+        command: &'static str,
+        /// Some of its keys.
+        keys: Vec<KeyPlace>,
+        /// What to set.
+        setting: &'static str,
+    },
+    /// A key that begins as our own do.
+    ReservedKey,
     /// A key that no range of the keyspace holds.
     NoRange(Vec<u8>),
     /// A command that touches keys which its arguments do not name.
@@ -216,7 +227,9 @@ impl ClientError {
             Self::WatchMoved => "ERR the watch was begun in another database or protocol, or its connection was lost; UNWATCH, and SELECT or HELLO before WATCH".into(),
             Self::MultiRefused { shard, reason } => format!("ERR shard '{shard}' refused MULTI ({reason}); the commands may have been executed one by one"),
             Self::PartAborted { shard, reason } => format!("EXECABORT shard '{shard}' executed none of its commands because of: {reason}"),
-            Self::CrossShard { command, keys } => cross_shard(command, keys),
+            Self::CrossShard { command, keys } => cross_shard(command, keys, ""),
+            Self::CrossShardOff { command, keys, setting } => cross_shard(command, keys, setting),
+            Self::ReservedKey => "ERR keys that begin with '__shoal:' are shoal's own; choose another name".into(),
             Self::HiddenKeys { command, option, pattern } => format!(
                 "ERR '{command}' with {option} '{}' reaches keys that it does not name, which may be on other shards; give the pattern a {{hash tag}} before its '*' that puts them beside the key, or read those keys yourself",
                 printable(pattern)
@@ -278,7 +291,7 @@ fn unknown_command(name: &[u8], args: &[Vec<u8>]) -> String {
     text
 }
 
-fn cross_shard(command: &str, keys: &[KeyPlace]) -> String {
+fn cross_shard(command: &str, keys: &[KeyPlace], setting: &str) -> String {
     let mut text = format!("CROSSSLOT '{command}' has keys on different shards: ");
     for (at, (key, group, shard)) in keys.iter().take(KEYS_IN_ERROR_MAX).enumerate() {
         let comma = if at == 0 { "" } else { ", " };
@@ -293,8 +306,10 @@ fn cross_shard(command: &str, keys: &[KeyPlace]) -> String {
     }
     if command == "exec" {
         text.push_str("; leave MULTI out, set transactions = \"per-shard\", or");
-    } else {
+    } else if setting.is_empty() {
         text.push(';');
+    } else {
+        text.push_str(&format!("; set {setting}, or"));
     }
     text.push_str(
         " give them a common {hash tag} or an affinity rule, so that they are on one shard",
@@ -349,7 +364,8 @@ pub const ERRORS: &[(&str, &str)] = &[
     ("ERR '<command>' of '<setting>' <reason>", "CONFIG SET of a setting that cannot be set for all shards; the reason says what to do instead. None of the settings beside it was set."),
     ("ERR too many settings at once; set them in several requests", "CONFIG SET of more than `SETTINGS_MAX` settings."),
     ("ERR too many patterns for several shards; ask for fewer at a time", "SORT with more than `SORT_PATTERNS_MAX` patterns."),
-    ("CROSSSLOT '<command>' has keys on different shards: <keys>; ...", "A command whose keys must be on one shard; the keys' slots and shards are named."),
+    ("CROSSSLOT '<command>' has keys on different shards: <keys>; ...", "A command whose keys must be on one shard; the keys' slots and shards are named, and the setting that lets the command through, if there is one."),
+    ("ERR keys that begin with '__shoal:' are shoal's own; choose another name", "A key by which shoal keeps what it knows of operations across shards, in a keyspace that has them (`cross_shard`)."),
     ("ERR '<command>' with <option> '<pattern>' reaches keys that it does not name, ...", "SORT with a BY or GET pattern whose keys are not all on one shard for certain."),
     ("ERR '<command>' names no key, so no shard can be chosen for it; ...", "A request without keys, of a command that goes to the shard of its keys. (Scripts may do without.)"),
     ("ERR max number of clients reached", "The keyspace has `max_clients` clients. The connection is closed after it."),

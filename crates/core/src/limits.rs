@@ -150,6 +150,20 @@ limits! {
     ACCEPT_REPORT_MS = 10_000, "milliseconds", "That is logged so often.";
     EVENTS_KEPT_MAX = 4_096, "events", "Events (log lines) not yet fetched; further ones are counted and dropped.";
     PAUSE_MS_MAX = 604_800_000, "milliseconds", "CLIENT PAUSE: a week; a pause of everything also holds what would end it.";
+    // Operations across shards. The times only keep things moving; nothing that is promised rests on them.
+    CROSS_SHARD_RUNNING_MAX = 64, "operations", "Operations across shards of one process and keyspace that run at once; further ones wait their turn.";
+    CROSS_SHARD_WAITING_MAX = 4_096, "operations", "Such operations that wait; further ones are refused.";
+    CROSS_SHARD_SHARDS_MAX = 64, "shards", "One operation across shards; each costs a connection while it runs.";
+    CROSS_SHARD_KEYS_MAX = 10_000, "keys", "One operation across shards; each shard holds a record of its keys.";
+    CROSS_SHARD_GATHER_BYTES_MAX = 8 * 1024 * 1024, "bytes", "Values of one shard that an operation may bring to another; to dump and restore so much holds up both for some 200 ms.";
+    CROSS_SHARD_ACK_MS = 200, "milliseconds", "Another proxy has so long to hold back what an operation claims; then the shard takes it off its list and ends its connections.";
+    CROSS_SHARD_PREPARE_MS = 1_000, "milliseconds", "A shard has so long for a step before COMMIT; then the operation is given up.";
+    CROSS_SHARD_APPLY_RETRY_MS = 50, "milliseconds", "A shard that could not take its new values is given them again after so long, then after twice that, up to sixteen times.";
+    CROSS_SHARD_PARK_MS_MAX = 3_000, "milliseconds", "A request for a key that an operation has waits so long at most.";
+    CROSS_SHARD_RECOVER_MS = 2_000, "milliseconds", "So old is a record of somebody else's operation before it is looked after.";
+    CROSS_SHARD_SCAN_MS = 1_000, "milliseconds", "Each shard's records are looked at so often.";
+    CROSS_SHARD_TRIES = 20, "tries", "An operation that meets those of other proxies is begun again so often.";
+    CROSS_SHARD_TRY_MS = 2, "milliseconds", "It waits so long before that, then longer each time, with chance.";
     PUBLISH_HOLD_MS_MAX = 100, "milliseconds", "A PUBLISH waits so long at most for subscriptions that were asked for before it.";
     TICK_MS = 100, "milliseconds", "Time-outs are looked at so often.";
 }

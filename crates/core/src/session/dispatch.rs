@@ -11,7 +11,7 @@
 use crate::error::ClientError;
 use crate::limits::{LINK_OUT_HIGH, LINK_QUEUE_HIGH, OUTPUT_HIGH};
 use crate::protocol::command::{flags, Arg, CommandSpec, Local, Merge, Policy};
-use crate::routing::route::{decide, Request, Route};
+use crate::routing::route::{cross_shard, decide, Request, Route};
 use crate::session::backend::{InFlight, Waiter, NONE};
 use crate::session::client::{care, Client, Intake};
 use crate::session::engine::Engine;
@@ -156,6 +156,7 @@ impl Engine {
             | Route::Wait
             | Route::Blocking
             | Route::Streams
+            | Route::CrossShard
             | Route::Local(_)
             | Route::Refuse(_) => None,
         }
@@ -268,12 +269,18 @@ impl Engine {
             self.answer_error(asker, &ClientError::ShardEjected { shard });
             return Taken::Yes;
         }
-        self.carry_out(asker, route, request);
+        self.carry_out(asker, spec, route, request);
         Taken::Yes
     }
 
     /// One arm for each kind of route.
-    fn carry_out(&mut self, asker: &Asker, route: Route, request: &Request<'_>) {
+    fn carry_out(
+        &mut self,
+        asker: &Asker,
+        spec: Option<&'static CommandSpec>,
+        route: Route,
+        request: &Request<'_>,
+    ) {
         match route {
             Route::Shard(shard) => {
                 let shard = self.shard_number(asker, shard);
@@ -331,12 +338,28 @@ impl Engine {
             Route::Wait => self.wait(asker, request),
             Route::Blocking => self.block(asker, request),
             Route::Streams => self.read_streams(asker, request),
+            Route::CrossShard => self.cross_shard(asker, spec, request),
             Route::Local(local) => {
                 self.stats().keyspace(asker.keyspace, PerKeyspace::Local, 1);
                 self.local(asker, local, request);
             }
             Route::Refuse(error) => self.answer_error(asker, &error),
         }
+    }
+
+    /// One operation over several shards.
+    fn cross_shard(
+        &mut self,
+        asker: &Asker,
+        spec: Option<&'static CommandSpec>,
+        request: &Request<'_>,
+    ) {
+        let space = &self.topology.keyspaces[asker.keyspace];
+        let Some(spec) = spec else {
+            return;
+        };
+        let error = cross_shard(space, spec, request, &self.scratch);
+        self.answer_error(asker, &error);
     }
 
     /// Answers at once (in its turn) with what `write` writes.
@@ -547,7 +570,7 @@ fn needs_barrier(route: &Route) -> bool {
                 | Local::ClientTracking
                 | Local::Monitor
         ),
-        Route::Blocking => true,
+        Route::Blocking | Route::CrossShard => true,
         Route::Shard(_)
         | Route::Script { .. }
         | Route::Split { .. }

@@ -9,6 +9,7 @@ pub mod blocking_wait;
 pub mod client;
 pub mod client_admin;
 pub mod client_help;
+pub mod cross_shard;
 pub mod deliver;
 pub mod dispatch;
 pub mod ejection;

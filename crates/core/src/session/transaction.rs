@@ -205,12 +205,19 @@ impl Engine {
             command: spec.map_or("unknown", |spec| spec.full_name),
             reason: NOT_IN_TRANSACTION,
         };
-        match decide(space, admission, request, &mut self.scratch).1 {
+        let mut route = decide(space, admission, request, &mut self.scratch).1;
+        if let (Route::CrossShard, Some(Policy::Split { step, merge })) =
+            (&route, spec.map(|spec| spec.policy))
+        {
+            // What is split at all is split here too: the whole transaction is one operation over its shards, or none is.
+            route = Route::Split { step, merge };
+        }
+        match route {
             Route::Shard(shard) | Route::Script { shard, .. } => Ok(at(shard)),
             Route::Split { step, merge } if space.transactions_per_shard && !is_random => {
                 Ok(Placed::Split { step, merge })
             }
-            Route::Blocking | Route::Streams | Route::Split { .. } => {
+            Route::Blocking | Route::Streams | Route::Split { .. } | Route::CrossShard => {
                 let spec = spec.ok_or_else(|| refused(None))?;
                 shard_of_keys(space, admission, spec, request, &mut self.scratch).map(at)
             }
