@@ -69,13 +69,14 @@ def test_programs_have_every_command_both_protocols_and_both_clients() -> None:
     asked = Counter(str(step.words[0]).lower() for program in programs for step in program.steps)
     assert not [name for name in TOGETHER + SINGLE if not asked[name]]
     assert {program.protocol for program in programs} == {2, 3}
+    assert {program.database for program in programs} == {0, 5}
     assert {program.burst for program in programs} == {1, 2, 8}
     assert {step.client for program in programs for step in program.steps} == {0, 1}
 
 
 def test_a_burst_is_of_one_client_and_no_longer_than_it_may_be() -> None:
     steps = tuple(Step(client, ["GET", "k"]) for client in (0, 0, 0, 1, 0))
-    sizes = [[step.client for step in burst] for burst in Program("", 2, 2, steps).bursts()]
+    sizes = [[step.client for step in burst] for burst in Program("", 2, 0, 2, steps).bursts()]
     assert sizes == [[0, 0], [0], [1], [0]]
 
 
@@ -222,7 +223,7 @@ class Forgetful(Side):
 
 
 def program(*requests: Words, protocol: int = 3) -> Program:
-    return Program("", protocol, 1, tuple(Step(0, words) for words in requests))
+    return Program("", protocol, 0, 1, tuple(Step(0, words) for words in requests))
 
 
 def test_two_servers_cannot_be_told_apart(plain: Side, other: Side) -> None:

@@ -33,7 +33,14 @@ def _refused_when_queued(words: Words, left: Reply, right: Reply, ask: Ask) -> b
     return left.text == b"QUEUED" and right.is_error and ask(words) == right
 
 
+def _unbalanced(words: Words, left: Reply, right: Reply, _: Ask) -> bool:
+    return str(words[0]).upper() in ("XREAD", "XREADGROUP") and (
+        left.text.startswith(b"ERR Unbalanced ") and right == Reply("-", b"ERR syntax error")
+    )
+
+
 KNOWN = (
+    Known("streams without as many ids are a syntax error: servers' own words for it differ", _unbalanced),
     Known("an unknown command's arguments are shown without bytes that are no text", _unknown_command),
     Known(
         "a command whose keys cannot be told is refused when queued, in the words that EXEC would have had for it",

@@ -1,7 +1,8 @@
 """Of a program that differs, the fewest steps that still do: delta debugging.
 
 Flow: leave out a half, then quarters, eighths, ..., single steps, as long as what is left still differs; then one
-request at a time instead of several, where that differs as well. Each try is a run on both sides, from empty.
+request at a time instead of several, and the first database, where that differs as well. Each try is a run on both
+sides, from empty.
 Must stay true: what is returned was seen to differ. Within the budget it need not be the least.
 Rejected: shortening words; programs have few long ones, and the report cuts these.
 """
@@ -40,8 +41,9 @@ def minimised(program: Program, run: Callable[[Program], Difference | None], fir
             break
         else:
             parts = min(len(best.steps), parts * 2)
-    if best.burst > 1:
-        differs(replace(best, burst=1))
+    for simpler in (replace(best, burst=1), replace(best, burst=1, database=0)):
+        if simpler != best:
+            differs(simpler)
     return found
 
 

@@ -48,6 +48,7 @@ class Program:
 
     seed: str
     protocol: int
+    database: int
     burst: int
     steps: tuple[Step, ...]
 
@@ -65,12 +66,13 @@ def generate(seed: str, known: Collection[str]) -> Program:
     """The program of a seed, of the commands (in lower case) that the server knows."""
     draw = Draw(seed)
     protocol = draw.pick(2, 3)
+    database = draw.pick(0, 0, 0, 5)
     burst = draw.pick(1, 1, 2, BURST_MAX)
     steps = [step for kind in draw.kinds.values() for step in fill(draw, kind)]
     length = draw.number(*STEPS)
     while len(steps) < length:
         steps += some_steps(draw, known)
-    return Program(seed, protocol, burst, tuple(steps))
+    return Program(seed, protocol, database, burst, tuple(steps))
 
 
 def fill(draw: Draw, kind: str) -> list[Step]:

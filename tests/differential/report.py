@@ -54,7 +54,8 @@ def difference(found: Difference, seed: int, number: int, against: str) -> str:
     program = found.program
     at = "" if found.step is None else f" at step {found.step}"
     return (
-        f"program {number} differs{at} (RESP{program.protocol}, {program.burst} at once), in its least form:\n"
+        f"program {number} differs{at} (RESP{program.protocol}, database {program.database}, {program.burst} at once), "
+        f"in its least form:\n"
         f"{steps(program)}\n"
         f"  one server: {found.left}\n"
         f"  {against}: {found.right}\n"

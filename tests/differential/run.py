@@ -93,8 +93,8 @@ class Pair:
         """The first difference, or None. Both sides are empty afterwards."""
         tolerance = Tolerance()
         for side in self.sides:
+            side.open(program.protocol, program.database)
             side.clear()
-            side.open(program.protocol)
         try:
             parting = self._steps(program, tolerance)
         finally:
@@ -133,16 +133,16 @@ class Pair:
             self.errors[answer.text.split(b" ")[0].decode()] += 1
 
     def _end(self, program: Program, tolerance: Tolerance) -> Difference | None:
-        if self.shards is not None and (left_over := self._left_over(self.shards)):
+        if self.shards is not None and (left_over := self._left_over(self.shards, program.database)):
             return Difference(program, None, f"shards: {left_over[0]}", "; ".join(left_over[1:]))
         found = state.differences(self.plain, self.shoal, tolerance, self.forms)
         return Difference(program, None, f"state: {found[0]}", "; ".join(found[1:])) if found else None
 
     @staticmethod
-    def _left_over(shards: Shards) -> list[str]:
+    def _left_over(shards: Shards, database: int) -> list[str]:
         """What is where it does not belong, and stays."""
         try:
-            wait_until(lambda: not shards.misplaced(), SETTLE_TIMEOUT_S, "everything is where it belongs")
+            wait_until(lambda: not shards.misplaced(database), SETTLE_TIMEOUT_S, "everything is where it belongs")
         except AssertionError:
-            return shards.misplaced()
+            return shards.misplaced(database)
         return []

@@ -6,7 +6,7 @@ Must stay true: where a key belongs is judged here without the core, by Redis Cl
 """
 
 import binascii
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from harness import Fleet, Wire
@@ -66,13 +66,16 @@ class Side:
     host: str
     port: int
     wires: list[Wire] = field(default_factory=list)
+    database: int = 0
 
-    def open(self, protocol: int) -> None:
+    def open(self, protocol: int, database: int) -> None:
         """New connections for a program: what one left behind in a connection is none of the next one's business."""
         self.close()
+        self.database = database
         self.wires = [Wire(self.host, self.port, REPLY_TIMEOUT_S) for _ in range(CLIENTS)]
         for wire in self.wires:
             assert not _ask(wire, ["HELLO", protocol]).is_error, f"{self.name} does not speak RESP{protocol}"
+            _select(wire, database)
 
     def close(self) -> None:
         for wire in self.wires:
@@ -99,10 +102,11 @@ class Side:
         return found
 
     def ask_all(self, requests: Sequence[Words]) -> list[Reply]:
-        """Several requests of no program, their replies. Raises OSError."""
+        """Several requests of no program, in its database; their replies. Raises OSError."""
         if not requests:
             return []
         with Wire(self.host, self.port, REPLY_TIMEOUT_S) as wire:
+            _select(wire, self.database)
             wire.send(b"".join(spoken(words) for words in requests))
             return [reply.read(wire) for _ in requests]
 
@@ -139,6 +143,11 @@ def _ask(wire: Wire, words: Words) -> Reply:
     return reply.read(wire)
 
 
+def _select(wire: Wire, database: int) -> None:
+    if database:
+        assert _ask(wire, ["SELECT", database]).text == b"OK", f"there is no database {database}"
+
+
 class Shards:
     """What is behind shoal, looked at directly."""
 
@@ -152,18 +161,23 @@ class Shards:
         hashed = key[start + 1 : end] if 0 <= start < end - 1 else key
         return binascii.crc_hqx(hashed, 0) % SLOTS * len(self.sides) // SLOTS
 
-    def misplaced(self) -> list[str]:
+    def misplaced(self, database: int = 0) -> list[str]:
         """Keys where they do not belong, and records that should be gone. Empty when nothing is going on."""
         found = []
-        for index, side in enumerate(self.sides):
-            for key in side.all_keys():
-                if key.startswith(RESERVED):
-                    if key not in LASTING:
-                        found.append(f"{key.decode(errors='backslashreplace')} is left on shard {index}")
-                elif self.owner(key) != index:
-                    name = key.decode(errors="backslashreplace")
-                    found.append(f"{name} is on shard {index}, and belongs on shard {self.owner(key)}")
+        for index, key in self._keys(database):
+            name = key.decode(errors="backslashreplace")
+            if key.startswith(RESERVED):
+                if key not in LASTING:
+                    found.append(f"{name} is left on shard {index}")
+            elif self.owner(key) != index:
+                found.append(f"{name} is on shard {index}, and belongs on shard {self.owner(key)}")
         return found
+
+    def _keys(self, database: int) -> Iterator[tuple[int, bytes]]:
+        """Every key with its shard's index, of this database and of the first, which holds shoal's own."""
+        for index, side in enumerate(self.sides):
+            for side.database in {0, database}:
+                yield from ((index, key) for key in side.all_keys())
 
     def check_keys(self) -> None:
         """Programs make sense only with keys on all shards."""
