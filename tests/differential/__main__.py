@@ -19,7 +19,7 @@ from differential import report
 from differential.minimise import minimised
 from differential.program import generate
 from differential.run import Difference, Pair
-from differential.sides import SETTINGS, Shards, Side, configuration
+from differential.sides import SETTINGS, Restored, Shards, Side, configuration
 
 RECORD = Path(__file__).resolve().parent.parent.parent / "benchmarks" / "record"
 EXAMPLES = """\
@@ -28,9 +28,10 @@ examples:
   make test-differential ARGS='--seed 7 --commands 2000'     # others, fewer
   make test-differential ARGS='--seed 7 --program 12'        # one program of them, as a report names it
   make test-differential ARGS='--against plain'              # two plain servers: proves the comparison itself
+  make test-differential ARGS='--against restored'           # every value is dumped and restored all the time
 """
 # What may stand against the plain server -> how many shards shoal has there.
-AGAINST = {"plain": 0, "shoal1": 1, "shoal4": 4}
+AGAINST = {"plain": 0, "restored": 0, "shoal1": 1, "shoal4": 4}
 
 
 def arguments() -> argparse.Namespace:
@@ -66,7 +67,8 @@ def pair(flavour: str, against: str) -> Iterator[Pair]:
             proxy = stack.enter_context(Proxy(folder / "proxy", fleet.addresses, config=configuration(count)))
             made = Pair(plain, Side("shoal", proxy.host, proxy.port), Shards(fleet))
         else:
-            made = Pair(plain, Side("another server", fleet.servers[0].host, fleet.servers[0].port.number), None)
+            kind = Restored if against == "restored" else Side
+            made = Pair(plain, kind("another server", fleet.servers[0].host, fleet.servers[0].port.number), None)
         made.prepare()
         yield made
 
@@ -76,7 +78,10 @@ def compare(made: Pair, options: argparse.Namespace, known: frozenset[str]) -> t
     found: list[Difference] = []
     number = options.program or 0
     while made.asked.total() < options.commands and len(found) < options.failures:
-        difference = made.run(generate(f"{options.seed}/{number}", known))
+        program = generate(f"{options.seed}/{number}", known)
+        if options.against == "restored":
+            program = program.without_watch()
+        difference = made.run(program)
         if difference is not None:
             if not options.whole:
                 difference = minimised(difference.program, made.uncounted().run, difference)

@@ -17,7 +17,11 @@ T = TypeVar("T")
 
 # Three or four on each of four shards; `sides` makes sure of it. Two share a hash tag.
 KEYS = tuple("alder elm fir acacia oak pine willow linden plum walnut birch {yew}1 {yew}2".split())
-KINDS = ("string", "number", "bits", "hll", "hash", "list", "set", "intset", "zset", "lexset", "geo", "stream")
+# Sorted sets of which all members have the score 0, and nothing else is ever kept there: only of these servers promise
+# what a range by name is. On others it depends on the form, which a value that has travelled may have changed.
+LEX_KEYS = ("spruce", "cherry", "rowan")
+ALL_KEYS = KEYS + LEX_KEYS
+KINDS = ("string", "number", "bits", "hll", "hash", "list", "set", "intset", "zset", "geo", "stream")
 # How often a key is asked for what it mostly holds.
 FAVOURITE = 0.85
 
@@ -77,6 +81,10 @@ class Draw:
         if not fitting or not self.chance(FAVOURITE):
             return self.random.choice(KEYS)
         return self.random.choice(fitting)
+
+    def lex_key(self) -> str:
+        """A key of a sorted set without scores."""
+        return self.random.choice(LEX_KEYS)
 
     def keys(self, low: int, high: int, *kinds: str) -> list[str]:
         """Keys, the same one now and then twice."""

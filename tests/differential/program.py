@@ -6,7 +6,7 @@ Must stay true: a program is complete before it is run, and any part of it is a 
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from differential import blunders, geo, hashes, keyspace, lists, scripts, sets, sorted_sets, streams, strings
 from differential.draw import KEYS, Draw, Op, Words
@@ -52,6 +52,10 @@ class Program:
     burst: int
     steps: tuple[Step, ...]
 
+    def without_watch(self) -> "Program":
+        """Where keys are written without a change, watches mean nothing."""
+        return replace(self, burst=1, steps=tuple(step for step in self.steps if step.words[0] != "WATCH"))
+
     def bursts(self) -> Iterator[tuple[Step, ...]]:
         """The steps in the groups in which they are sent."""
         start = 0
@@ -69,6 +73,7 @@ def generate(seed: str, known: Collection[str]) -> Program:
     database = draw.pick(0, 0, 0, 5)
     burst = draw.pick(1, 1, 2, BURST_MAX)
     steps = [step for kind in draw.kinds.values() for step in fill(draw, kind)]
+    steps += [Step(0, words) for words in draw.some(0, 2, lambda: sorted_sets.fill_lex(draw))]
     length = draw.number(*STEPS)
     while len(steps) < length:
         steps += some_steps(draw, known)

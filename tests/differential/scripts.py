@@ -8,7 +8,7 @@ Must stay true: every key that a script reaches is declared. What happens to oth
 import hashlib
 
 from differential import geo, hashes, keyspace, lists, sets, sorted_sets, strings
-from differential.draw import KEYS, Draw, Op, Words
+from differential.draw import ALL_KEYS, Draw, Op, Words
 
 # ARGV: for each command the number of its words, then these.
 BODY = """local replies, at = {}, 1
@@ -43,7 +43,7 @@ DONE_WITHIN = (
 
 def keys_of(words: Words) -> list[str]:
     """The keys of a command, each once: no other word is called as keys are."""
-    return list(dict.fromkeys(word for word in words[1:] if isinstance(word, str) and word in KEYS))
+    return list(dict.fromkeys(word for word in words[1:] if isinstance(word, str) and word in ALL_KEYS))
 
 
 def several(draw: Draw) -> tuple[list[str], Words]:

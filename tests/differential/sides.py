@@ -13,7 +13,7 @@ from harness import Fleet, Wire
 from harness.wire import encode
 
 from differential import reply, scripts
-from differential.draw import KEYS, Words
+from differential.draw import ALL_KEYS, Words
 from differential.reply import Reply
 
 # The servers' own limits are ten times as high; a tenth makes every program meet them.
@@ -138,6 +138,26 @@ class Side:
         return frozenset(part.text.decode() for part in self.ask("COMMAND", "LIST").parts)
 
 
+@dataclass
+class Restored(Side):
+    """A side on which every key is dumped and restored before anything is asked.
+
+    Proves that nothing but forms is lost on the way from one shard to another, and shows which forms these are.
+    """
+
+    def send(self, client: int, requests: Iterable[Words]) -> None:
+        keys = self.all_keys()
+        questions: list[Words] = [[name, key] for key in keys for name in ("DUMP", "PEXPIRETIME")]
+        answers = self.ask_all(questions)
+        back: list[Words] = [
+            ["RESTORE", key, max(int(expires.text), 0), dumped.text, "REPLACE", "ABSTTL"]
+            for key, dumped, expires in zip(keys, answers[::2], answers[1::2], strict=True)
+            if dumped.value is not None
+        ]
+        assert all(answer.text == b"OK" for answer in self.ask_all(back)), "a value could not be restored"
+        super().send(client, requests)
+
+
 def _ask(wire: Wire, words: Words) -> Reply:
     wire.send(spoken(words))
     return reply.read(wire)
@@ -181,5 +201,5 @@ class Shards:
 
     def check_keys(self) -> None:
         """Programs make sense only with keys on all shards."""
-        owners = {self.owner(key.encode()) for key in KEYS}
+        owners = {self.owner(key.encode()) for key in ALL_KEYS}
         assert owners == set(range(len(self.sides))), f"keys on shards {owners} only"

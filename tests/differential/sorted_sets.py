@@ -1,8 +1,8 @@
-"""What is asked of sorted sets. Ranges by name are asked of keys whose scores are mostly equal, as servers want it."""
+"""What is asked of sorted sets. Ranges by name are asked of `LEX_KEYS` only."""
 
 from differential.draw import Draw, Op, Word, Words
 
-ZSETS = ("zset", "geo", "lexset")
+ZSETS = ("zset", "geo")
 
 
 def pairs(draw: Draw, low: int, high: int) -> Words:
@@ -14,7 +14,7 @@ def fill(draw: Draw) -> Words:
 
 
 def fill_lex(draw: Draw) -> Words:
-    return ["ZADD", draw.key("lexset"), *(word for name in draw.members(1, 8) for word in ("0", name))]
+    return ["ZADD", draw.lex_key(), *(word for name in draw.members(1, 8) for word in ("0", name))]
 
 
 def add(draw: Draw) -> Words:
@@ -32,7 +32,7 @@ def write(draw: Draw) -> Words:
         [draw.pick("ZPOPMIN", "ZPOPMAX"), key, *draw.maybe(0.5, draw.number(0, 5))],
         ["ZREMRANGEBYRANK", key, draw.index(), draw.index()],
         ["ZREMRANGEBYSCORE", key, draw.bound(), draw.bound()],
-        ["ZREMRANGEBYLEX", draw.key("lexset"), draw.lex_bound(), draw.lex_bound()],
+        ["ZREMRANGEBYLEX", draw.lex_key(), draw.lex_bound(), draw.lex_bound()],
     )
 
 
@@ -44,7 +44,7 @@ def range_words(draw: Draw, key: str) -> Words:
     if roll == 1:
         ends, by = [draw.bound(), draw.bound()], ["BYSCORE"]
     elif roll == 2:
-        key = draw.key("lexset")
+        key = draw.lex_key()
         ends, by = [draw.lex_bound(), draw.lex_bound()], ["BYLEX"]
     limit = draw.maybe(0.4 if by else 0.03, "LIMIT", draw.number(0, 3), draw.number(-1, 5))
     return [key, *ends, *by, *draw.maybe(0.3, "REV"), *limit]
@@ -88,13 +88,25 @@ def count(draw: Draw) -> Words:
 
 
 def destination(draw: Draw) -> str:
-    return draw.key("zset", "lexset") if draw.chance(0.7) else draw.key()
+    return draw.key("zset") if draw.chance(0.7) else draw.key()
 
 
 def store(draw: Draw) -> Words:
     if draw.chance(0.3):
         return ["ZDIFFSTORE", destination(draw), *sources(draw)]
     return [draw.pick("ZUNIONSTORE", "ZINTERSTORE"), destination(draw), *weighted(draw, sources(draw))]
+
+
+def store_lex(draw: Draw) -> Words:
+    """What leaves the keys without scores as they are to be."""
+    one, other, to = draw.lex_key(), draw.lex_key(), draw.lex_key()
+    return draw.choose(
+        ["ZRANGESTORE", to, one, draw.lex_bound(), draw.lex_bound(), "BYLEX"],
+        [draw.pick("ZUNIONSTORE", "ZINTERSTORE", "ZDIFFSTORE"), to, 2, one, other],
+        ["RENAME", one, to],
+        ["COPY", one, to, "REPLACE"],
+        [draw.pick("ZUNION", "ZDIFF"), 2, one, draw.key("zset", "set")],
+    )
 
 
 def store_range(draw: Draw) -> Words:
@@ -115,6 +127,6 @@ def pop_or_wait(draw: Draw) -> Words:
 
 
 OPS = (Op(6, fill), Op(4, fill_lex), Op(3, add), Op(4, write), Op(5, read))
-TOGETHER = (Op(7, combine), Op(3, count), Op(8, store), Op(7, store_range), Op(5, pop_first))
+TOGETHER = (Op(7, combine), Op(3, count), Op(8, store), Op(7, store_range), Op(3, store_lex), Op(5, pop_first))
 WAITING = (Op(1, pop_or_wait),)
-FILL = {"zset": fill, "lexset": fill_lex}
+FILL = {"zset": fill}

@@ -23,7 +23,6 @@ CONTENT: dict[bytes, tuple[tuple[str, Words], ...]] = {
     b"zset": (("ZRANGE", [0, -1, "WITHSCORES"]),),
     b"stream": (("XRANGE", ["-", "+"]), ("XINFO STREAM", []), ("XINFO GROUPS", [])),
 }
-COPY = b"differential:restored"
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,8 @@ def differences(plain: Side, shoal: Side, tolerance: Tolerance, forms: Counter[s
     for key in left.keys() & right.keys():
         found += _held_differently(_name(key), left[key], right[key], tolerance)
         if left[key].type == right[key].type and left[key].encoding != right[key].encoding:
-            restored = _encoding_when_restored(plain, key)
             words = f"{left[key].type.decode()}: {left[key].encoding.decode()} is {right[key].encoding.decode()}"
-            if restored == right[key].encoding:
+            if right[key].encoding in _encodings_when_restored(plain, key):
                 forms[words] += 1
             else:
                 found.append(f"{_name(key)} has another form, and not that of a restored value; {words}")
@@ -96,12 +94,18 @@ def _held_differently(name: str, left: Held, right: Held, tolerance: Tolerance) 
     return found
 
 
-def _encoding_when_restored(plain: Side, key: bytes) -> bytes:
-    dumped = plain.ask("DUMP", key).text
-    _, encoding, _ = plain.ask_all(
-        [["RESTORE", COPY, 0, dumped, "REPLACE"], ["OBJECT", "ENCODING", COPY], ["UNLINK", COPY]]
-    )
-    return encoding.text
+def _encodings_when_restored(plain: Side, key: bytes) -> set[bytes]:
+    """The forms that a server gives to its own value, restored.
+
+    Under the same name, since short values are kept together with it, and with its time or none, since that is kept
+    there as well. The program is over, so the key itself may be used.
+    """
+    dumped, expires = plain.ask_all([["DUMP", key], ["PEXPIRETIME", key]])
+    forms = set[bytes]()
+    for time in {b"0", expires.text if expires.text != b"-1" else b"0"}:
+        restored: list[Words] = [["RESTORE", key, time, dumped.text, "REPLACE", "ABSTTL"], ["OBJECT", "ENCODING", key]]
+        forms.add(plain.ask_all(restored)[1].text)
+    return forms
 
 
 def _whole(shoal: Side, keys: set[bytes]) -> list[str]:
