@@ -11,7 +11,7 @@
 use crate::error::ClientError;
 use crate::limits::{LINK_OUT_HIGH, LINK_QUEUE_HIGH, OUTPUT_HIGH};
 use crate::protocol::command::{flags, Arg, CommandSpec, Local, Merge, Policy};
-use crate::routing::route::{cross_shard, decide, Request, Route};
+use crate::routing::route::{decide, Request, Route};
 use crate::session::backend::{InFlight, Waiter, NONE};
 use crate::session::client::{care, Client, Intake};
 use crate::session::engine::Engine;
@@ -328,38 +328,24 @@ impl Engine {
             Route::ScriptFlush => {
                 self.forget_scripts();
                 let (merge, shards) = (Merge::AllOk, self.shards_in(asker.keyspace));
-                self.send_all(
-                    asker,
-                    GatherKind::Everywhere { merge, shards },
-                    request.data,
-                );
+                let kind = GatherKind::Everywhere { merge, shards };
+                self.send_all(asker, kind, request.data);
             }
             Route::Aside(merge) => self.send_aside(asker, merge, request),
             Route::Wait => self.wait(asker, request),
             Route::Blocking => self.block(asker, request),
             Route::Streams => self.read_streams(asker, request),
-            Route::CrossShard => self.cross_shard(asker, spec, request),
+            Route::CrossShard => {
+                if let Some(spec) = spec {
+                    self.cross_shard(asker, spec, request);
+                }
+            }
             Route::Local(local) => {
                 self.stats().keyspace(asker.keyspace, PerKeyspace::Local, 1);
                 self.local(asker, local, request);
             }
             Route::Refuse(error) => self.answer_error(asker, &error),
         }
-    }
-
-    /// One operation over several shards.
-    fn cross_shard(
-        &mut self,
-        asker: &Asker,
-        spec: Option<&'static CommandSpec>,
-        request: &Request<'_>,
-    ) {
-        let space = &self.topology.keyspaces[asker.keyspace];
-        let Some(spec) = spec else {
-            return;
-        };
-        let error = cross_shard(space, spec, request, &self.scratch);
-        self.answer_error(asker, &error);
     }
 
     /// Answers at once (in its turn) with what `write` writes.

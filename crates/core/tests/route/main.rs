@@ -278,6 +278,30 @@ struct Seen {
     other: usize,
 }
 
+/// The specification; None where there is none, and the route then is as it should be.
+fn check_name(space: &Space, parts: &[Vec<u8>], route: &Route) -> Option<&'static CommandSpec> {
+    let words = match find(parts) {
+        Known::Spec(spec) => return Some(spec),
+        Known::WrongArity(name) => format!("ERR wrong number of arguments for '{name}' command"),
+        Known::UnknownSubcommand => "ERR unknown subcommand '".to_string(),
+        Known::Unknown if space.first_key && parts.len() > 1 => {
+            if space.across.is_on && is_ours(&parts[1]) {
+                "ERR keys that begin with '__shoal:' are shoal's own;".to_string()
+            } else {
+                assert_eq!(*route, Route::Shard(space.shard_of(&parts[1])));
+                return None;
+            }
+        }
+        Known::Unknown => "ERR unknown command '".to_string(),
+    };
+    let refusal = text_of(route).unwrap_or_default();
+    assert!(
+        refusal.starts_with(&words),
+        "{parts:?}: {route:?}, not '{words}'"
+    );
+    None
+}
+
 fn check(space: &Space, parts: &[Vec<u8>], seen: &mut Seen) {
     let keyspace = space.keyspace();
     let (data, args) = encode(parts);
@@ -288,30 +312,8 @@ fn check(space: &Space, parts: &[Vec<u8>], seen: &mut Seen) {
     let mut scratch = Scratch::default();
     let admission = Admission::whole(keyspace.shards.len());
     let (spec, route) = decide(&keyspace, &admission, &request, &mut scratch);
-    let refusal = text_of(&route);
-    let starts = |words: &str| {
-        assert!(
-            refusal.as_ref().is_some_and(|text| text.starts_with(words)),
-            "{parts:?}: {route:?}, not '{words}'"
-        );
-    };
-    let twin_spec = match find(parts) {
-        Known::Spec(twin) => twin,
-        Known::WrongArity(name) => {
-            let words = format!("ERR wrong number of arguments for '{name}' command");
-            return starts(&words);
-        }
-        Known::UnknownSubcommand => return starts("ERR unknown subcommand '"),
-        Known::Unknown
-            if space.first_key && space.across.is_on && parts.len() > 1 && is_ours(&parts[1]) =>
-        {
-            return starts("ERR keys that begin with '__shoal:' are shoal's own;");
-        }
-        Known::Unknown if space.first_key && parts.len() > 1 => {
-            assert_eq!(route, Route::Shard(space.shard_of(&parts[1])));
-            return;
-        }
-        Known::Unknown => return starts("ERR unknown command '"),
+    let Some(twin_spec) = check_name(space, parts, &route) else {
+        return;
     };
     assert!(std::ptr::eq(spec.expect("known"), twin_spec));
     let mut positions = Vec::new();
