@@ -39,7 +39,14 @@ def _unbalanced(words: Words, left: Reply, right: Reply, _: Ask) -> bool:
     )
 
 
+def _other_database(_: Words, left: Reply, right: Reply, __: Ask) -> bool:
+    return not left.is_error and right.text.startswith(
+        b"ERR operations across shards are possible in the keyspace's own"
+    )
+
+
 KNOWN = (
+    Known("operations across shards are refused in other databases than the keyspace's own", _other_database),
     Known("streams without as many ids are a syntax error: servers' own words for it differ", _unbalanced),
     Known("an unknown command's arguments are shown without bytes that are no text", _unknown_command),
     Known(

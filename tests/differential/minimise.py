@@ -3,7 +3,7 @@
 Flow: leave out a half, then quarters, eighths, ..., single steps, as long as what is left still differs; then one
 request at a time instead of several, and the first database, where that differs as well. Each try is a run on both
 sides, from empty.
-Must stay true: what is returned was seen to differ. Within the budget it need not be the least.
+Must stay true: what is returned was seen to differ, in the same way. Within the budget it need not be the least.
 Rejected: shortening words; programs have few long ones, and the report cuts these.
 """
 
@@ -26,7 +26,8 @@ def minimised(program: Program, run: Callable[[Program], Difference | None], fir
             return False
         tries += 1
         result = run(candidate)
-        if result is None:
+        # Without a part of its steps a program may differ in another way, which is not what was found.
+        if result is None or result.name != first.name:
             return False
         best, found = candidate, result
         return True

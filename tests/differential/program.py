@@ -70,7 +70,7 @@ def generate(seed: str, known: Collection[str]) -> Program:
     """The program of a seed, of the commands (in lower case) that the server knows."""
     draw = Draw(seed)
     protocol = draw.pick(2, 3)
-    database = draw.pick(0, 0, 0, 5)
+    database = 5 if draw.chance(0.03) else 0
     burst = draw.pick(1, 1, 2, BURST_MAX)
     steps = [step for kind in draw.kinds.values() for step in fill(draw, kind)]
     steps += [Step(0, words) for words in draw.some(0, 2, lambda: sorted_sets.fill_lex(draw))]

@@ -36,9 +36,10 @@ class Difference:
     def name(self) -> str:
         """What differed, without the particulars: differences of one name have mostly one cause."""
         if self.step is None:
-            return "state: " + " ".join(self.left.split()[1:4])
-        words = [str(self.program.steps[self.step].words[0]).upper()]
-        return " ".join([*words, *(text.split(" ")[0][:20] for text in (self.left, self.right))])
+            return " ".join(self.left.split()[:4])
+        # Of an error its code, of another reply its kind.
+        said = [text.split(" ")[0] if text.startswith("-") else text[:1] for text in (self.left, self.right)]
+        return " ".join([str(self.program.steps[self.step].words[0]).upper(), *said])
 
 
 @dataclass
