@@ -1,16 +1,16 @@
-"""The calls of the protocol across shards, as the core writes them: the same scripts, the same arguments, the same order.
+"""The calls of the protocol across shards, as the core writes them: the same scripts, the same order of arguments.
 
-Owns: `Shard`, one connection to one server with a method for each call; replies as the server gave them (RESP2 or RESP3).
-Must stay true: the scripts are read from the core's files, and which parts make one script from its source, so that only
-the order of arguments is written twice.
+Owns: `Shard`, one connection to one server with a method for each call; replies as the server gave them.
+Must stay true: the scripts are read from the core's files, and which parts make one script from its source, so that
+only the order of arguments is written twice.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from harness import Server, Wire
+from harness import ErrorReply, Server, Wire
 from harness.wire import Reply, encode
 
 SOURCE = Path(__file__).resolve().parents[2] / "crates/core/src/session/cross_shard"
@@ -40,6 +40,9 @@ class Shard:
             self.wire.ask("HELLO", 3)
         assert self.wire.ask("CLIENT", "SETNAME", f"shoal:{pid}") == "OK"
 
+    def close(self) -> None:
+        self.wire.close()
+
     def run(self, name: str, *words: str | bytes | int) -> Reply:
         return self.wire.ask("EVAL", script(name), 0, *words)
 
@@ -61,13 +64,20 @@ class Shard:
 
     def watch(self, tx: str) -> list[Reply]:
         """What follows Prepare at home."""
+        assert self.wire.ask("UNWATCH") == "OK"
         return [self.wire.ask("WATCH", f"__shoal:f:{tx}"), self.wire.ask("EXISTS", f"__shoal:f:{tx}")]
 
     def gather(self, tx: str, keys: Mapping[bytes, str], gather_max: int = GATHER_MAX) -> Reply:
         return self.run("GATHER", tx, gather_max, *_claims(keys))
 
-    def commit(self, tx: str, foreign: Sequence[Foreign], requests: Sequence[Words]) -> list[Reply]:
-        """All replies, that of EXEC last; of its elements the requests' are between those for foreign keys and the last two."""
+    def commit(
+        self,
+        tx: str,
+        foreign: Sequence[Foreign],
+        requests: Sequence[Words],
+        before_exec: Callable[[], object] = lambda: None,
+    ) -> list[Reply]:
+        """All replies, that of EXEC last: the requests' stand in it between those for foreign keys and the last two."""
         burst: list[Words] = [["MULTI"]]
         if foreign:
             burst.append(["UNLINK", *(key for _, _, key, _ in foreign)])
@@ -79,9 +89,10 @@ class Shard:
         words = (word for letter, shard, key, _ in foreign for word in (letter, shard, key))
         burst.append(["EVAL", script("FINISH"), 0, tx, self.pid, f"released {tx}", *words])
         burst.append(["UNLINK", f"__shoal:f:{tx}"])
-        burst.append(["EXEC"])
         self.wire.send(b"".join(encode(*request) for request in burst))
-        return [self.wire.reply() for _ in burst]
+        replies = [self.wire.reply() for _ in burst]
+        before_exec()
+        return [*replies, self.wire.ask("EXEC")]
 
     def apply(self, tx: str, values: Mapping[bytes, Reply] | None = None) -> Reply:
         words: Words = []
@@ -110,20 +121,31 @@ class Shard:
 
 def pair(value: Reply) -> tuple[int, bytes]:
     """A value as scripts answer it: how long it has, and its dump."""
-    assert isinstance(value, list) and len(value) == 2, value
-    ttl, dump = value
-    assert isinstance(ttl, int) and isinstance(dump, bytes)
+    ttl, dump = array(value)
+    assert isinstance(ttl, int)
+    assert isinstance(dump, bytes)
     return ttl, dump
 
 
 def parts(reply: Reply, word: bytes) -> list[Reply]:
     """What a script answered behind the word that is expected."""
-    assert isinstance(reply, list) and reply[0] == word, reply
-    return reply[1:]
+    first, *rest = array(reply)
+    assert first == word, reply
+    return rest
 
 
 def array(reply: Reply) -> list[Reply]:
     assert isinstance(reply, list), reply
+    return reply
+
+
+def refusal(reply: Reply) -> str:
+    assert isinstance(reply, ErrorReply), reply
+    return reply
+
+
+def number(reply: Reply) -> int:
+    assert isinstance(reply, int), reply
     return reply
 
 

@@ -152,10 +152,11 @@ fn a_prepare_tells_everything_once_and_watches_at_home() {
     let rest: [&[u8]; 7] = [b"2", b"b", b"c d", b"Xw", b"k\r\n1", b"S", b"k2"];
     assert_eq!(sent[6..], rest);
     let (replies, home) = requests(&prepare(true));
-    assert_eq!((replies, home.len()), (3, 3));
+    assert_eq!((replies, home.len()), (4, 4));
     assert_eq!(home[0], away[0]);
-    assert_eq!(words(&home[1]), ["WATCH", "__shoal:f:p1:5-0-7"]);
-    assert_eq!(words(&home[2]), ["EXISTS", "__shoal:f:p1:5-0-7"]);
+    assert_eq!(words(&home[1]), ["UNWATCH"]);
+    assert_eq!(words(&home[2]), ["WATCH", "__shoal:f:p1:5-0-7"]);
+    assert_eq!(words(&home[3]), ["EXISTS", "__shoal:f:p1:5-0-7"]);
 }
 
 #[test]
@@ -280,11 +281,11 @@ fn what_was_prepared_or_why_not() {
     let case = |parts: &[&[u8]]| [&[done.as_slice()], parts].concat().concat();
     for null in [b"$-1\r\n".as_slice(), b"_\r\n"] {
         assert_eq!(decode(&prepare(false), &case(&[null])), outcome);
-        let watched = case(&[null, b"+OK\r\n", b":1\r\n"]);
+        let watched = case(&[null, b"+OK\r\n+OK\r\n", b":1\r\n"]);
         assert_eq!(decode(&prepare(true), &watched), outcome);
-        let gone = case(&[null, b"+OK\r\n", b":0\r\n"]);
+        let gone = case(&[null, b"+OK\r\n+OK\r\n", b":0\r\n"]);
         assert_eq!(decode(&prepare(true), &gone), Outcome::Gone);
-        let unwatched = case(&[null, b"-NOPERM\r\n", b":1\r\n"]);
+        let unwatched = case(&[null, b"+OK\r\n-NOPERM\r\n", b":1\r\n"]);
         assert_eq!(decode(&prepare(true), &unwatched), Outcome::Gone);
     }
     let large = b"*2\r\n$5\r\nlarge\r\n:90000\r\n";
@@ -302,7 +303,7 @@ fn what_was_prepared_or_why_not() {
     ];
     for (reply, outcome) in cases {
         assert_eq!(decode(&prepare(false), reply), outcome);
-        let at_home = [reply, b"+OK\r\n:0\r\n"].concat();
+        let at_home = [reply, b"+OK\r\n+OK\r\n:0\r\n"].concat();
         assert_eq!(decode(&prepare(true), &at_home), outcome);
     }
     let values = b"*2\r\n$6\r\nvalues\r\n*2\r\n$-1\r\n*2\r\n:-1\r\n$1\r\nD\r\n";

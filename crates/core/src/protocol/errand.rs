@@ -152,12 +152,9 @@ fn select(out: &mut Vec<u8>, database: u8, selected: &mut u8) -> u8 {
     1
 }
 
-/// A server is to end a connection that it knows by this number.
-pub fn kill(out: &mut Vec<u8>, number: u64) {
-    request(
-        out,
-        &[b"CLIENT", b"KILL", b"ID", number.to_string().as_bytes()],
-    );
+/// A key is given a value.
+pub fn put(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    request(out, &[b"SET", key, value]);
 }
 
 /// A server's own slow log; -1: all of it.

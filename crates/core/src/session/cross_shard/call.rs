@@ -145,8 +145,19 @@ pub struct Foreign {
     pub key: Arc<[u8]>,
     /// What it holds before.
     pub value: Option<Value>,
-    /// It may change, so it is written back to its shard.
+    /// It may change, so it is written back to its shard, if it has.
     pub is_written: bool,
+    /// Its value was not gathered, because the requests replace it, or else leave it as it is.
+    pub is_blind: bool,
+}
+
+/// What became of a foreign key that might be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Written {
+    /// It is as it was: nothing is to be applied.
+    Same,
+    /// What it holds now.
+    Now(Option<Value>),
 }
 
 /// What one shard is asked.
@@ -192,13 +203,17 @@ pub enum Call {
         /// Whose.
         tx: Tx,
     },
-    /// Takes a member off the list, and tells which connections are its.
+    /// Marks a member as being evicted, and tells which connections are its. It counts as a member as long as these may live: only
+    /// `Kill` takes it off the list, and only if it has not joined again meanwhile. A coordinator that is marked is a stranger.
     Deregister {
         /// Who.
         pid: Pid,
     },
-    /// Ends connections: after the answer nothing that was sent on them runs any more.
+    /// Ends connections: after the answer nothing that was sent on them runs any more. Then takes the member off the list, if it is
+    /// marked still.
     Kill {
+        /// Whose.
+        pid: Pid,
         /// The shard's numbers of them.
         ids: Vec<u64>,
     },
@@ -239,8 +254,8 @@ pub enum Outcome {
     Committed {
         /// The replies to the client's requests, behind each other.
         replies: Vec<u8>,
-        /// What the written foreign keys hold now, in the commit's order.
-        written: Vec<Option<Value>>,
+        /// What became of the written foreign keys, in the commit's order.
+        written: Vec<Written>,
     },
     /// To `Commit`: the record at home had been touched. Nothing was done.
     NotCommitted,

@@ -151,7 +151,7 @@ impl Engine {
         }
         for number in self.backends[shard].ghosts.clone() {
             if let Some(link) = self.links.get_mut(main) {
-                errand::kill(link.outgoing().tail(), number);
+                errand::end_connection(link.outgoing().tail(), number);
             }
             self.sent(&Asker::NOBODY, main, number as u32, 0, Waiter::Ghost);
         }

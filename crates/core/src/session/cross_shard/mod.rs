@@ -10,6 +10,7 @@ pub mod message;
 pub mod notes;
 pub mod operation;
 pub mod park;
+pub mod recovery;
 pub mod registrar;
 pub mod steps;
 pub mod wire;

@@ -20,7 +20,7 @@ use crate::limits::{
     CROSS_SHARD_PREPARE_MS,
 };
 use crate::session::cross_shard::call::{
-    Call, Commit, Foreign, Held, KeyClaim, Mode, Outcome, Pid, Prepare, Value,
+    Call, Commit, Foreign, Held, Mode, Outcome, Pid, Prepare, Value, Written,
 };
 use crate::session::cross_shard::steps::{Again, Answer, Event, Plan, Step};
 use std::sync::Arc;
@@ -85,6 +85,8 @@ pub struct Operation {
     has_others: bool,
     /// The watches were asked about, or need not be.
     is_validated: bool,
+    /// The home has a record of the decision.
+    has_decision: bool,
     /// What the client will be told.
     answer: Option<Answer>,
 }
@@ -100,6 +102,7 @@ impl Operation {
             progress,
             deadline_ms: u64::MAX,
             has_others: false,
+            has_decision: false,
             answer: None,
         }
     }
@@ -313,7 +316,11 @@ impl Operation {
         shard.is_asked = false;
         match outcome {
             _ if self.answer.is_some() => self.release(steps),
-            Outcome::Connections(ids) => self.call(part, Call::Kill { ids }, steps),
+            Outcome::Connections(ids) => {
+                if let Some(pid) = shard.evicting.clone() {
+                    self.call(part, Call::Kill { pid, ids }, steps);
+                }
+            }
             Outcome::Killed => {
                 let gone = shard.evicting.take();
                 shard.missing.retain(|pid| Some(pid) != gone.as_ref());
@@ -363,6 +370,7 @@ impl Operation {
                     key: claim.key.clone(),
                     value,
                     is_written: claim.mode == Mode::Exclusive,
+                    is_blind: claim.mode == Mode::Exclusive && !claim.is_wanted,
                 });
             }
         }
@@ -408,7 +416,7 @@ impl Operation {
     }
 
     /// The written values, in the order of the commit's written keys, to their shards.
-    fn distribute(&mut self, written: Vec<Option<Value>>) {
+    fn distribute(&mut self, written: Vec<Written>) {
         let mut written = written.into_iter();
         for (index, part) in self.plan.parts.iter().enumerate() {
             if index == self.plan.home {
@@ -418,9 +426,13 @@ impl Operation {
                 .keys
                 .iter()
                 .filter(|claim| claim.mode == Mode::Exclusive);
-            self.progress[index].written = keys
-                .map(|claim| (claim.key.clone(), written.next().flatten()))
-                .collect();
+            for claim in keys {
+                if let Some(Written::Now(value)) = written.next() {
+                    let held = (claim.key.clone(), value);
+                    self.progress[index].written.push(held);
+                    self.has_decision = true;
+                }
+            }
         }
     }
 
@@ -471,16 +483,12 @@ impl Operation {
         steps.push(Step::Lift);
         steps.extend(self.answer.take().map(Step::Answer));
         let tx = self.plan.tx.clone();
-        let has_decision = self.plan.parts.iter().enumerate().any(|(index, part)| {
-            let is_written = |claim: &KeyClaim| claim.mode == Mode::Exclusive;
-            index != self.plan.home && part.keys.iter().any(is_written)
-        });
         for part in 0..self.progress.len() {
             if self.progress[part].is_prepared {
                 self.call(part, Call::Release { tx: tx.clone() }, steps);
             }
         }
-        if has_decision {
+        if self.has_decision {
             self.call(self.plan.home, Call::Clean { tx }, steps);
         }
         self.end_when_quiet(steps);

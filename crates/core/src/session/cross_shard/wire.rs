@@ -12,16 +12,17 @@
 //!
 //! Must stay true: nothing panics on what a server says; what does not fit is `Failed`. Within EXEC only the client's own
 //! requests may fail, for an error there does not undo the rest:
-//! * memory: EXEC is refused as a whole when there is none and anything queued could take some; `drop`, the first step of the
-//!   last script, is a write that servers always let pass, and after one such write a script is not held up for memory. Join
-//!   and Apply make use of the same: a proxy may come to a full shard, and what is committed is applied to it. Prepare does not:
-//!   a full shard is refused before anything has happened, which bounds what Apply can bring to it.
+//! * memory: EXEC is refused as a whole when there is none and anything queued could take some (Redis 7.0 lets nothing be
+//!   queued then); `drop`, the first step of the last script, is a write that servers always let pass, and after one such write
+//!   a script is not held up for memory. Join and Apply make use of the same: a proxy may come to a full shard, and what is
+//!   committed is applied to it. Prepare does not: a full shard is refused before anything has happened, which bounds what
+//!   Apply can bring to it.
 //! * RESTORE: always with REPLACE, and the caller has compared the versions of dumps. Should it fail nevertheless (a type of a
 //!   module that home lacks), the reply is `Failed`, which the operation takes for an unknown outcome.
 //! * refused writes (MISCONF, NOREPLICAS, READONLY): the plain write that ends the queue is refused like any, and EXEC with it.
 //!
 //! What the servers' user needs: all keys and channels (`~* &*`), the commands of the clients, and `+eval +multi +exec +watch
-//! +unlink +del +exists +dump +restore +pttl +memory|usage +hset +hget +hgetall +hdel +hexists +hkeys +hvals +hlen +sadd +srem
+//! +unwatch +unlink +del +exists +dump +restore +pttl +memory|usage +hset +hget +hgetall +hdel +hexists +hkeys +hvals +hlen +sadd +srem
 //! +smembers +time +publish +subscribe +client|setname +client|list +client|kill`.
 //! Rejected: EVALSHA (saves 1 KiB a call, and costs a second way through every state); Lua that runs the client's requests (their
 //! replies would pass through Lua's types).
@@ -30,6 +31,7 @@ use crate::protocol::errand;
 use crate::routing::merge::unexpected;
 use crate::session::cross_shard::call::{
     Call, Commit, Foreign, Held, KeyClaim, Kind, Outcome, Pid, Prepare, Record, Scope, Tx, Value,
+    Written,
 };
 use crate::session::cross_shard::elements::{self, Elements};
 use crate::session::cross_shard::message::{self, Message};
@@ -64,6 +66,8 @@ script!(FINISH, "value", "drop", "finish");
 script!(APPLY, "drop", "apply");
 script!(RESOLVE, "drop", "resolve");
 script!(CLEAN, "clean");
+script!(MARK, "mark");
+script!(UNLIST, "unlist");
 
 /// A script without indentation and lines of comment.
 fn bare(text: &str) -> String {
@@ -94,18 +98,13 @@ pub fn encode(call: &Call, out: &mut Vec<u8>) -> usize {
         Call::Clean { tx } => run(out, &CLEAN, &[tx.0.as_bytes()]),
         Call::Resolve { tx } => run(out, &RESOLVE, &[tx.0.as_bytes(), &released(tx)]),
         Call::Deregister { pid } => {
-            errand::remove_field(out, b"__shoal:m", pid.0.as_bytes());
+            run(out, &MARK, &[pid.0.as_bytes(), VERSION.as_bytes()]);
             out.extend_from_slice(errand::CONNECTIONS);
             2
         }
-        Call::Kill { ids } if ids.is_empty() => {
-            // Every call has an answer.
-            out.extend_from_slice(errand::PROBE);
-            1
-        }
-        Call::Kill { ids } => {
+        Call::Kill { pid, ids } => {
             ids.iter().for_each(|id| errand::end_connection(out, *id));
-            ids.len()
+            ids.len() + run(out, &UNLIST, &[pid.0.as_bytes(), VERSION.as_bytes()])
         }
     }
 }
@@ -117,6 +116,11 @@ fn run(out: &mut Vec<u8>, script: &str, words: &[&[u8]]) -> usize {
 
 fn released(tx: &Tx) -> Vec<u8> {
     Message::Released { tx: tx.clone() }.encode()
+}
+
+/// What is put in place of a key that is replaced or left as it is: what it holds afterwards tells which.
+fn untouched(tx: &Tx) -> Vec<u8> {
+    [b"__shoal:untouched:", tx.0.as_bytes()].concat()
 }
 
 fn record_key(tx: &Tx) -> Vec<u8> {
@@ -165,9 +169,23 @@ fn encode_prepare(prepare: &Prepare, out: &mut Vec<u8>) -> usize {
         return replies;
     }
     let record = record_key(&prepare.tx);
+    // An operation that was given up has left its watch here, and its record is gone: that would break this one's EXEC.
+    out.extend_from_slice(errand::UNWATCH);
     errand::watch_for_exec(out, &record);
     out.extend_from_slice(&errand::watch(&[&record]));
-    replies + 2
+    replies + 3
+}
+
+/// By which it is seen that a key is as it was: its dump's SHA-1 (none: it was not there) and what was left of its time.
+fn before_of(foreign: &Foreign) -> (String, String) {
+    let Some(value) = foreign.value.as_ref().filter(|_| foreign.is_written) else {
+        return (String::new(), String::new());
+    };
+    let digest = sha1_smol::Sha1::from(&value.dump).digest().to_string();
+    let ttl = value
+        .ttl_ms
+        .map_or(-1, |ttl| ttl.min(i64::MAX as u64) as i64);
+    (digest, ttl.to_string())
 }
 
 /// Keys whose values are put in place before the client's requests.
@@ -188,6 +206,11 @@ fn encode_commit(commit: &Commit, out: &mut Vec<u8>) -> usize {
         errand::restore(out, &foreign.key, value.ttl_ms.unwrap_or(0), &value.dump);
         replies += 1;
     }
+    let mark = untouched(&commit.tx);
+    for foreign in commit.foreign.iter().filter(|foreign| foreign.is_blind) {
+        errand::put(out, &foreign.key, &mark);
+        replies += 1;
+    }
     out.extend_from_slice(&commit.requests);
     let message = released(&commit.tx);
     let mut words: Vec<&[u8]> = vec![
@@ -195,9 +218,15 @@ fn encode_commit(commit: &Commit, out: &mut Vec<u8>) -> usize {
         commit.coordinator.0.as_bytes(),
         &message,
     ];
-    for foreign in &commit.foreign {
-        let letter: &[u8] = if foreign.is_written { b"w" } else { b"-" };
-        words.extend([letter, foreign.shard.as_bytes(), &foreign.key]);
+    let marks: Vec<(String, String)> = commit.foreign.iter().map(before_of).collect();
+    for (foreign, (digest, ttl)) in commit.foreign.iter().zip(&marks) {
+        let (letter, before): (&[u8], &[u8]) = match (foreign.is_written, foreign.is_blind) {
+            (false, _) => (b"-", b""),
+            (true, true) => (b"b", &mark),
+            (true, false) => (b"w", digest.as_bytes()),
+        };
+        let shard = foreign.shard.as_bytes();
+        words.extend([letter, shard, &foreign.key, before, ttl.as_bytes()]);
     }
     run(out, &FINISH, &words);
     errand::remove(out, &[&record_key(&commit.tx)]);
@@ -226,7 +255,7 @@ pub fn decode(call: &Call, replies: &[u8]) -> Outcome {
     let mut replies = Elements::new(replies);
     let outcome = match call {
         Call::Commit(commit) => commit_outcome(commit, &mut replies),
-        Call::Kill { ids } => killed(ids.len(), &mut replies),
+        Call::Kill { ids, .. } => killed(ids.len(), &mut replies),
         _ => script_outcome(call, &mut replies),
     };
     outcome.unwrap_or_else(misfit)
@@ -369,6 +398,7 @@ fn prepared(prepare: &Prepare, words: &mut Elements, replies: &mut Elements) -> 
     let members = pids(words)?;
     let values = values(prepare.keys.len(), words)?;
     if prepare.is_home {
+        replies.next_reply()?;
         let is_watched = replies.next_reply()? == b"+OK\r\n";
         let is_there = elements::integer(replies.next_reply()?) == Some(1);
         if !is_watched || !is_there {
@@ -417,13 +447,17 @@ fn killed(count: usize, replies: &mut Elements) -> Option<Outcome> {
             }
         }
     }
-    Some(Outcome::Killed)
+    match elements::error(replies.next_reply()?) {
+        Some(error) => Some(Outcome::Failed(error.to_vec())),
+        None => Some(Outcome::Killed),
+    }
 }
 
 /// What was queued is answered in EXEC's array, in the same order; what was not, at once.
 fn commit_outcome(commit: &Commit, replies: &mut Elements) -> Option<Outcome> {
     let begun = replies.next_reply()?;
-    let before = usize::from(!commit.foreign.is_empty()) + brought(commit).count();
+    let blind = commit.foreign.iter().filter(|foreign| foreign.is_blind);
+    let before = usize::from(!commit.foreign.is_empty()) + brought(commit).count() + blind.count();
     let mut queued = Vec::new();
     for _ in 0..before + commit.count + 2 {
         queued.push(replies.next_reply()?);
@@ -462,6 +496,25 @@ fn committed(commit: &Commit, before: usize, queued: &[&[u8]], executed: &[u8]) 
         .count();
     Some(Outcome::Committed {
         replies: asked.concat(),
-        written: values(count, &mut Elements::new(last.first()?))?,
+        written: written(count, &mut Elements::new(last.first()?))?,
     })
+}
+
+/// What became of so many keys: 0 stands for what is as it was.
+fn written(count: usize, words: &mut Elements) -> Option<Vec<Written>> {
+    let (given, mut list) = words.array()?;
+    if given != count {
+        return None;
+    }
+    let mut all = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut one = list;
+        if one.integer() == Some(0) {
+            all.push(Written::Same);
+            list = one;
+        } else {
+            all.push(Written::Now(value(&mut list)?));
+        }
+    }
+    Some(all)
 }

@@ -3,7 +3,7 @@ local members, mine = redis.call('HGETALL', '__shoal:m'), nil
 for i = 1, #members, 2 do
   if members[i] == pid then
     mine = members[i + 1]
-  elseif members[i + 1] ~= version then
+  elseif members[i + 1] ~= version and members[i + 1] ~= version .. '-' then
     return {'other', members[i] .. ' ' .. members[i + 1]}
   end
 end

@@ -1,6 +1,7 @@
 local tx, coordinator, home, scope, most, message, count = unpack(ARGV, 1, 7)
 local f, k = '__shoal:f:' .. tx, '__shoal:k'
-if redis.call('HEXISTS', '__shoal:m', coordinator) == 0 then return {'stranger'} end
+local standing = redis.call('HGET', '__shoal:m', coordinator)
+if not standing or standing:sub(-1) == '-' then return {'stranger'} end
 if redis.call('EXISTS', f, '__shoal:d:' .. tx) > 0 then return redis.error_reply('ERR prepared before') end
 local first = 8 + count
 local claim = redis.call('HGET', k, 'a')
