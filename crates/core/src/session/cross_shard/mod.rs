@@ -4,6 +4,7 @@ pub mod call;
 pub mod elements;
 pub mod executor;
 pub mod fences;
+pub mod guard;
 pub mod jobs;
 pub mod join;
 pub mod message;
