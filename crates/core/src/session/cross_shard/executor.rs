@@ -12,16 +12,20 @@
 //! Rejected: the shared connections: a watch is a connection's own state, and a commit must not go out on another one.
 
 use crate::error::{ClientError, OperationError};
-use crate::limits::{CROSS_SHARD_RUNNING_MAX, CROSS_SHARD_TRIES};
+use crate::limits::{CROSS_SHARD_RUNNING_MAX, CROSS_SHARD_TRIES, CROSS_SHARD_WAITING_MAX};
 use crate::protocol::encode;
-use crate::routing::topology::Topology;
+use crate::routing::topology::{Keyspace, Topology};
 use crate::session::backend::{InFlight, Waiter, NONE};
 use crate::session::cross_shard::call::{Call, Pid, Tx};
+use crate::session::cross_shard::control::Control;
 use crate::session::cross_shard::fences::{Fences, Parked};
 use crate::session::cross_shard::jobs::{Job, ReplyKind};
+use crate::session::cross_shard::member::Member;
 use crate::session::cross_shard::notes::{Drain, Note};
 use crate::session::cross_shard::operation::{Operation, Phase};
+use crate::session::cross_shard::recovery::Subject;
 use crate::session::cross_shard::registrar::{Claims, LockTable, ShardClaims};
+use crate::session::cross_shard::remote::{Recovering, Remote};
 use crate::session::cross_shard::steps::{Again, Answer, Event, Plan, Step};
 use crate::session::cross_shard::wire;
 use crate::session::engine::{Engine, Identity};
@@ -76,6 +80,15 @@ pub struct CrossShards {
     /// To be done before anything else is.
     pub(crate) notes: VecDeque<Note>,
     pub(crate) is_settling: bool,
+    /// What worker 0 knows of operations of other proxies: one for each keyspace.
+    pub(crate) members: Vec<Member>,
+    /// One for each shard; used by worker 0.
+    pub(crate) controls: Vec<Control>,
+    /// By the name that the tables know.
+    pub(crate) remotes: HashMap<Tx, Remote>,
+    pub(crate) recoveries: Vec<Recovering>,
+    /// So many were begun.
+    pub(crate) recovered: u64,
     /// Jobs that met others, to be begun again at the next tick.
     pub(crate) postponed: Vec<Job>,
 }
@@ -86,8 +99,15 @@ impl CrossShards {
         let spaces = topology.keyspaces.len();
         let table = || LockTable::new(CROSS_SHARD_RUNNING_MAX);
         let name: String = identity.run_id.chars().take(16).collect();
+        let pid = Pid(name.into());
+        let member = |space: &Keyspace| Member::new(pid.clone(), space.shards.len());
         Self {
-            pid: Pid(name.into()),
+            members: topology.keyspaces.iter().map(member).collect(),
+            controls: topology.shards().map(|_| Control::default()).collect(),
+            remotes: HashMap::new(),
+            recoveries: Vec::new(),
+            recovered: 0,
+            pid,
             worker: identity.worker,
             number: 0,
             running: Slab::default(),
@@ -121,6 +141,10 @@ impl CrossShards {
 impl Engine {
     /// Begins an operation, for the first time or again.
     pub(crate) fn begin_job(&mut self, job: Job) {
+        if self.cross_shards.running.len() >= CROSS_SHARD_WAITING_MAX {
+            let error = ClientError::Operation(OperationError::TooMany);
+            return self.answer_job(&job, &ClientErrorOr::Error(error));
+        }
         if let Err(error) = self.shards_are_up(&job) {
             return self.answer_job(&job, &ClientErrorOr::Error(error));
         }
@@ -240,7 +264,22 @@ impl Engine {
         self.cross_shards.notes.push_back(note);
     }
 
-    fn hand_over(&mut self, _index: u32) {}
+    /// Nobody here knows how it stands: worker 0 looks at its records, and lifts its fence then.
+    fn hand_over(&mut self, index: u32) {
+        let Some(running) = self.cross_shards.running.get(index) else {
+            return;
+        };
+        let (plan, home) = (running.operation.plan(), running.job.home);
+        let mut shards: Vec<_> = plan.parts.iter().map(|part| part.shard.clone()).collect();
+        shards.swap(0, home);
+        let subject = Subject {
+            tx: plan.tx.clone(),
+            coordinator: plan.pid.clone(),
+            shards,
+        };
+        let keyspace = running.job.asker.keyspace;
+        self.post(0, Note::TakeOver(keyspace, Box::new(subject)));
+    }
 
     pub(crate) fn running_tx(&self, index: u32) -> Option<(Tx, usize)> {
         let running = self.cross_shards.running.get(index)?;
@@ -382,11 +421,14 @@ impl Engine {
             return;
         };
         let job = running.job.clone();
-        if answer == Answer::Conflict && job.tries < CROSS_SHARD_TRIES {
-            if let Some(running) = self.cross_shards.running.get_mut(index) {
-                // They are watched on, for the next try.
-                running.job.watches.clear();
+        if let Answer::Again(Again::Stranger(part)) = answer {
+            if job.tries < CROSS_SHARD_TRIES {
+                self.keep_watches(index);
+                return self.register_and_try_again(job, part);
             }
+        }
+        if answer == Answer::Conflict && job.tries < CROSS_SHARD_TRIES {
+            self.keep_watches(index);
             return self.try_again(job);
         }
         let text = match answer {
@@ -420,6 +462,23 @@ impl Engine {
             }
         };
         self.answer_job(&job, &text);
+    }
+
+    /// Keys are watched on, for the next try.
+    fn keep_watches(&mut self, index: u32) {
+        if let Some(running) = self.cross_shards.running.get_mut(index) {
+            running.job.watches.clear();
+        }
+    }
+
+    /// The shard has lost its list of members: this proxy is entered again, and then it is tried again.
+    fn register_and_try_again(&mut self, mut job: Job, part: usize) {
+        job.tries += 1;
+        if let Some(&shard) = job.shards.get(part) {
+            let shard = self.shard_number(&job.asker, shard);
+            self.post(0, Note::Register(shard));
+        }
+        self.cross_shards.postponed.push(job);
     }
 
     /// Others had keys of it. At first it is tried again at once (that takes some round trips), then at the next tick.

@@ -110,6 +110,7 @@ impl Engine {
         for index in self.cross_shards.running.indexes() {
             self.advance(index, Event::Tick);
         }
+        self.look_at_members();
         for job in std::mem::take(&mut self.cross_shards.postponed) {
             self.begin_job(job);
         }
