@@ -114,7 +114,8 @@ impl Keys {
                 } else {
                     Mode::Exclusive
                 },
-                is_wanted: part != home && access != Access::Overwrite,
+                // What is overwritten as well: a command that fails leaves it as it was.
+                is_wanted: part != home,
             });
         }
         for (key, shard) in &self.watched {
