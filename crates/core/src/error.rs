@@ -217,6 +217,8 @@ pub enum OperationError {
     Unknown,
     /// The keyspace's database, which is the only one for such operations.
     Database(u8),
+    /// A shard may evict the records that keep such operations whole.
+    Evicts(String),
     /// One server does not take the values of another: their versions.
     Versions(String),
     /// A function, whose keys nobody can check.
@@ -235,6 +237,7 @@ impl OperationError {
             Self::Unknown => "ERR outcome unknown: the connection to a shard was lost while the operation across shards was being decided; it is done wholly or not at all".into(),
             Self::Database(own) => format!("ERR operations across shards are possible in the keyspace's own database only, which is {own}"),
             Self::Function => "ERR nothing can hold a function to its keys, so it is no part of an operation across shards; use EVAL, give all keys a common {hash tag}, or set cross_shard_scripts = true if it touches only the keys that it is given".into(),
+            Self::Evicts(shard) => format!("ERR shard '{shard}' may evict any key when its memory is full, and with them what keeps operations across shards whole; set its maxmemory-policy to noeviction or a volatile one, or give the keys a common {{hash tag}}"),
             Self::Versions(which) => format!("ERR values cannot be moved between these shards: {which}; run servers of one version, or give the keys a common {{hash tag}}"),
         }
     }

@@ -264,7 +264,7 @@ fn the_other_calls() {
 
 #[test]
 fn what_is_joined_is_told_whole() {
-    let reply = b"*4\r\n$6\r\njoined\r\n:80\r\n*2\r\n$2\r\np1\r\n$4\r\np1:5\r\n*2\r\n*3\r\n$1\r\nt\r\n$1\r\nf\r\n*12\r\n\
+    let reply = b"*5\r\n$6\r\njoined\r\n:80\r\n:1\r\n*2\r\n$2\r\np1\r\n$4\r\np1:5\r\n*2\r\n*3\r\n$1\r\nt\r\n$1\r\nf\r\n*12\r\n\
         $1\r\nc\r\n$2\r\np1\r\n$1\r\nh\r\n$1\r\na\r\n$2\r\np1\r\n$1\r\nb\r\n$3\r\nk\r\n\r\n$1\r\nX\r\n$1\r\nk\r\n$1\r\nS\r\n\
         $1\r\na\r\n$1\r\nX\r\n*3\r\n$1\r\nu\r\n$1\r\nd\r\n*6\r\n$1\r\nc\r\n$2\r\np2\r\n$1\r\nh\r\n$1\r\na\r\n$2\r\np1\r\n$1\r\nb\r\n";
     let record = |tx: &str, kind, coordinator: &str, scope, keys| Record {
@@ -282,6 +282,7 @@ fn what_is_joined_is_told_whole() {
     ];
     let joined = Outcome::Joined {
         dump_version: 80,
+        evicts: true,
         members: vec![Pid(Arc::from("p1")), pid()],
         records: vec![
             record("t", Kind::Fence, "p1", Scope::All, keys),

@@ -23,7 +23,7 @@
 //!
 //! What the servers' user needs: all keys and channels (`~* &*`), the commands of the clients, and `+eval +multi +exec +watch
 //! +unwatch +unlink +del +exists +dump +restore +pttl +memory|usage +hset +hget +hgetall +hdel +hexists +hkeys +hvals +hlen +sadd
-//! +srem +smembers +set +get +type +time +publish +subscribe +client|setname +client|list +client|kill`.
+//! +srem +smembers +set +get +type +time +info +publish +subscribe +client|setname +client|list +client|kill`.
 //! Rejected: EVALSHA (saves 1 KiB a call, and costs a second way through every state); Lua that runs the client's requests (their
 //! replies would pass through Lua's types).
 
@@ -345,6 +345,7 @@ fn values(count: usize, words: &mut Elements) -> Option<Vec<Option<Value>>> {
 
 fn joined(words: &mut Elements) -> Option<Outcome> {
     let dump_version = words.integer()?.try_into().ok()?;
+    let evicts = words.integer()? == 1;
     let members = pids(words)?;
     let (count, mut told) = words.array()?;
     let mut records = Vec::new();
@@ -353,6 +354,7 @@ fn joined(words: &mut Elements) -> Option<Outcome> {
     }
     Some(Outcome::Joined {
         dump_version,
+        evicts,
         members,
         records,
     })
