@@ -89,6 +89,10 @@ test-clients: build $(VENV)/.installed-dev  ## run the smoke tests of ioredis, n
 test-redispy: build $(VENV)/.installed-dev  ## run redis-py's own tests on one Redis and through shoal (ARGS='--record')
 	@PYTHONPATH=tests:. $(BIN)/python -m redispy $(ARGS)
 
+.PHONY: test-differential
+test-differential: build $(VENV)/.installed-dev  ## compare random programs on one server and through shoal (ARGS='--seed 7')
+	@PYTHONPATH=tests:. $(BIN)/python -m differential $(ARGS)
+
 .PHONY: test-apps
 test-apps: build $(VENV)/.installed-dev  ## run applications (Celery, RQ, BullMQ, ...) through shoal (ARGS='-k celery --plain')
 	@PYTHONPATH=tests:. $(BIN)/python -m apps $(ARGS)
