@@ -114,8 +114,7 @@ impl Keys {
                 } else {
                     Mode::Exclusive
                 },
-                // What is overwritten as well: a command that fails leaves it as it was.
-                is_wanted: part != home,
+                is_wanted: part != home && access != Access::Overwrite,
             });
         }
         for (key, shard) in &self.watched {
