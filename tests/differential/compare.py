@@ -2,9 +2,9 @@
 
 The reasons: servers promise no order for the members of sets and hashes; a HyperLogLog remembers its last count, which
 is no part of its value, and need not remember a count that was made of a copy; a time that was given as a relative one
-began at another instant on each side. `Tolerance` says how far apart these instants can be: the longest that one group of
-requests took from the first byte sent to the last one read, on both sides, as it was measured. Times that were given as
-absolute ones must be the same.
+began at another instant on each side. `Tolerance` says how far apart these instants can be: the longest that one group
+of requests took from the first byte sent to the last one read, on both sides, as it was measured. Times that were given
+as absolute ones must be the same.
 Must stay true: what is ignored is named by its command; an error's text, a type, an order that is promised never is.
 """
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 
 import pytest
-from harness import FLAVOURS, ErrorReply, Fleet, Wire, wait_until
+from harness import FLAVOURS, ErrorReply, Fleet, Wire
 from harness.wire import Reply
 from system.cross_shard import SOURCE, Foreign, Shard, array, number, pair, parts, refusal
 

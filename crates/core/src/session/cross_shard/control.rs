@@ -22,6 +22,7 @@ use crate::session::cross_shard::notes::Note;
 use crate::session::cross_shard::wire;
 use crate::session::engine::Engine;
 use crate::session::own_links::Owner;
+use crate::session::stats::PerShard;
 use std::collections::VecDeque;
 
 /// What was asked on a control connection.
@@ -175,7 +176,10 @@ impl Engine {
         };
         match asked.question {
             Question::Join(call) => match wire::decode(&call, &asked.bytes) {
-                Outcome::Joined { records, .. } => {
+                Outcome::Joined {
+                    records, evicts, ..
+                } => {
+                    self.note_eviction(shard, evicts);
                     self.member_event(shard, |shard| Event::Joined(shard, records));
                 }
                 _ => {
@@ -196,6 +200,14 @@ impl Engine {
             }
         }
         self.settle_notes();
+    }
+
+    /// Whether a shard evicts keys of any kind, for all workers to see.
+    pub(crate) fn note_eviction(&self, shard: usize, evicts: bool) {
+        if self.identity.worker == 0 {
+            let cell = PerShard::Evicting;
+            self.stats().set_shard(shard, cell, u64::from(evicts));
+        }
     }
 
     /// Something was heard on it.
