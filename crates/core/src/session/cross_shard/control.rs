@@ -13,6 +13,7 @@ use crate::limits::CROSS_SHARD_SCAN_MS;
 use crate::protocol::encode::Proto;
 use crate::protocol::errand;
 use crate::protocol::subscription::Kind;
+use crate::routing::merge::counted_header;
 use crate::session::backend::{lane, Health, InFlight, Waiter};
 use crate::session::cross_shard::call::{Call, Outcome, Pid, Tx};
 use crate::session::cross_shard::elements::Elements;
@@ -22,6 +23,7 @@ use crate::session::cross_shard::notes::Note;
 use crate::session::cross_shard::wire;
 use crate::session::engine::Engine;
 use crate::session::own_links::Owner;
+use crate::session::stats::PerShard;
 use std::collections::VecDeque;
 
 /// What was asked on a control connection.
@@ -175,7 +177,10 @@ impl Engine {
         };
         match asked.question {
             Question::Join(call) => match wire::decode(&call, &asked.bytes) {
-                Outcome::Joined { records, .. } => {
+                Outcome::Joined {
+                    records, evicts, ..
+                } => {
+                    self.note_eviction(shard, evicts);
                     self.member_event(shard, |shard| Event::Joined(shard, records));
                 }
                 _ => {
@@ -196,6 +201,14 @@ impl Engine {
             }
         }
         self.settle_notes();
+    }
+
+    /// Whether a shard evicts keys of any kind, for all workers to see.
+    pub(crate) fn note_eviction(&self, shard: usize, evicts: bool) {
+        if self.identity.worker == 0 {
+            let cell = PerShard::Evicting;
+            self.stats().set_shard(shard, cell, u64::from(evicts));
+        }
     }
 
     /// Something was heard on it.
@@ -226,7 +239,8 @@ impl Engine {
 
 /// What a message says: the last of its three words.
 fn payload(push: &[u8]) -> Option<&[u8]> {
-    let (count, mut words) = Elements::within(push)?;
+    let (count, body) = counted_header(push)?;
+    let mut words = Elements::new(push.get(body..)?);
     if count != 3 || words.text()? != b"message" {
         return None;
     }

@@ -16,7 +16,7 @@ use crate::limits::{CROSS_SHARD_RUNNING_MAX, CROSS_SHARD_TRIES, CROSS_SHARD_WAIT
 use crate::protocol::encode;
 use crate::routing::topology::{Keyspace, Topology};
 use crate::session::backend::{InFlight, Waiter, NONE};
-use crate::session::cross_shard::call::{Call, Pid, Tx};
+use crate::session::cross_shard::call::{Call, Mode, Pid, Tx};
 use crate::session::cross_shard::control::Control;
 use crate::session::cross_shard::fences::{Fences, Parked};
 use crate::session::cross_shard::jobs::{Job, ReplyKind};
@@ -30,6 +30,7 @@ use crate::session::cross_shard::steps::{Again, Answer, Event, Plan, Step};
 use crate::session::cross_shard::wire;
 use crate::session::engine::{Engine, Identity};
 use crate::session::slab::Slab;
+use crate::session::stats::{PerKeyspace, PerShard};
 use crate::session::transaction_across::WATCHING;
 use std::collections::{HashMap, VecDeque};
 
@@ -148,6 +149,12 @@ impl Engine {
         if let Err(error) = self.shards_are_up(&job) {
             return self.answer_job(&job, &ClientErrorOr::Error(error));
         }
+        match self.may_move(&job) {
+            Ok(true) => {}
+            // A shard's first connection has not told enough yet.
+            Ok(false) => return self.cross_shards.postponed.push(job),
+            Err(error) => return self.answer_job(&job, &ClientErrorOr::Error(error)),
+        }
         let tx = self.cross_shards.next_tx();
         let claims: Claims = job
             .parts
@@ -208,6 +215,31 @@ impl Engine {
             self.link_for(number, 0)?;
         }
         Ok(())
+    }
+
+    /// Whether values can be moved between home and the others, and their records stay; false: that is not known yet.
+    fn may_move(&self, job: &Job) -> Result<bool, ClientError> {
+        let refused = |error| Err(ClientError::Operation(error));
+        let number = |part: usize| self.shard_number(&job.asker, job.shards[part]);
+        let home = self.backends[number(job.home)].dump_version;
+        let mut is_known = home != 0;
+        for (index, part) in job.parts.iter().enumerate() {
+            let shard = number(index);
+            if self.all_stats[0].of_shard(shard, PerShard::Evicting) > 0 {
+                return refused(OperationError::Evicts(part.shard.to_string()));
+            }
+            let version = self.backends[shard].dump_version;
+            is_known &= version != 0;
+            let comes = part.keys.iter().any(|key| key.is_wanted);
+            let goes = part.keys.iter().any(|key| key.mode == Mode::Exclusive);
+            let fits = (!comes || takes(home, version)) && (!goes || takes(version, home));
+            if is_known && index != job.home && !fits {
+                let home = &job.parts[job.home].shard;
+                let which = format!("the server of '{home}' and that of '{}' dump values in formats that one does not take from the other", part.shard);
+                return refused(OperationError::Versions(which));
+            }
+        }
+        Ok(is_known)
     }
 
     /// Tells an operation what has happened, and does what it wants then.
@@ -431,6 +463,7 @@ impl Engine {
             self.keep_watches(index);
             return self.try_again(job);
         }
+        self.count_answer(&job, &answer);
         let text = match answer {
             Answer::Done(replies) => ClientErrorOr::Replies(replies),
             Answer::Broken => ClientErrorOr::Broken,
@@ -484,6 +517,8 @@ impl Engine {
     /// Others had keys of it. At first it is tried again at once (that takes some round trips), then at the next tick.
     fn try_again(&mut self, mut job: Job) {
         job.tries += 1;
+        let cell = PerKeyspace::OperationsRepeated;
+        self.stats().keyspace(job.asker.keyspace, cell, 1);
         if job.tries <= 3 {
             self.cross_shards
                 .notes
@@ -491,6 +526,15 @@ impl Engine {
         } else {
             self.cross_shards.postponed.push(job);
         }
+    }
+
+    fn count_answer(&self, job: &Job, answer: &Answer) {
+        let cell = match answer {
+            Answer::Done(_) => PerKeyspace::Operations,
+            Answer::Unknown => PerKeyspace::OperationsUnknown,
+            _ => PerKeyspace::OperationsUndone,
+        };
+        self.stats().keyspace(job.asker.keyspace, cell, 1);
     }
 
     /// Gives the client its answer.
@@ -514,6 +558,12 @@ impl Engine {
         }
         self.part_arrived(asker.slot, asker.generation, job.place, 0, &out);
     }
+}
+
+/// Whether a server of one dump version takes what another dumps. From 12 to 79 are Redis' own since it left the BSD licence, and
+/// 80 on are Valkey's; neither takes the other's.
+fn takes(target: u16, source: u16) -> bool {
+    source == target || (source < target && (source < 12 || target < 80))
 }
 
 /// What a client is told.

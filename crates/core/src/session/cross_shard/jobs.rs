@@ -114,8 +114,8 @@ impl Keys {
                 } else {
                     Mode::Exclusive
                 },
-                // What is overwritten as well: a command that fails leaves it as it was.
-                is_wanted: part != home,
+                // What is overwritten need not be brought: a mark in its place tells whether it was.
+                is_wanted: part != home && access != Access::Overwrite,
             });
         }
         for (key, shard) in &self.watched {

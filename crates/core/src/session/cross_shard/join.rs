@@ -69,8 +69,10 @@ impl Engine {
             Outcome::Joined {
                 dump_version,
                 records,
+                evicts,
                 ..
             } => {
+                self.note_eviction(shard, evicts);
                 self.backends[shard].dump_version = dump_version;
                 self.joined(shard, records);
                 true

@@ -17,6 +17,7 @@ use crate::session::cross_shard::recovery::{self, Recovery, Subject};
 use crate::session::cross_shard::registrar::{Claims, ShardClaims};
 use crate::session::cross_shard::wire;
 use crate::session::engine::{Engine, Level};
+use crate::session::stats::PerKeyspace;
 use std::sync::Arc;
 
 /// Something that is held back for a record of another proxy's.
@@ -240,6 +241,8 @@ impl Engine {
         };
         self.report_recovery(running.keyspace, &subject, name);
         let (tx, keyspace) = (subject.tx, running.keyspace);
+        let cell = PerKeyspace::OperationsRecovered;
+        self.stats().keyspace(keyspace, cell, 1);
         self.tell_member(keyspace, Event::Ended(tx.clone()));
         if running.is_own {
             for worker in 0..self.identity.workers {
