@@ -17,4 +17,5 @@ pub mod recovery;
 pub mod registrar;
 pub mod remote;
 pub mod steps;
+pub mod trial;
 pub mod wire;

@@ -23,7 +23,7 @@
 //!
 //! What the servers' user needs: all keys and channels (`~* &*`), the commands of the clients, and `+eval +multi +exec +watch
 //! +unwatch +unlink +del +exists +dump +restore +pttl +memory|usage +hset +hget +hgetall +hdel +hexists +hkeys +hvals +hlen +sadd
-//! +srem +smembers +set +get +type +time +info +publish +subscribe +client|setname +client|list +client|kill`.
+//! +srem +smembers +set +get +type +time +info +publish +pubsub|numsub +subscribe +client|setname +client|list +client|kill`.
 //! Rejected: EVALSHA (saves 1 KiB a call, and costs a second way through every state); Lua that runs the client's requests (their
 //! replies would pass through Lua's types).
 
@@ -398,6 +398,7 @@ fn record(words: &mut Elements) -> Option<Record> {
 
 fn prepared(prepare: &Prepare, words: &mut Elements, replies: &mut Elements) -> Option<Outcome> {
     let members = pids(words)?;
+    let silent = pids(words)?;
     let values = values(prepare.keys.len(), words)?;
     if prepare.is_home {
         replies.next_reply()?;
@@ -407,7 +408,11 @@ fn prepared(prepare: &Prepare, words: &mut Elements, replies: &mut Elements) -> 
             return Some(Outcome::Gone);
         }
     }
-    Some(Outcome::Prepared { members, values })
+    Some(Outcome::Prepared {
+        members,
+        silent,
+        values,
+    })
 }
 
 fn resolved(words: &mut Elements) -> Option<Outcome> {
