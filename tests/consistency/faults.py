@@ -31,8 +31,8 @@ STEPS = (
 RECOVERY_STEPS = ("recover-evicted", "recover-resolved", "recover-applied")
 
 # The nth time a step is reached: by chance, so that all kinds of operations are hit.
-NTH_MAX = 40
-REACHED_TIMEOUT_S = 5.0
+NTH_MAX = 25
+REACHED_TIMEOUT_S = 8.0
 # A peer waits two seconds before it takes over.
 RECOVERY_TIMEOUT_S = 6.0
 STOPPED_S = (0.3, 1.0, 3.5)
