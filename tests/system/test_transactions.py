@@ -110,7 +110,34 @@ def test_a_script_without_keys_is_named_where_it_is_on_another_shard(proxy: Prox
         assert wire.ask("EXISTS", key) == 0
 
 
-def test_keys_on_several_shards_are_refused_and_nothing_is_executed(proxy: Proxy) -> None:
+def test_keys_on_several_shards_are_one_transaction(proxy: Proxy, fleet: Fleet) -> None:
+    one, two, *_ = one_key_each("tx")
+    scenarios = [
+        ["MULTI", f"SET {one} 1", f"SET {two} 2", f"MGET {two} {one}", f"INCR {one}", "PING", "EXEC"],
+        [f"WATCH {one}", f"WATCH {two}", f"GET {two}", "MULTI", f"SET {one} 1", f"SET {two} 3", "EXEC"],
+        [f"WATCH {one}", f"WATCH {two}", f"other:SET {two} 5", "MULTI", f"SET {one} 1", f"INCR {two}", "EXEC"],
+        [f"WATCH {one}", f"WATCH {two}", f"other:SET {two} 5", "UNWATCH", "MULTI", f"RENAME {two} {one}", "EXEC"],
+        ["MULTI", f"SET {one} 1", f"SET {two} 2", "NOPE x", "EXEC"],
+        ["MULTI", f"SET {one} 1", f"SET {two} x", f"INCR {two}", f"LPUSH {one} 1", "EXEC"],
+    ]
+    server = fleet.servers[0]
+    for scenario in scenarios:
+        scenario = [*scenario, f"GET {one}", f"GET {two}", f"DEL {one}", f"DEL {two}"]
+        ours = run(proxy.socket, scenario, resp3=False)
+        assert ours == run(lambda: Wire(server.host, server.port.number), scenario, resp3=False), scenario
+
+
+def test_what_concerns_every_shard_aborts_a_transaction(proxy: Proxy) -> None:
+    with proxy.socket() as wire:
+        assert wire.ask("MULTI") == "OK"
+        assert isinstance(wire.ask("DBSIZE"), ErrorReply)
+        assert str(wire.ask("EXEC")).startswith("EXECABORT")
+
+
+def test_without_operations_across_shards_keys_on_several_are_refused_and_nothing_is_executed(
+    fleet: Fleet, new_proxy: Callable[..., Proxy]
+) -> None:
+    proxy = new_proxy(fleet.addresses, options=["--cross-shard", "off"])
     one, two, *_ = one_key_each("tx")
     with proxy.socket() as wire:
         for word in ("MULTI", f"SET {one} 1", f"SET {two} 2"):
