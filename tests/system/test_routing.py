@@ -242,6 +242,8 @@ def test_without_operations_across_shards_keys_on_two_are_refused_with_their_slo
             assert f"'{key}' in slot {slot_of(key.encode())}" in reply
         assert "{hash tag}" in reply
         assert wire.ask("PING") == "PONG"
+        assert "refused" in str(wire.ask("SHOAL", "EXPLAIN", "WATCH", one, two))
+        assert 'refused; set cross_shard = "strict"' in str(wire.ask("SHOAL", "EXPLAIN", "EXEC"))
     assert fleet.client(0).get(one) == b"before"
     assert keys_of(fleet, 3) == set()
 
@@ -324,6 +326,8 @@ def test_explain_names_slot_shard_and_atomicity(proxy: Proxy, fleet: Fleet) -> N
         assert "atomicity: strict" in explain("RENAME", one, two)
         assert "with keys on several shards: strict" in explain("RENAME", one, one)
         assert "atomicity: refused" in explain("SORT", one, "BY", "w_*", "STORE", two)
+        assert "with keys on several shards: strict" in explain("EXEC")
+        assert "refused" not in explain("WATCH", one, two)
         assert "cross_shard_scripts = true" in explain("EVAL", "return 1", "2", one, two)
         assert "answered by shoal" in explain("PING")
         assert "published on one shard" in explain("PUBLISH", "c", "m")

@@ -156,10 +156,13 @@ fn explanation(keyspace: &Keyspace, admission: &Admission, request: &Request<'_>
     line("route", what);
     line("atomicity", atomicity.to_string());
     if matches!(route, Route::Local(Local::Exec)) {
-        let value = if keyspace.transactions_per_shard {
-            "executed by each shard on its own, atomic on each"
-        } else {
-            "refused"
+        let value = match (keyspace.transactions_per_shard, keyspace.cross_shard) {
+            (true, _) => "executed by each shard on its own, atomic on each",
+            (false, true) => "strict",
+            (false, false) if keyspace.can_cross_shards() => {
+                "refused; set cross_shard = \"strict\""
+            }
+            (false, false) => "refused",
         };
         line("with keys on several shards", value.to_string());
     }
@@ -196,7 +199,7 @@ fn refused_later(
 ) -> Route {
     let must_be_one = match route {
         Route::Blocking => spec.grade == Grade::Refused,
-        Route::Local(Local::Watch) => true,
+        Route::Local(Local::Watch) => !keyspace.cross_shard || keyspace.transactions_per_shard,
         Route::Local(Local::AclSetuser | Local::AclDeluser | Local::AclLoad | Local::AclSave) => {
             return Route::Refuse(Box::new(ClientError::Refused {
                 command: spec.full_name,
