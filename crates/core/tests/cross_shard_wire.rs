@@ -27,9 +27,9 @@ fn claim(key: &[u8], mode: Mode, is_wanted: bool) -> KeyClaim {
     }
 }
 
-fn value(ttl_ms: Option<u64>, dump: &[u8]) -> Value {
+fn value(expires_ms: Option<u64>, dump: &[u8]) -> Value {
     Value {
-        ttl_ms,
+        expires_ms,
         dump: Arc::from(dump),
     }
 }
@@ -176,9 +176,12 @@ fn a_commit_is_one_transaction() {
     assert_eq!((replies, sent.len()), (10, 10));
     assert_eq!(words(&sent[0]), ["MULTI"]);
     assert_eq!(words(&sent[1]), ["UNLINK", "k1", "k2", "k3", "k4"]);
-    let value = ["RESTORE", "k1", "5", "\0D\r\n", "REPLACE"];
+    let value = ["RESTORE", "k1", "5", "\0D\r\n", "REPLACE", "ABSTTL"];
     assert_eq!(words(&sent[2]), value);
-    assert_eq!(words(&sent[3]), ["RESTORE", "k3", "0", "E", "REPLACE"]);
+    assert_eq!(
+        words(&sent[3]),
+        ["RESTORE", "k3", "0", "E", "REPLACE", "ABSTTL"]
+    );
     let mark = "__shoal:untouched:p1:5-0-7";
     assert_eq!(words(&sent[4]), ["SET", "k2", mark]);
     assert_eq!(words(&sent[5]), ["PING"]);

@@ -10,7 +10,7 @@ use crate::protocol::command::{CommandSpec, Grade, Local, Policy};
 use crate::routing::admission::{Admission, SHARE_WHOLE};
 use crate::routing::claims::beyond_keys;
 use crate::routing::distribution::Distribution;
-use crate::routing::route::{decide, shard_of_keys, Request, Route, Scratch};
+use crate::routing::route::{decide, key_shards, shard_of_keys, Request, Route, Scratch};
 use crate::routing::topology::{Keyspace, Role};
 use crate::session::acl::USERS_ARE_CONFIGURED;
 use crate::session::dispatch::Asker;
@@ -206,13 +206,16 @@ fn refused_later(
                 reason: USERS_ARE_CONFIGURED,
             }))
         }
-        _ => false,
+        _ => return route,
     };
-    if !must_be_one {
-        return route;
-    }
-    match shard_of_keys(keyspace, admission, spec, request, &mut Scratch::default()) {
-        Ok(_) => route,
+    let scratch = &mut Scratch::default();
+    let placed = if must_be_one {
+        shard_of_keys(keyspace, admission, spec, request, scratch).map(|_| ())
+    } else {
+        key_shards(keyspace, admission, spec, request, scratch)
+    };
+    match placed {
+        Ok(()) => route,
         Err(error) => Route::Refuse(Box::new(error)),
     }
 }
