@@ -1,9 +1,10 @@
 """When two replies to one request count as equal: always when they are the same, and else only for a reason given here.
 
-The reasons: servers promise no order for the members of sets and hashes; a time that was given as a relative one began
-at another instant on each side. `Tolerance` says how far apart these instants can be: the longest that one group of
-requests took from the first byte sent to the last one read, on both sides, as it was measured. Times that were given as
-absolute ones must be the same.
+The reasons: servers promise no order for the members of sets and hashes; a HyperLogLog remembers its last count, which
+is no part of its value, and need not remember a count that was made of a copy; a time that was given as a relative one
+began at another instant on each side. `Tolerance` says how far apart these instants can be: the longest that one group
+of requests took from the first byte sent to the last one read, on both sides, as it was measured. Times that were given
+as absolute ones must be the same.
 Must stay true: what is ignored is named by its command; an error's text, a type, an order that is promised never is.
 """
 
@@ -51,6 +52,15 @@ def equal(words: Words, left: Reply, right: Reply, tolerance: Tolerance) -> bool
     return canonical(words, left) == canonical(words, right)
 
 
+def without_count(reply: Reply) -> Reply:
+    """The reply, or its parts, without what a HyperLogLog remembers: 8 of the 16 bytes that it begins with."""
+    if reply.parts:
+        return Reply(reply.kind, tuple(map(without_count, reply.parts)))
+    if reply.text.startswith(b"HYLL"):
+        return Reply(reply.kind, reply.text[:8] + reply.text[16:])
+    return reply
+
+
 def equal_all(requests: Iterable[Words], left: Reply, right: Reply, tolerance: Tolerance) -> bool:
     """The same of an array with one reply for each request, as transactions and our scripts give it."""
     requests = list(requests)
@@ -76,7 +86,8 @@ def equal_times(name: str, left: Reply, right: Reply, tolerance: Tolerance) -> b
 
 
 def canonical(words: Words, reply: Reply) -> Reply:
-    """The reply with what comes in no promised order in a fixed one."""
+    """The reply with what comes in no promised order in a fixed one, and without what HyperLogLogs remember."""
+    reply = without_count(reply)
     name = str(words[0]).upper()
     if name in ELEMENTS or (name in COUNTED and len(words) > 2):
         pairs = name != "SPOP" and str(words[-1]).upper().startswith("WITH") and reply.kind == "*"

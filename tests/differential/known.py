@@ -39,10 +39,8 @@ def _unbalanced(words: Words, left: Reply, right: Reply, _: Ask) -> bool:
     )
 
 
-def _other_database(_: Words, left: Reply, right: Reply, __: Ask) -> bool:
-    return not left.is_error and right.text.startswith(
-        b"ERR operations across shards are possible in the keyspace's own"
-    )
+def _other_database(_: Words, __: Reply, right: Reply, ___: Ask) -> bool:
+    return right.text.startswith(b"ERR operations across shards are possible in the keyspace's own database only, ")
 
 
 KNOWN = (

@@ -190,6 +190,14 @@ pub fn run_script(out: &mut Vec<u8>, text: &str, arguments: &[&[u8]]) {
     request(out, &words);
 }
 
+/// Runs a script that a client gave, with the keys and arguments that it gave.
+pub fn run_given(out: &mut Vec<u8>, is_read_only: bool, text: &[u8], given: &[&[u8]]) {
+    let name: &[u8] = if is_read_only { b"EVAL_RO" } else { b"EVAL" };
+    let mut words: Vec<&[u8]> = vec![name, text];
+    words.extend_from_slice(given);
+    request(out, &words);
+}
+
 /// The next transaction of this connection is executed only if the key is untouched until then.
 pub fn watch_for_exec(out: &mut Vec<u8>, key: &[u8]) {
     request(out, &[b"WATCH", key]);
@@ -202,10 +210,11 @@ pub fn remove(out: &mut Vec<u8>, keys: &[&[u8]]) {
     request(out, &words);
 }
 
-/// Puts a value in a key's place; 0: it does not expire.
-pub fn restore(out: &mut Vec<u8>, key: &[u8], ttl_ms: u64, dump: &[u8]) {
-    let ttl = ttl_ms.to_string();
-    request(out, &[b"RESTORE", key, ttl.as_bytes(), dump, b"REPLACE"]);
+/// Puts a value in a key's place, until an instant (ms since 1970); 0: it does not expire.
+pub fn restore(out: &mut Vec<u8>, key: &[u8], expires_ms: u64, dump: &[u8]) {
+    let at = expires_ms.to_string();
+    let at = at.as_bytes();
+    request(out, &[b"RESTORE", key, at, dump, b"REPLACE", b"ABSTTL"]);
 }
 
 /// Takes a field out of a hash.
