@@ -11,6 +11,7 @@ const KINDS: [Merge; 16] = [
     Merge::AllOk,
     Merge::First,
     Merge::Sum,
+    Merge::KeyCount,
     Merge::Min,
     Merge::Max,
     Merge::MinEach,
@@ -285,7 +286,7 @@ fn naive(
             let at = parts.iter().position(|part| part.len() == longest)?;
             values.get(at).cloned()
         }
-        Merge::Sum => {
+        Merge::Sum | Merge::KeyCount => {
             let mut sum: Option<i64> = None;
             for value in integers()? {
                 sum = Some(sum.unwrap_or(0).checked_add(value)?);

@@ -13,6 +13,7 @@ const KINDS: [Merge; 12] = [
     Merge::AllOk,
     Merge::First,
     Merge::Sum,
+    Merge::KeyCount,
     Merge::Min,
     Merge::Max,
     Merge::MinEach,

@@ -240,6 +240,8 @@ pub enum Outcome {
     Prepared {
         /// All of them, the coordinator too.
         members: Vec<Pid>,
+        /// Those of them that do not hear what is published there: nobody waits for them.
+        silent: Vec<Pid>,
         /// One for each key; None for what is not there or not wanted.
         values: Vec<Option<Value>>,
     },

@@ -24,7 +24,8 @@
 //!
 //! What the servers' user needs: all keys and channels (`~* &*`), the commands of the clients, and `+eval +multi +exec +watch
 //! +unwatch +unlink +del +exists +dump +restore +pexpiretime +pttl +memory|usage +hset +hget +hgetall +hdel +hexists +hkeys +hvals
-//! +hlen +sadd +srem +smembers +set +get +type +time +publish +subscribe +client|setname +client|list +client|kill`.
+//! +hlen +sadd +srem +smembers +set +get +type +time +info +publish +pubsub|numsub +subscribe +client|setname +client|list
+//! +client|kill`.
 //! Rejected: EVALSHA (saves 1 KiB a call, and costs a second way through every state); Lua that runs the client's requests (their
 //! replies would pass through Lua's types).
 
@@ -72,6 +73,8 @@ script!(RESOLVE, "drop", "resolve");
 script!(CLEAN, "clean");
 script!(MARK, "mark");
 script!(UNLIST, "unlist");
+script!(COUNT, "count");
+script!(RANDOM, "random");
 
 /// A script without indentation and lines of comment.
 fn bare(text: &str) -> String {
@@ -79,6 +82,24 @@ fn bare(text: &str) -> String {
     lines
         .filter(|line| !line.starts_with("--"))
         .fold(String::new(), |text, line| text + line + "\n")
+}
+
+/// How many keys of clients a shard has; one reply, an integer.
+pub fn count_keys() -> &'static [u8] {
+    static REQUEST: LazyLock<Vec<u8>> = LazyLock::new(|| alone(&COUNT));
+    &REQUEST
+}
+
+/// One of a shard's keys that are clients'; one reply, a string or null.
+pub fn random_key() -> &'static [u8] {
+    static REQUEST: LazyLock<Vec<u8>> = LazyLock::new(|| alone(&RANDOM));
+    &REQUEST
+}
+
+fn alone(script: &str) -> Vec<u8> {
+    let mut request = Vec::new();
+    run(&mut request, script, &[]);
+    request
 }
 
 /// Appends a call's requests; how many replies will come.
@@ -405,6 +426,7 @@ fn record(words: &mut Elements) -> Option<Record> {
 
 fn prepared(prepare: &Prepare, words: &mut Elements, replies: &mut Elements) -> Option<Outcome> {
     let members = pids(words)?;
+    let silent = pids(words)?;
     let values = values(prepare.keys.len(), words)?;
     if prepare.is_home {
         replies.next_reply()?;
@@ -414,7 +436,11 @@ fn prepared(prepare: &Prepare, words: &mut Elements, replies: &mut Elements) -> 
             return Some(Outcome::Gone);
         }
     }
-    Some(Outcome::Prepared { members, values })
+    Some(Outcome::Prepared {
+        members,
+        silent,
+        values,
+    })
 }
 
 fn resolved(words: &mut Elements) -> Option<Outcome> {
