@@ -7,7 +7,7 @@ use shoal_core::routing::merge::{element_len, merge};
 
 const MISFIT: &[u8] = b"-ERR shards answered in unexpected ways to one request (";
 
-const KINDS: [Merge; 16] = [
+const KINDS: [Merge; 17] = [
     Merge::AllOk,
     Merge::First,
     Merge::Sum,
