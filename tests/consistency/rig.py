@@ -161,6 +161,17 @@ class Rig:
             return found
         return found
 
+    def records(self) -> str:
+        """What the reserved keys hold, for people."""
+        lines = []
+        for found, server in zip(self.look(), self.fleet.servers, strict=True):
+            client = server.client()
+            for key in (key for key in found.keys if key.startswith(residue.RESERVED)):
+                kind = client.type(key)
+                shown = client.hgetall(key) if kind == b"hash" else client.smembers(key) if kind == b"set" else kind
+                lines.append(f"{found.shard} {key} {shown!r}\n")
+        return "".join(lines)
+
     def heal(self) -> None:
         """Everything runs again, and answers."""
         for clock in self.clocks:

@@ -147,9 +147,8 @@ def test_affinity_rules_keep_the_keys_of_a_queue_together(fleet: Fleet, new_prox
             assert wire.ask("SET", f"plain:{queue}", "v") == "OK"
             assert wire.ask("SADD", f"rq:workers:{queue}", "w") == 1
         assert wire.ask("SUNIONSTORE", "rq:all", *(f"rq:workers:{i}" for i in range(20))) == 1
-        refused = wire.ask("RPOPLPUSH", *far_apart("bull:{}:wait", "bull:{}:active"))
-        assert isinstance(refused, ErrorReply)
-        assert refused.startswith("CROSSSLOT")
+        explained = wire.ask("SHOAL", "EXPLAIN", "RPOPLPUSH", *far_apart("bull:{}:wait", "bull:{}:active"))
+        assert "atomicity: strict" in str(explained), "of two shards"
     for shard in range(4):
         for key in keys_of(fleet, shard):
             hashed = re.match(rb"bull:([^:]+):|(rq:)", key)
@@ -220,19 +219,20 @@ MULTI_KEY = [
 ]
 
 
-@pytest.mark.parametrize("request_text", MULTI_KEY)
-def test_keys_on_two_shards_are_refused_with_their_slots(proxy: Proxy, fleet: Fleet, request_text: str) -> None:
+def test_keys_on_two_shards_are_refused_with_their_slots(fleet: Fleet, new_proxy: NewProxy) -> None:
+    """Where there are no operations across shards."""
     one, two = keys_on(0, 1)[0], keys_on(3, 1)[0]
-    words = request_text.format(one, two).split(" ")
+    proxy = new_proxy(fleet.addresses, options=["--cross-shard", "off"])
     with proxy.socket() as wire:
         wire.ask("SET", one, "before")
-        reply = wire.ask(*words)
-        assert isinstance(reply, ErrorReply)
-        assert reply.startswith("CROSSSLOT ")
-        for key in (one, two):
-            assert f"'{key}' in slot {slot_of(key.encode())}" in reply
-        assert "{hash tag}" in reply
-        assert wire.ask("PING") == "PONG"
+        for request in MULTI_KEY:
+            reply = wire.ask(*request.format(one, two).split(" "))
+            assert isinstance(reply, ErrorReply), request
+            assert reply.startswith("CROSSSLOT "), request
+            for key in (one, two):
+                assert f"'{key}' in slot {slot_of(key.encode())}" in reply
+            assert "{hash tag}" in reply
+            assert wire.ask("PING") == "PONG"
     assert fleet.client(0).get(one) == b"before"
     assert keys_of(fleet, 3) == set()
 

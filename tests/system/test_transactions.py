@@ -12,6 +12,7 @@ from harness import ErrorReply, Fleet, Proxy, Wire, wait_until
 from harness.wire import Reply
 from system.placement import keys_on, one_key_each
 
+NewProxy = Callable[..., Proxy]
 A, B = keys_on(0, 2, "tx")
 
 # A line per request; `other:` is another client.
@@ -97,9 +98,10 @@ def test_a_whole_transaction_in_one_packet(proxy: Proxy) -> None:
         assert [wire.reply() for _ in range(6)] == ["OK", "OK", "OK", "QUEUED", None, b"7"]
 
 
-def test_a_script_without_keys_is_named_where_it_is_on_another_shard(proxy: Proxy) -> None:
+def test_a_script_without_keys_is_named_where_it_is_on_another_shard(fleet: Fleet, new_proxy: NewProxy) -> None:
     """It runs on the home shard, also within a transaction: what it writes has to be found there."""
     key = keys_on(3, 1)[0]
+    proxy = new_proxy(fleet.addresses, options=["--cross-shard", "off"])
     with proxy.socket() as wire:
         assert wire.ask("MULTI") == "OK"
         assert wire.ask("SET", key, "1") == "QUEUED"
@@ -110,8 +112,9 @@ def test_a_script_without_keys_is_named_where_it_is_on_another_shard(proxy: Prox
         assert wire.ask("EXISTS", key) == 0
 
 
-def test_keys_on_several_shards_are_refused_and_nothing_is_executed(proxy: Proxy) -> None:
+def test_keys_on_several_shards_are_refused_and_nothing_is_executed(fleet: Fleet, new_proxy: NewProxy) -> None:
     one, two, *_ = one_key_each("tx")
+    proxy = new_proxy(fleet.addresses, options=["--cross-shard", "off"])
     with proxy.socket() as wire:
         for word in ("MULTI", f"SET {one} 1", f"SET {two} 2"):
             wire.ask(*word.split(" "))

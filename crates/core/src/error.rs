@@ -356,7 +356,10 @@ fn cross_shard(command: &str, keys: &[KeyPlace], setting: &str) -> String {
         text.push_str(", ...");
     }
     if command == "exec" {
-        text.push_str("; leave MULTI out, set transactions = \"per-shard\", or");
+        let other = if setting.is_empty() { "" } else { " or " };
+        text.push_str(&format!(
+            "; leave MULTI out, set {setting}{other}transactions = \"per-shard\", or"
+        ));
     } else if setting.is_empty() {
         text.push(';');
     } else {

@@ -304,6 +304,24 @@ fn across(
     })
 }
 
+/// The refusal of what would be one operation across shards, if the keyspace had these. A keyspace that cannot is not told to.
+pub fn cross_shard_off(
+    space: &Keyspace,
+    command: &'static str,
+    keys: Vec<KeyPlace>,
+) -> ClientError {
+    if space.can_cross_shards() {
+        let setting = "cross_shard = \"strict\"";
+        ClientError::CrossShardOff {
+            command,
+            keys,
+            setting,
+        }
+    } else {
+        ClientError::CrossShard { command, keys }
+    }
+}
+
 /// The one shard of all placed keys. None: they are on several.
 #[inline]
 fn common_shard(scratch: &Scratch) -> Option<u16> {

@@ -17,7 +17,7 @@ use crate::protocol::command::Local;
 use crate::protocol::encode;
 use crate::protocol::errand;
 use crate::protocol::request::RequestScanner;
-use crate::routing::route::Request;
+use crate::routing::route::{cross_shard_off, Request};
 use crate::session::backend::{Health, InFlight, Waiter, LANES};
 use crate::session::dispatch::Asker;
 use crate::session::engine::{Engine, Level};
@@ -120,11 +120,9 @@ impl Engine {
             }
             let named = places.iter().map(|(_, place)| place);
             let named = named.chain(beyond_key);
-            return Err(ClientError::CrossShard {
-                command: "exec",
-                // One more than are shown: that there are more is shown too.
-                keys: named.take(KEYS_IN_ERROR_MAX + 1).cloned().collect(),
-            });
+            // One more than are shown: that there are more is shown too.
+            let keys = named.take(KEYS_IN_ERROR_MAX + 1).cloned().collect();
+            return Err(cross_shard_off(space, "exec", keys));
         }
         let has_sent = transaction
             .commands
