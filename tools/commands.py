@@ -65,6 +65,7 @@ MERGES = {
     "all-ok": "AllOk",
     "first": "First",
     "sum": "Sum",
+    "key-count": "KeyCount",
     "latency-latest": "LatencyLatest",
     "latency-history": "LatencyHistory",
     "latency-histogram": "LatencyHistogram",

@@ -59,6 +59,7 @@ MERGES = {
     "min": "the smallest",
     "running": "of the shard that runs something",
     "sum": "added up",
+    "key-count": "added up, without what shoal keeps there itself",
     "latency-latest": "of each event the latest time and the worst",
     "latency-history": "of each second the worst",
     "latency-histogram": "counts added up, bound by bound",

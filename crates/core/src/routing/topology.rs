@@ -348,6 +348,12 @@ impl Topology {
                     keyspace.name
                 )));
             }
+            if count == 1 {
+                // There is nothing to cross, so no shard needs to know who uses it.
+                keyspace.cross_shard = false;
+                keyspace.multi_key_strict = false;
+                keyspace.cross_shard_scripts = false;
+            }
             keyspace.first_shard = next;
             next += count;
         }

@@ -73,6 +73,8 @@ script!(RESOLVE, "drop", "resolve");
 script!(CLEAN, "clean");
 script!(MARK, "mark");
 script!(UNLIST, "unlist");
+script!(COUNT, "count");
+script!(RANDOM, "random");
 
 /// A script without indentation and lines of comment.
 fn bare(text: &str) -> String {
@@ -80,6 +82,24 @@ fn bare(text: &str) -> String {
     lines
         .filter(|line| !line.starts_with("--"))
         .fold(String::new(), |text, line| text + line + "\n")
+}
+
+/// How many keys of clients a shard has; one reply, an integer.
+pub fn count_keys() -> &'static [u8] {
+    static REQUEST: LazyLock<Vec<u8>> = LazyLock::new(|| alone(&COUNT));
+    &REQUEST
+}
+
+/// One of a shard's keys that are clients'; one reply, a string or null.
+pub fn random_key() -> &'static [u8] {
+    static REQUEST: LazyLock<Vec<u8>> = LazyLock::new(|| alone(&RANDOM));
+    &REQUEST
+}
+
+fn alone(script: &str) -> Vec<u8> {
+    let mut request = Vec::new();
+    run(&mut request, script, &[]);
+    request
 }
 
 /// Appends a call's requests; how many replies will come.
