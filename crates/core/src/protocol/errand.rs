@@ -230,6 +230,14 @@ pub fn name_connection(out: &mut Vec<u8>, name: &str) {
 /// A server is asked for all its connections.
 pub const CONNECTIONS: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$4\r\nLIST\r\n";
 
+/// A server is asked for some of its connections.
+pub fn connections(out: &mut Vec<u8>, ids: &[u64]) {
+    let ids: Vec<String> = ids.iter().map(u64::to_string).collect();
+    let mut words: Vec<&[u8]> = vec![b"CLIENT", b"LIST", b"ID"];
+    words.extend(ids.iter().map(String::as_bytes));
+    request(out, &words);
+}
+
 /// Ends a connection to the same server.
 pub fn end_connection(out: &mut Vec<u8>, id: u64) {
     let id = id.to_string();

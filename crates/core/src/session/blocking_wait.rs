@@ -13,6 +13,8 @@
 //! Rejected: moving a list onto itself (there is no such thing for sorted sets and streams, and it writes);
 //! keyspace events (servers have to be configured for them); the blocking command on each shard (two could give).
 
+mod ends;
+
 use crate::error::ClientError;
 use crate::protocol::command::{CommandSpec, Find, Undo};
 use crate::protocol::encode::{self, Proto};
@@ -85,6 +87,8 @@ pub struct Wait {
     taking_on: u32,
     /// It has looked at its keys once.
     has_looked: bool,
+    /// It rests because somebody has the key of its next step.
+    is_held: bool,
     /// It is to end when nothing was found: with this error, or as at its time-out.
     ending: Option<Option<&'static str>>,
 }
@@ -228,6 +232,7 @@ impl Engine {
             undo,
             taking_on: NONE,
             has_looked: false,
+            is_held: false,
             ending: None,
         });
         if wait.streams.is_none() {
@@ -293,8 +298,12 @@ impl Engine {
     /// Sends what the stage wants.
     fn go_on(&mut self, asker: &Asker, mut wait: Box<Wait>) {
         let mut parts: Vec<(usize, u32, Vec<u8>)> = Vec::new();
+        wait.is_held = self.is_step_held(asker, &wait);
+        if wait.is_held {
+            wait.stage = Stage::Resting;
+        }
         match wait.stage {
-            Stage::Resting => wait.has_looked = true,
+            Stage::Resting => wait.has_looked |= !wait.is_held,
             Stage::Resolving => {
                 let read = wait.streams.iter();
                 parts.extend(
@@ -341,6 +350,11 @@ impl Engine {
             self.waiting.push((asker.slot, asker.generation));
             return;
         }
+        self.send_steps(asker, number, parts);
+    }
+
+    /// To each shard its step; on this link, if there is one.
+    fn send_steps(&mut self, asker: &Asker, number: u32, parts: Vec<(usize, u32, Vec<u8>)>) {
         for (part, (shard, own, bytes)) in parts.into_iter().enumerate() {
             let link = if own == NONE {
                 self.link_for(shard, asker.lane)
@@ -357,6 +371,28 @@ impl Engine {
                 }
                 Err(error) => self.part_failed(asker, number, part as u16, &error),
             }
+        }
+    }
+
+    /// Whether an operation across shards has the key of what is to be taken next. The wait is told when it has it no more.
+    fn is_step_held(&mut self, asker: &Asker, wait: &Wait) -> bool {
+        match (wait.stage, &wait.streams) {
+            (Stage::Taking(at), None) => {
+                let step = wait.steps.get(at).into_iter();
+                self.parks_wait(asker, step.map(|step| step.key.as_slice()), true)
+            }
+            (Stage::Taking(_), Some(read)) => {
+                self.parks_wait(asker, read.keys.iter().map(Vec::as_slice), false)
+            }
+            _ => false,
+        }
+    }
+
+    /// Nobody has the key of its next step any more.
+    pub(crate) fn let_wait_go_on(&mut self, slot: u32) {
+        let wait = self.wait_of(slot);
+        if wait.is_some_and(|wait| wait.is_held && wait.stage == Stage::Resting) {
+            self.go_on_with(slot, Stage::Taking(0));
         }
     }
 
@@ -496,6 +532,11 @@ impl Engine {
     }
 
     fn wake(&mut self, slot: u32) {
+        self.go_on_with(slot, Stage::Watching);
+    }
+
+    /// A wait that rests goes on.
+    fn go_on_with(&mut self, slot: u32, stage: Stage) {
         let (Some(mut wait), Some(client)) = (self.take_wait(slot), self.clients.get(slot)) else {
             return;
         };
@@ -506,84 +547,12 @@ impl Engine {
             lane: client.lane(),
             mute: false,
         };
-        wait.stage = Stage::Watching;
+        let first = self.next_step(&wait, 0);
+        wait.stage = match (stage, first) {
+            (Stage::Taking(_), Some(first)) => Stage::Taking(first),
+            (Stage::Taking(_), None) => Stage::Resting,
+            (stage, _) => stage,
+        };
         self.go_on(&asker, wait);
-    }
-
-    /// Ends a wait when nothing of it is in flight: at once, or after the step.
-    pub(crate) fn end_wait(&mut self, slot: u32, error: Option<&'static str>) {
-        let Some(wait) = self.wait_of(slot) else {
-            return;
-        };
-        if wait.stage != Stage::Resting {
-            wait.ending = Some(error);
-            return;
-        }
-        let (Some(wait), Some(client)) = (self.take_wait(slot), self.clients.get(slot)) else {
-            return;
-        };
-        let mut line = Vec::new();
-        match error {
-            Some(error) => encode::error(&mut line, error),
-            None => encode::null_array(&mut line, client.proto),
-        }
-        self.close_watches(&wait);
-        self.finish_wait(slot, wait.number, line);
-    }
-
-    fn finish_wait(&mut self, slot: u32, number: u32, line: Vec<u8>) {
-        let Some(client) = self.clients.get_mut(slot) else {
-            return;
-        };
-        client.replies.take_gather(number);
-        client.replies.complete(number, line);
-        self.touch_client(slot);
-        self.settle_client(slot);
-    }
-
-    /// The connection on which a client waits is gone. What was in flight on it gets its error as everywhere.
-    pub(crate) fn wait_lost(&mut self, slot: u32, shard: usize, id: u32) {
-        let Some(wait) = self.wait_of(slot) else {
-            return;
-        };
-        for watch in wait.watches.iter_mut().filter(|watch| watch.link == id) {
-            watch.link = NONE;
-            watch.is_stale = true;
-        }
-        if wait.stage != Stage::Resting {
-            return;
-        }
-        let Some(wait) = self.take_wait(slot) else {
-            return;
-        };
-        let error = ClientError::WaitLost {
-            shard: self.shard_name(shard),
-            endpoint: self.endpoint(shard).to_string(),
-        };
-        let mut line = Vec::new();
-        self.write_error(self.backends[shard].keyspace, &error, &mut line);
-        self.close_watches(&wait);
-        self.finish_wait(slot, wait.number, line);
-    }
-
-    /// Waits whose time is over.
-    pub(crate) fn look_at_waits(&mut self) {
-        self.waiting.sort_unstable();
-        self.waiting.dedup();
-        for (slot, generation) in std::mem::take(&mut self.waiting) {
-            if self.clients.get_same(slot, generation).is_none() {
-                continue;
-            }
-            let now_ms = self.now_ms;
-            let Some(wait) = self.wait_of(slot) else {
-                continue;
-            };
-            let is_late = wait.deadline_ms.is_some_and(|deadline| deadline <= now_ms);
-            if is_late && wait.stage == Stage::Resting {
-                self.end_wait(slot, None);
-            } else {
-                self.waiting.push((slot, generation));
-            }
-        }
     }
 }

@@ -19,6 +19,7 @@ use crate::protocol::errand;
 use crate::routing::route::{Request, Scratch};
 use crate::session::backend::{InFlight, LinkState, Waiter};
 use crate::session::blocking_wait::Taking;
+use crate::session::cross_shard::late::Late;
 use crate::session::dispatch::Asker;
 use crate::session::engine::{Engine, Level};
 use crate::session::own_links::{Owner, Purpose};
@@ -185,8 +186,27 @@ impl Engine {
         let Some(link) = self.links.get(id) else {
             return;
         };
+        let shard = link.shard;
+        let held = self.held_late(self.backends[shard].keyspace, &bytes);
+        let Some(tx) = held else {
+            return self.send_put_back(id, &bytes, count);
+        };
+        // The operation that has the key must not lose it, nor see it again.
+        let late = Late::PutBack {
+            shard,
+            lane: link.lane.unwrap_or(link.exclusive_lane),
+            request: bytes,
+            count,
+        };
+        self.keep_late(tx, late);
+    }
+
+    pub(crate) fn send_put_back(&mut self, id: u32, request: &[u8], count: usize) {
+        let Some(link) = self.links.get(id) else {
+            return;
+        };
         let keyspace = self.backends[link.shard].keyspace;
-        self.send(id, &bytes);
+        self.send(id, request);
         self.sent(&Asker::NOBODY, id, 0, 0, Waiter::PutBack);
         self.stats()
             .keyspace(keyspace, PerKeyspace::PutBack, count as i64);

@@ -65,7 +65,7 @@ impl Engine {
     }
 
     /// Who has a key of a request.
-    fn holder_of(
+    pub(crate) fn holder_of(
         &self,
         keyspace: usize,
         spec: Option<&'static CommandSpec>,
@@ -115,6 +115,7 @@ impl Engine {
             self.advance(index, Event::Tick);
         }
         self.look_at_members();
+        self.ask_again(None);
         for job in std::mem::take(&mut self.cross_shards.postponed) {
             self.begin_job(job);
         }
