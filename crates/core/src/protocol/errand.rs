@@ -59,6 +59,14 @@ pub fn watch(keys: &[&[u8]]) -> Vec<u8> {
     out
 }
 
+/// How much a list or a sorted set holds.
+pub fn length(key: &[u8], is_sorted: bool) -> Vec<u8> {
+    let name: &[u8] = if is_sorted { b"ZCARD" } else { b"LLEN" };
+    let mut out = Vec::new();
+    request(&mut out, &[name, key]);
+    out
+}
+
 /// The last entry of a stream.
 pub fn last_entry(key: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();

@@ -67,7 +67,7 @@ impl Engine {
             Ok(()) if spec.check == Check::BlockOption => {
                 self.wait_for_streams(asker, &scratch, request)
             }
-            Ok(()) if spec.keys.len() > 1 => {
+            Ok(()) if spec.keys.len() > 1 && (spec.arity < 0 || !self.takes_together(asker)) => {
                 let error = cross_shard(space, spec, request, &scratch);
                 self.answer_error(asker, &error);
             }

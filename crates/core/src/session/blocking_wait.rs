@@ -14,6 +14,7 @@
 //! keyspace events (servers have to be configured for them); the blocking command on each shard (two could give).
 
 mod ends;
+mod together;
 
 use crate::error::ClientError;
 use crate::protocol::command::{CommandSpec, Find, Undo};
@@ -22,6 +23,7 @@ use crate::protocol::errand;
 use crate::routing::merge::{first_error, unexpected};
 use crate::routing::route::{Request, Scratch};
 use crate::session::backend::{Waiter, LANES, NONE};
+use crate::session::blocking_wait::together::Together;
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
@@ -55,8 +57,12 @@ struct Watch {
 enum Stage {
     /// Streams: which entry is the last one now.
     Resolving,
+    /// How much each key holds.
+    Peeking,
     /// The step of this number, or all of a stream's.
     Taking(usize),
+    /// An operation across shards over the keys up to that of this number.
+    Together(usize),
     Watching,
     Resting,
 }
@@ -68,6 +74,9 @@ pub(crate) struct Taking {
     pub undo: Undo,
     pub key: Vec<u8>,
 }
+
+/// Lists and sorted sets: the form that does not wait for each key, how what it takes is put back, and how it is taken together.
+type Elements = (Vec<Step>, Undo, Option<Box<Together>>);
 
 /// What a client has in hand that waits for keys on several shards.
 #[derive(Debug, Clone)]
@@ -81,6 +90,8 @@ pub struct Wait {
     steps: Vec<Step>,
     watches: Vec<Watch>,
     streams: Option<StreamRead>,
+    /// It takes as one operation, where it takes from several shards.
+    together: Option<Box<Together>>,
     /// How what a step takes would be put back.
     undo: Undo,
     /// On which link the last step of that kind was sent.
@@ -109,7 +120,8 @@ impl Wait {
 
     /// As servers have it: a key of another type is an error for who begins to wait, and of no interest to who waits.
     fn ends_with(&self, error: &[u8]) -> bool {
-        !(self.has_looked && self.streams.is_none() && error.starts_with(b"-WRONGTYPE"))
+        let is_passed_over = self.has_looked && self.streams.is_none() && !self.moves();
+        !self.is_of_a_look(error) && !(is_passed_over && error.starts_with(b"-WRONGTYPE"))
     }
 
     fn is_late(&self, now_ms: u64) -> bool {
@@ -135,7 +147,7 @@ impl Engine {
     pub(crate) fn wait_for_elements(
         &mut self,
         asker: &Asker,
-        spec: &CommandSpec,
+        spec: &'static CommandSpec,
         scratch: &Scratch,
         request: &Request<'_>,
     ) {
@@ -168,8 +180,15 @@ impl Engine {
                 request: bytes,
             });
         }
+        // Of what moves something only the first key is waited for.
+        let waited = if spec.keys.len() > 1 { 1 } else { steps.len() };
+        steps.truncate(waited);
         let undo = undo_of(spec, request, scratch);
-        self.begin_wait(asker, scratch, request, timeout_ms, Err((steps, undo)));
+        let together = self.takes_together(asker).then(|| {
+            Together::new(spec, request, scratch, undo, (waited, is_counted)).map(Box::new)
+        });
+        let what = Err((steps, undo, together.flatten()));
+        self.begin_wait(asker, (scratch, waited), request, timeout_ms, what);
     }
 
     /// Streams.
@@ -182,7 +201,10 @@ impl Engine {
         let first = self.topology.keyspaces[asker.keyspace].first_shard;
         let read = StreamRead::new(request, scratch, first);
         match read.block_ms() {
-            Ok(timeout_ms) => self.begin_wait(asker, scratch, request, timeout_ms, Ok(read)),
+            Ok(timeout_ms) => {
+                let keys = (scratch, scratch.keys.len());
+                self.begin_wait(asker, keys, request, timeout_ms, Ok(read))
+            }
             Err(error) => self.answer_error(asker, &error),
         }
     }
@@ -190,13 +212,13 @@ impl Engine {
     fn begin_wait(
         &mut self,
         asker: &Asker,
-        scratch: &Scratch,
+        (scratch, waited): (&Scratch, usize),
         request: &Request<'_>,
         timeout_ms: u64,
-        what: Result<StreamRead, (Vec<Step>, Undo)>,
+        what: Result<StreamRead, Elements>,
     ) {
         let mut shards: Vec<(usize, Vec<&[u8]>)> = Vec::new();
-        for (&key, &shard) in scratch.keys.iter().zip(&scratch.shards) {
+        for (&key, &shard) in scratch.keys.iter().zip(&scratch.shards).take(waited) {
             let (shard, key) = (self.shard_number(asker, shard), request.arg(key as usize));
             match shards.iter_mut().find(|(known, _)| *known == shard) {
                 Some((_, keys)) => keys.push(key),
@@ -211,8 +233,12 @@ impl Engine {
         });
         let watches = watches.collect();
         let no_undo = Undo::Nothing;
+        let mut together = None;
         let (stage, steps, streams, undo) = match what {
-            Err((steps, undo)) => (Stage::Taking(0), steps, None, undo),
+            Err((steps, undo, how)) => {
+                together = how;
+                (Stage::Taking(0), steps, None, undo)
+            }
             Ok(read) if read.last_ids().is_empty() => {
                 (Stage::Taking(0), read.steps(), Some(read), no_undo)
             }
@@ -229,6 +255,7 @@ impl Engine {
             steps,
             watches,
             streams,
+            together,
             undo,
             taking_on: NONE,
             has_looked: false,
@@ -239,6 +266,7 @@ impl Engine {
             let who = (asker.slot, asker.generation);
             wait.in_line = self.lines.join(wait.space, wait.keys_in_line(), who);
             wait.stage = match self.next_step(&wait, 0) {
+                Some(_) if wait.looks_first() => Stage::Peeking,
                 Some(at) => Stage::Taking(at),
                 None => Stage::Resting,
             };
@@ -311,6 +339,14 @@ impl Engine {
                         .map(|(shard, bytes)| (shard, NONE, bytes)),
                 );
             }
+            Stage::Peeking => {
+                let (looks, asked) = self.peeks(&wait);
+                parts = looks;
+                if let Some(together) = &mut wait.together {
+                    together.looks_at(asked);
+                }
+            }
+            Stage::Together(last) => return self.take_together(asker, wait, last),
             Stage::Taking(at) => {
                 let count = if wait.streams.is_some() {
                     wait.steps.len()
@@ -327,11 +363,7 @@ impl Engine {
                     self.write_error(asker.keyspace, &error, &mut line);
                     return self.finish_wait(asker.slot, wait.number, line);
                 }
-                let stale = wait.watches.iter_mut();
-                for watch in stale.filter(|watch| watch.is_stale && watch.link != NONE) {
-                    watch.is_stale = false;
-                    parts.push((watch.shard, watch.link, watch.request.clone()));
-                }
+                self.watch_stale(&mut wait, &mut parts);
                 if parts.is_empty() {
                     wait.stage = Stage::Resting;
                 }
@@ -453,12 +485,25 @@ impl Engine {
             unexpected(out, "nobody waits");
             return false;
         };
-        if let Some(error) = first_error(parts).filter(|error| wait.ends_with(error)) {
+        let mut errors = parts.iter().filter_map(|part| first_error(&[part]));
+        if let Some(error) = errors.find(|error| wait.ends_with(error)) {
             out.extend_from_slice(error);
             self.close_watches(&wait);
             return false;
         }
         let mut is_over = wait.is_late(self.now_ms) || wait.ending.is_some();
+        if wait.looks_first() {
+            let next = self.waited_together(&mut wait, parts, out);
+            return match next {
+                Some((stage, goes_on)) => {
+                    self.wait_goes_on(asker, wait, stage, (is_over && !goes_on, proto), out)
+                }
+                None => {
+                    self.close_watches(&wait);
+                    false
+                }
+            };
+        }
         let next = match (wait.stage, &mut wait.streams) {
             (Stage::Resolving, Some(read)) => {
                 read.resolve(parts);
@@ -487,7 +532,7 @@ impl Engine {
                     self.after_taking(&mut wait)
                 }
             }
-            (Stage::Watching | Stage::Resting | Stage::Resolving, streams) => {
+            (_, streams) => {
                 let is_nothing = |part: &&[u8]| matches!(*part, b":0\r\n" | b"+OK\r\n");
                 let is_absent = streams.is_none() && parts.iter().all(is_nothing);
                 match self.next_step(&wait, 0).filter(|_| !is_absent) {
@@ -499,17 +544,7 @@ impl Engine {
                 }
             }
         };
-        if is_over {
-            match wait.ending.flatten() {
-                Some(error) => encode::error(out, error),
-                None => encode::null_array(out, proto),
-            }
-            self.close_watches(&wait);
-            return false;
-        }
-        wait.stage = next;
-        self.go_on(asker, wait);
-        true
+        self.wait_goes_on(asker, wait, next, (is_over, proto), out)
     }
 
     /// A shard tells that a key has changed.
@@ -549,6 +584,7 @@ impl Engine {
         };
         let first = self.next_step(&wait, 0);
         wait.stage = match (stage, first) {
+            (Stage::Taking(_), _) if wait.looks_first() => self.look_again(&mut wait),
             (Stage::Taking(_), Some(first)) => Stage::Taking(first),
             (Stage::Taking(_), None) => Stage::Resting,
             (stage, _) => stage,

@@ -3,12 +3,35 @@
 //! Must stay true: a wait with a step on its way ends after that step, for it may take something; one that rests ends at once.
 
 use crate::error::ClientError;
-use crate::protocol::encode;
+use crate::protocol::encode::{self, Proto};
 use crate::session::backend::NONE;
-use crate::session::blocking_wait::Stage;
+use crate::session::blocking_wait::{Stage, Wait};
+use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 
 impl Engine {
+    /// After a step that gave nothing: true when a further one was sent.
+    pub(super) fn wait_goes_on(
+        &mut self,
+        asker: &Asker,
+        mut wait: Box<Wait>,
+        next: Stage,
+        (is_over, proto): (bool, Proto),
+        out: &mut Vec<u8>,
+    ) -> bool {
+        if is_over {
+            match wait.ending.flatten() {
+                Some(error) => encode::error(out, error),
+                None => encode::null_array(out, proto),
+            }
+            self.close_watches(&wait);
+            return false;
+        }
+        wait.stage = next;
+        self.go_on(asker, wait);
+        true
+    }
+
     /// Ends a wait when nothing of it is in flight: at once, or after the step.
     pub(crate) fn end_wait(&mut self, slot: u32, error: Option<&'static str>) {
         let Some(wait) = self.wait_of(slot) else {

@@ -229,7 +229,7 @@ impl Engine {
     }
 
     /// Whether values can be moved between home and the others, and their records stay; false: that is not known yet.
-    fn may_move(&self, job: &Job) -> Result<bool, ClientError> {
+    pub(crate) fn may_move(&self, job: &Job) -> Result<bool, ClientError> {
         let refused = |error| Err(ClientError::Operation(error));
         let number = |part: usize| self.shard_number(&job.asker, job.shards[part]);
         let home = self.backends[number(job.home)].dump_version;
@@ -569,6 +569,9 @@ impl Engine {
                 out.extend_from_slice(b"\r\n");
             }
             ClientErrorOr::Error(error) => self.write_error(asker.keyspace, error, &mut out),
+        }
+        if job.waits && self.goes_on_waiting(job, answer, &mut out) {
+            return;
         }
         self.part_arrived(asker.slot, asker.generation, job.place, 0, &out);
     }

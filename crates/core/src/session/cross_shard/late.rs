@@ -200,7 +200,13 @@ impl Engine {
         }
     }
 
-    fn put_back_late(&mut self, shard: usize, lane: usize, request: Vec<u8>, count: usize) {
+    pub(crate) fn put_back_late(
+        &mut self,
+        shard: usize,
+        lane: usize,
+        request: Vec<u8>,
+        count: usize,
+    ) {
         let keyspace = self.backends[shard].keyspace;
         if let Some(tx) = self.held_late(keyspace, &request) {
             let late = Late::PutBack {
@@ -314,10 +320,12 @@ impl Engine {
         true
     }
 
-    /// Something is kept that was taken for a client which has left.
+    /// Something is kept that was taken for a client which has left, or an operation is taking it.
     pub(crate) fn keeps_elements(&self) -> bool {
         let is_put_back = |(_, late): &(Tx, Late)| matches!(late, Late::PutBack { .. });
-        self.cross_shards.late.iter().any(is_put_back)
+        let mut running = self.cross_shards.running.iter();
+        running.any(|(_, running)| running.job.waits)
+            || self.cross_shards.late.iter().any(is_put_back)
     }
 
     /// An EXEC's further parts: who has a key of them, if somebody does.
