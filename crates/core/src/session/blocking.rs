@@ -10,12 +10,12 @@
 //! its way: the shard itself ends the wait, and says whether there was one (`put_back`).
 //! Rejected: closing the connection to end a wait. What the shard delivers at that moment would be lost.
 
-use crate::error::ClientError;
-use crate::protocol::command::{lookup, Check, CommandSpec, Undo};
+use crate::error::{ClientError, OperationError};
+use crate::protocol::command::{lookup, Check, CommandSpec, Grade, Undo};
 use crate::protocol::encode;
 use crate::protocol::errand;
 use crate::protocol::request::{strict_integer, RequestScanner};
-use crate::routing::route::{cross_shard, key_shards, Request, Scratch};
+use crate::routing::route::{cross_shard, cross_shard_off, key_shards, Request, Scratch};
 use crate::session::backend::{InFlight, Waiter};
 use crate::session::client::Intake;
 use crate::session::cross_shard::drains::{Again, Waits};
@@ -68,7 +68,15 @@ impl Engine {
                 self.wait_for_streams(asker, &scratch, request)
             }
             Ok(()) if spec.keys.len() > 1 && (spec.arity < 0 || !self.takes_together(asker)) => {
-                let error = cross_shard(space, spec, request, &scratch);
+                let error = match cross_shard(space, spec, request, &scratch) {
+                    _ if spec.grade == Grade::Strict && space.cross_shard => {
+                        ClientError::Operation(OperationError::Database(space.database))
+                    }
+                    ClientError::CrossShard { command, keys } if spec.grade == Grade::Strict => {
+                        cross_shard_off(space, command, keys)
+                    }
+                    error => error,
+                };
                 self.answer_error(asker, &error);
             }
             Ok(()) => self.wait_for_elements(asker, spec, &scratch, request),
