@@ -234,7 +234,7 @@ fn what_is_done_across_shards_is_what_the_keyspace_says() {
         (
             "EVAL s 2 {a}k {b}k",
             on,
-            refused("; set cross_shard_scripts = true if scripts touch only"),
+            refused("; set cross_shard_functions = true if scripts touch only"),
         ),
         ("EVAL s 2 {a}k {b}k", all, crossed.clone()),
         ("FCALL_RO f 2 {a}k {b}k", all, crossed.clone()),
