@@ -34,7 +34,6 @@ def executed(wire: Wire, *requests: list[str]) -> object:
     [
         ("SORT {key} BY {tagged}", "ERR 'sort' with a BY or GET pattern reaches keys"),
         ("COPY {key} {beside} DB 1", "ERR 'copy' with DB is possible on one shard only"),
-        ("EVAL return(1) 1 {key}", "ERR 'eval' in a transaction with keys on several shards may run"),
     ],
 )
 def test_what_reaches_further_stays_with_its_keys(proxy: Proxy, request_text: str, instead: str) -> None:
@@ -56,14 +55,18 @@ def test_what_reaches_further_stays_with_its_keys(proxy: Proxy, request_text: st
         assert wire.ask("EXISTS", far) == 0, "nothing was executed"
 
 
-def test_scripts_that_are_said_to_touch_no_more_go_along(fleet: Fleet, new_proxy: NewProxy) -> None:
+def test_a_script_of_a_transaction_is_held_to_its_keys(proxy: Proxy) -> None:
     near, far = keys_on(0, 1)[0], keys_on(3, 1)[0]
-    proxy = new_proxy(fleet.addresses, config=CONFIG.format(settings="cross_shard_scripts = true"))
+    beside = f"{{{near}}}beside"
     with proxy.socket() as wire:
-        script = "return redis.call('INCR', KEYS[1])"
-        assert executed(wire, ["EVAL", script, "1", near], ["SET", far, "v"]) == [1, "OK"]
-        assert wire.ask("GET", near) == b"1"
-        assert wire.ask("GET", far) == b"v"
+        script = f"return redis.call('INCR', KEYS[1]) + redis.call('INCR', '{beside}')"
+        assert executed(wire, ["EVAL", script, "1", near]) == [2], "alone it runs beside its keys"
+        assert executed(wire, ["EVAL", script, "2", near, beside], ["SET", far, "v"]) == [4, "OK"]
+        told = executed(wire, ["EVAL", script, "1", near], ["SET", far, "w"])
+        assert isinstance(told, list)
+        assert isinstance(told[0], ErrorReply)
+        assert f"must be given every key: {beside}" in told[0]
+        assert [wire.ask("GET", key) for key in (near, beside, far)] == [b"3", b"2", b"w"]
 
 
 def test_transactions_that_are_off_name_the_setting(fleet: Fleet, new_proxy: NewProxy) -> None:

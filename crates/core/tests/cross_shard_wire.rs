@@ -302,9 +302,11 @@ fn what_is_joined_is_told_whole() {
 
 #[test]
 fn what_was_prepared_or_why_not() {
-    let done = b"*3\r\n$8\r\nprepared\r\n*1\r\n$4\r\np1:5\r\n*2\r\n*2\r\n:7\r\n$2\r\n\r\n\r\n";
+    let done =
+        b"*4\r\n$8\r\nprepared\r\n*1\r\n$4\r\np1:5\r\n*0\r\n*2\r\n*2\r\n:7\r\n$2\r\n\r\n\r\n";
     let outcome = Outcome::Prepared {
         members: vec![pid()],
+        silent: vec![],
         values: vec![Some(value(Some(7), b"\r\n")), None],
     };
     let case = |parts: &[&[u8]]| [&[done.as_slice()], parts].concat().concat();

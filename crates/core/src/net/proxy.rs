@@ -82,11 +82,8 @@ impl Proxy {
             .map_err(|(keyspace, side, error)| StartError::Tls(keyspace, side, error))?;
         let tls = Arc::new(tls);
         let (listeners, addresses, ports) = bind_all(&topology)?;
-        let stats = Arc::new(
-            (0..workers)
-                .map(|_| Stats::new(&topology))
-                .collect::<Vec<_>>(),
-        );
+        let cells = (0..workers).map(|_| Stats::new(&topology));
+        let stats = Arc::new(cells.collect::<Vec<_>>());
         let (reports, received_reports) = sync_channel(EVENTS_KEPT_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
         let reporter = Reporter {

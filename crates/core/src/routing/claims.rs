@@ -1,7 +1,7 @@
 //! What an operation over several shards has to hold while it runs: its keys, where they are, and what is done to each.
 //!
-//! Owns: `Claim` and `claims_of`, which works the claims of a request out of its key specifications; and `beyond_keys` and
-//! `bound_to_shard`, which say what cannot be known of a request so.
+//! Owns: `Claim` and `claims_of`, which works the claims of a request out of its key specifications; and `beyond_keys`, which
+//! says what cannot be known of a request so. (Scripts are held to their keys where they run: `session/cross_shard/guard.rs`.)
 //!
 //! Flow: `Route::CrossShard`, or each command between MULTI and EXEC -> `claims_of` -> locks, what is gathered, what is written
 //! back.
@@ -12,7 +12,7 @@
 //! Rejected: claims by hash slot, of which there are fewer: a hot slot would make operations wait that have no key in common.
 
 use crate::error::ClientError;
-use crate::protocol::command::{keys_of, Access, Check, CommandSpec, Policy};
+use crate::protocol::command::{keys_of, Access, Check, CommandSpec};
 use crate::routing::admission::Admission;
 use crate::routing::placement::Map;
 use crate::routing::route::{place_keys, Request, Scratch};
@@ -25,9 +25,6 @@ pub const HAS_PATTERNS: &str = "with a BY or GET pattern reaches keys that it do
 /// Why a request that names a database cannot.
 pub const NAMES_DATABASE: &str =
     "with DB is possible on one shard only; give both keys a common {hash tag}, or leave DB out";
-
-/// Why a script cannot, unless the keyspace says that scripts touch only the keys that they declare.
-pub const MAY_REACH_MORE: &str = "in a transaction with keys on several shards may run on another shard than that of its keys; set cross_shard_scripts = true if scripts touch only the keys that they declare, or give all keys of the transaction a common {hash tag}";
 
 /// A key of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +86,8 @@ pub fn claims_of(
     Ok(claims)
 }
 
-/// Why a request cannot be carried out anywhere but on the shard of its keys, though it names them: what else it reaches.
+/// Why a request cannot be carried out anywhere but on the shard of its keys, though it names them: what else it reaches. Within
+/// an operation over several shards that holds for requests whose own keys are on one of them, too.
 pub fn beyond_keys(spec: &'static CommandSpec, request: &Request<'_>) -> Option<ClientError> {
     let reason = match spec.check {
         Check::SortPatterns if has_star(request) => HAS_PATTERNS,
@@ -102,22 +100,6 @@ pub fn beyond_keys(spec: &'static CommandSpec, request: &Request<'_>) -> Option<
         command: spec.full_name,
         reason,
     })
-}
-
-/// Why a request cannot be a part of an operation that may be carried out on another shard than that of its keys.
-pub fn bound_to_shard(
-    space: &Keyspace,
-    spec: &'static CommandSpec,
-    request: &Request<'_>,
-) -> Option<ClientError> {
-    let is_script = matches!(spec.policy, Policy::Script { .. });
-    if is_script && !space.cross_shard_scripts {
-        return Some(ClientError::Refused {
-            command: spec.full_name,
-            reason: MAY_REACH_MORE,
-        });
-    }
-    beyond_keys(spec, request)
 }
 
 /// Whether an option behind the two keys does. It might be the current one, which the router does not know.

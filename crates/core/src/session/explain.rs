@@ -159,6 +159,9 @@ fn explanation(keyspace: &Keyspace, admission: &Admission, request: &Request<'_>
         let value = match (keyspace.transactions_per_shard, keyspace.cross_shard) {
             (true, _) => "executed by each shard on its own, atomic on each",
             (false, true) => "strict",
+            (false, false) if keyspace.can_cross_shards() => {
+                "refused; set cross_shard = \"strict\""
+            }
             (false, false) => "refused",
         };
         line("with keys on several shards", value.to_string());
