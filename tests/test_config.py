@@ -30,6 +30,9 @@ affinity = ['^bull:([^:]+):', "^rq:"]
 affinity_presets = ["arq"]
 unknown_commands = "first-key"
 transactions = "per-shard"
+cross_shard = "strict"
+multi_key = "strict"
+cross_shard_scripts = true
 debug_commands = true
 timeout_ms = 0
 max_clients = 5
@@ -87,6 +90,7 @@ def test_every_setting_arrives(everything: Config) -> None:
     assert main.affinity_presets == ("arq",)
     assert main.unknown_commands_first_key
     assert main.transactions_per_shard
+    assert (main.cross_shard, main.multi_key_strict, main.cross_shard_scripts) == (True, True, True)
     assert main.debug_commands
     assert (main.timeout_ms, main.max_clients) == (0, 5)
     assert [(user.name, user.password) for user in main.users] == [("default", "hidden-default"), ("app", "hidden-app")]
@@ -106,12 +110,31 @@ def test_every_setting_arrives(everything: Config) -> None:
     assert second.users == ()
     assert not second.unknown_commands_first_key
     assert not second.transactions_per_shard
+    assert (second.cross_shard, second.multi_key_strict, second.cross_shard_scripts) == (True, False, False)
     assert not second.debug_commands
 
 
 def test_the_home_shard_is_found_by_its_name() -> None:
     text = '[keyspace.main]\nshards = ["a:1", "b:1", "c:1"]\nhome_shard = "s2"'
     assert parse_config(text, FILE).topology.keyspace("main").home_shard == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ("", True),
+        ('cross_shard = "strict"', True),
+        ('cross_shard = "off"', False),
+        ('role = "cache"', False),
+        ('role = "cache"\ndistribution = "random"', False),
+        ('role = "cache"\ncross_shard = "off"', False),
+        ('protocol = "memcached"', False),
+        ('protocol = "memcached"\ncross_shard = "off"', False),
+    ],
+)
+def test_operations_across_shards_are_the_default_where_keys_stay(settings: str, expected: bool) -> None:
+    config = parse_config(f'[keyspace.main]\nshards = ["a:1", "b:1"]\n{settings}', FILE)
+    assert config.topology.keyspace("main").cross_shard is expected
 
 
 def test_no_password_in_a_repr(everything: Config) -> None:
@@ -159,7 +182,7 @@ BODIES = [
     ('shards = ["a:1"]\nfallback = "jump"', 'fallback: only distribution "range" has a fallback'),
     ('shards = ["a:1"]\ndistribution = "range"', "keyspace.main.range: a distribution by range needs a table"),
     ('shards = ["a:1"]\nrange = []', 'keyspace.main.range: is for distribution = "range", and this is "slots"'),
-    ('shards = ["a:1"]\ncross_shard = "off"', "keyspace.main.cross_shard: not yet supported: for now"),
+    ('shards = ["a:1"]\nreplicas = "off"', "keyspace.main.replicas: not yet supported: for now"),
     ('shards = ["a:1"]\ndistribution = "x"', "keyspace.main.distribution: must be one of slots, codis, ketama, modula"),
     ('shards = ["a:1"]\naffinity = ["ok", "(("]', "shoal.toml:3: keyspace.main.affinity[1]: "),
     ('shards = ["a:1"]\naffinity = ["^a => "]', "affinity[0]: there is no name after =>"),
@@ -169,6 +192,15 @@ BODIES = [
     ),
     ('shards = ["a:1"]\naffinity_presets = ["rq", "rq"]', 'affinity_presets[1]: "rq" is there already'),
     ('shards = ["a:1"]\naffinity_presets = "rq"', "affinity_presets: must be a list"),
+    ('shards = ["a:1"]\nprotocol = "memcached"\ncross_shard = "strict"', "memcached has no operations across shards"),
+    ('shards = ["a:1"]\nrole = "cache"\ncross_shard = "strict"', "a cache lets keys move when a shard fails"),
+    ('shards = ["a:1"]\ncross_shard = "off"\nmulti_key = "strict"', 'multi_key = "strict" is a part of cross_shard'),
+    ('shards = ["a:1"]\nrole = "cache"\nmulti_key = "strict"', 'multi_key = "strict" is a part of cross_shard'),
+    (
+        'shards = ["a:1"]\ncross_shard = "off"\ncross_shard_scripts = true',
+        "cross_shard_scripts is a part of cross_shard",
+    ),
+    ('shards = ["a:1"]\ncross_shard = true', 'keyspace.main.cross_shard: must be "strict" or "off"'),
     ('shards = ["a:1"]\ntransactions = "split"', 'keyspace.main.transactions: must be "one-shard" or "per-shard"'),
     ('shards = ["a:1"]\nunknown_commands = "x"', 'keyspace.main.unknown_commands: must be "refuse" or "first-key"'),
     ('shards = ["a:1"]\ntimeout_ms = -1', "keyspace.main.timeout_ms: must be at least 0"),

@@ -84,6 +84,9 @@ MERGES = {
     "longest": "Longest",
 }
 
+# Servers' flags of a key -> `Access`.
+ACCESS = {"RO": "read", "RW": "write", "OW": "overwrite", "RM": "remove"}
+
 # A function that exists, so that FCALL comes as far as its number of keys.
 FUNCTION = "#!lua name=cases\nredis.register_function('f', function() return 1 end)"
 
@@ -234,9 +237,15 @@ def real_keys(fact: Json) -> list[Json]:
     keys = [spec for spec in fact.get("keys", []) if "not_key" not in spec["flags"] and "unknown" not in spec]
     return [
         {key: value for key, value in spec.items() if key != "flags"}
-        | {"write": "RO" not in spec["flags"], "needs": needs(spec["flags"])}
+        | {"write": "RO" not in spec["flags"], "access": access(spec["flags"]), "needs": needs(spec["flags"])}
         for spec in keys
     ]
+
+
+def access(flags: list[str]) -> str:
+    """What is done to such keys; servers flag each with one of four, and what they leave open may be anything."""
+    said = [ACCESS[flag] for flag in flags if flag in ACCESS]
+    return said[0] if len(said) == 1 else "write"
 
 
 def needs(flags: list[str]) -> list[str]:
@@ -275,6 +284,7 @@ class Overlay:
         self.own: dict[str, Json] = data.get("own", {})
         self.count_words: dict[str, Json] = data.get("count-words", {})
         self.varies: dict[str, Json] = data.get("varies", {})
+        self.access: dict[str, list[str]] = data.get("access", {})
         self._rules: dict[str, Json] = {}
         for group in data["rule"]:
             for name in group["commands"]:
@@ -297,6 +307,17 @@ class Overlay:
             if name in entry["commands"]:
                 return f"Some(&WORDS_{constant(words)})"
         return "None"
+
+
+def accesses(name: str, facts: Json, overlay: Overlay) -> list[Json]:
+    """The key specifications with what is done to their keys: as servers flag them, unless the overlay knows better."""
+    keys: list[Json] = facts["keys"]
+    said = overlay.access.get(name, [spec.get("access", "write" if spec["write"] else "read") for spec in keys])
+    if len(said) != len(keys) or not set(said) <= set(ACCESS.values()):
+        raise CommandsError(f"overlay.toml: [access] of {name} does not fit its {len(keys)} key specifications")
+    if keys and "WRITE" in facts["flags"] and set(said) == {"read"}:
+        raise CommandsError(f"overlay.toml: {name} writes, and to none of its keys; say to which in [access]")
+    return [spec | {"access": word} for spec, word in zip(keys, said, strict=True)]
 
 
 def constant(name: str) -> str:
@@ -386,7 +407,7 @@ def build(merged: Mapping[str, Json], overlay: Overlay) -> list[Command]:
             raise CommandsError(
                 f"overlay.toml: {full_name} has keys that no specification points at; say which in [keys]"
             )
-        keys = facts["keys"]
+        keys = accesses(full_name, facts, overlay)
         policy = policy_of(full_name, rule, facts, full_name in containers)
         words = overlay.words_of(full_name)
         if any("count" in spec for spec in keys) != (words != "None"):
@@ -409,8 +430,8 @@ def build(merged: Mapping[str, Json], overlay: Overlay) -> list[Command]:
         )
 
     rows = [row(name) for name in sorted(merged, key=str.upper) if "|" not in name]
-    if overlay.unused:
-        raise CommandsError(f"overlay.toml names what no server has: {', '.join(sorted(overlay.unused))}")
+    if unused := overlay.unused | (set(overlay.access) - set(merged)):
+        raise CommandsError(f"overlay.toml names what no server has: {', '.join(sorted(unused))}")
     return rows
 
 
@@ -443,7 +464,8 @@ def key_text(spec: Json) -> str:
     # The overlay's own: what is written is replaced.
     wanted = spec.get("needs", ["WRITE"] if spec["write"] else ["READ"])
     needs = " | ".join(f"needs::{name}" for name in wanted) or "0"
-    return f"KeySpec {{ begin: {begin}, find: {find}, write: {str(spec['write']).lower()}, needs: {needs} }}"
+    done = f"write: {str(spec['write']).lower()}, access: Access::{camel(spec['access'])}"
+    return f"KeySpec {{ begin: {begin}, find: {find}, {done}, needs: {needs} }}"
 
 
 # ---------------------------------------------------------------------------------------------------- writing the table
@@ -457,7 +479,8 @@ HEAD = """\
 //! Must stay true: sorted by name (upper case, bytes); `make commands` changes nothing while the sources stay the same.
 
 use crate::protocol::command::{{
-    flags, Begin, Check, CommandSpec, CountWords, Find, Grade, KeySpec, Local, Merge, Policy, Undo,
+    flags, Access, Begin, Check, CommandSpec, CountWords, Find, Grade, KeySpec, Local, Merge,
+    Policy, Undo,
 }};
 use crate::protocol::permission::{{category, needs, Varies}};
 """

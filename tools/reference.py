@@ -24,11 +24,13 @@ MARKED = re.compile(r"(<!-- generated: ([a-z-]+) -->\n)(.*?)(<!-- end: \2 -->)",
 # What the words of the core's command table mean, in the order in which they are shown.
 POLICIES = {
     "blocking": "May wait: sent to the shard of their keys on a connection of the client's own.",
-    "keyed": "Sent to the shard of their keys. With several keys, all must be on one shard.",
-    "script": "Scripts and functions: sent to the shard of their keys, all on one; without keys to the shard "
+    "keyed": "Sent to the shard of their keys.",
+    "script": "Scripts and functions: sent to the shard of their keys (with `cross_shard_scripts` these may be on "
+    "several, and it is one operation); without keys to the shard "
     "of their first argument if an affinity rule names a part of it, else to the `home_shard`. A script new to it is "
     "loaded there.",
-    "split": "Split over the shards of their keys; the replies are put together in order.",
+    "split": "Split over the shards of their keys; the replies are put together in order. "
+    'With `multi_key = "strict"` one operation instead.',
     "scan": "Goes over one shard after the other; a call goes on to the next shard until it has as many keys as "
     "COUNT asks for.",
     "all shards": "Sent to every shard; the replies are put together.",
@@ -36,6 +38,11 @@ POLICIES = {
     "any shard": "The same on every shard: one of them is asked.",
     "debug": "With `debug_commands`: `OBJECT` to its key's shard, `SLEEP` to all, `ERROR` to any. Else refused.",
     "local": "Answered by shoal itself.",
+}
+# What is done with keys on several shards, by grade.
+SEVERAL = {
+    "strict": 'With keys on several shards one operation, where `cross_shard = "strict"`; else refused (`CROSSSLOT`):',
+    "refused": "Refused with `CROSSSLOT` when their keys are on several shards:",
 }
 MERGES = {
     "any-good": "the first that is no error, else the error that says most",
@@ -120,15 +127,16 @@ def commands() -> str:
 
 
 def _by_number_of_keys(found: Iterable[str], grades: dict[str, str]) -> list[str]:
-    """Those that always go through, and those that are refused when their keys are on several shards."""
+    """Those that always go through, and what becomes of the others when their keys are on several shards."""
     found = list(found)
-    several = [name for name in found if grades[name] == "refused"]
-    parts = []
-    if always := [name for name in found if grades[name] != "refused"]:
-        parts.append(f"{names(always)}\n")
-    if several:
-        parts.append(f"Refused with `CROSSSLOT` when their keys are on several shards:\n\n{names(several)}\n")
-    return parts
+    parts, several = [], set()
+    for grade, meaning in SEVERAL.items():
+        graded = [name for name in found if grades[name] == grade]
+        several |= set(graded)
+        if graded:
+            parts.append(f"{meaning}\n\n{names(graded)}\n")
+    always = [name for name in found if name not in several]
+    return [f"{names(always)}\n", *parts] if always else parts
 
 
 def text_commands() -> str:

@@ -155,6 +155,12 @@ class KeyspaceSpec(Protocol):
     @property
     def transactions_per_shard(self) -> bool: ...  # keys on several shards: split instead of refused
     @property
+    def cross_shard(self) -> bool: ...  # keys on several shards: one operation where the command can be
+    @property
+    def multi_key_strict(self) -> bool: ...  # also what could be split
+    @property
+    def cross_shard_scripts(self) -> bool: ...  # also scripts with declared keys
+    @property
     def debug_commands(self) -> bool: ...  # DEBUG OBJECT, SLEEP and ERROR are let through
     @property
     def timeout_ms(self) -> int: ...  # waiting for a shard's reply; 0 waits for ever

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from shoal import places
 from shoal.config_placement import open_warnings, read_affinity, read_distribution, read_tag, some, trap
-from shoal.config_role import read_role
+from shoal.config_role import is_store_of_redis, read_role
 from shoal.config_tls import read_tls
 from shoal.core import check_acl, limit
 from shoal.endpoint import Endpoint, parse_endpoint
@@ -201,6 +201,9 @@ class _Reader:
             users=users,
             unknown_commands_first_key=table.unknown_commands == "first-key",
             transactions_per_shard=table.transactions == "per-shard",
+            cross_shard=table.cross_shard == "strict" if table.cross_shard is not None else is_store_of_redis(table),
+            multi_key_strict=table.multi_key == "strict",
+            cross_shard_scripts=table.cross_shard_scripts,
             timeout_ms=table.timeout_ms,
             max_clients=table.max_clients,
             hash_tag=tag,

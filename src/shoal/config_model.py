@@ -38,8 +38,6 @@ DRAIN_TIMEOUT_MS_DEFAULT = 5_000
 # Keys that a later version will know. They get an answer of their own, because "unknown key" would be a riddle to
 # someone who read about them, and ignoring them would be a promise that is not kept.
 LATER_KEYS = {
-    "cross_shard": "commands whose keys are on several shards are refused, or split where that is safe",
-    "multi_key": "split commands are atomic per shard",
     "replicas": "requests go to primaries",
     "store": "the topology is this file",
 }
@@ -147,6 +145,9 @@ class KeyspaceTable(_Table):
     affinity_presets: list[str] = []
     unknown_commands: Literal["refuse", "first-key"] = "refuse"
     transactions: Literal["one-shard", "per-shard"] = "one-shard"
+    cross_shard: Literal["strict", "off"] | None = None
+    multi_key: Literal["per-shard", "strict"] = "per-shard"
+    cross_shard_scripts: bool = False
     debug_commands: bool = False
     timeout_ms: int = Field(TIMEOUT_MS_DEFAULT, ge=0, le=DAY_MS)
     max_clients: int = Field(MAX_CLIENTS_DEFAULT, ge=1, le=MAX_CLIENTS_MAX)

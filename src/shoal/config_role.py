@@ -1,6 +1,7 @@
 """The part of a keyspace's table that says what happens when a shard fails: the role, and the rules of ejection.
 
-A store never ejects, so settings of ejection in a store are errors: whoever wrote them believes that it does.
+A store never ejects, so settings of ejection in a store are errors: whoever wrote them believes that it does. And only
+in a store, where keys stay where they are, can there be operations across shards; there they are the default.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ SETTINGS = {
 def ejected_max_default(shards: int) -> int:
     """A third of the shards, at least one, never all: with more out, what is left would drown."""
     return min(max(1, shards // 3), shards - 1)
+
+
+def is_store_of_redis(table: KeyspaceTable) -> bool:
+    """Whether a keyspace has operations across shards unless it says otherwise."""
+    return table.role == "store" and table.protocol == "redis"
 
 
 def read_role(reader: Reader, path: Path, table: KeyspaceTable, shards: int) -> Ejection | None:

@@ -103,7 +103,8 @@ class EmbeddedFleet:
             self._await(member, signals)
         self._data.note_binary(self._binary)
         shards = tuple(Shard(member.server.name, HOST, member.server.port) for member in self._members)
-        keyspace = Keyspace("main", self._listen.host, self._listen.port, shards, by_slots(layout.slots))
+        place = (self._listen.host, self._listen.port)
+        keyspace = Keyspace("main", *place, shards, by_slots(layout.slots), cross_shard=True)
         return Topology((keyspace,))
 
     def _claim(self) -> DataDirectory:

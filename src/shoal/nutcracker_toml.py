@@ -35,6 +35,7 @@ def _pool(pool: Pool) -> str:
         f'protocol = "{keyspace.protocol}"',
         *_placement(pool, keyspace),
         *_role(pool, keyspace),
+        'cross_shard = "off"',
         *_other(pool, keyspace),
     ]
     for shard in keyspace.shards:

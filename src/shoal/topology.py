@@ -107,6 +107,9 @@ class Keyspace:
     users: tuple[User, ...] = ()
     unknown_commands_first_key: bool = False
     transactions_per_shard: bool = False
+    cross_shard: bool = False
+    multi_key_strict: bool = False
+    cross_shard_scripts: bool = False
     timeout_ms: int = TIMEOUT_MS_DEFAULT
     max_clients: int = MAX_CLIENTS_DEFAULT
     hash_tag: str = BRACES
@@ -259,6 +262,7 @@ def _keyspace_problems(keyspace: Keyspace) -> Iterable[str]:
     if not 0 <= keyspace.home_shard < len(keyspace.shards):
         yield f"home_shard is number {keyspace.home_shard}, and there are {len(keyspace.shards)} shards"
     yield from _role_problems(keyspace)
+    yield from _cross_shard_problems(keyspace)
     shards = [shard.endpoint for shard in keyspace.shards]
     for setting, text in tls_problems(keyspace.listen, shards, keyspace.tls, keyspace.server_tls):
         yield f"{setting}: {text}"
@@ -314,6 +318,18 @@ def _role_problems(keyspace: Keyspace) -> Iterable[str]:
         yield f"eject_after must be at least 1, not {rules.after}"
     if not 0 <= rules.shards_max < len(keyspace.shards):
         yield f"ejected_max is {rules.shards_max}: of {len(keyspace.shards)} shards one at least has to stay"
+
+
+def _cross_shard_problems(keyspace: Keyspace) -> Iterable[str]:
+    if keyspace.cross_shard and keyspace.role != "store":
+        yield 'a cache lets keys move when a shard fails, and nothing can hold them: cross_shard must be "off"'
+    elif keyspace.cross_shard and keyspace.protocol == "memcached":
+        yield 'memcached has no operations across shards: cross_shard must be "off"'
+    elif not keyspace.cross_shard:
+        if keyspace.multi_key_strict:
+            yield 'multi_key = "strict" is a part of cross_shard = "strict": set both, or neither'
+        if keyspace.cross_shard_scripts:
+            yield 'cross_shard_scripts is a part of cross_shard = "strict": set both, or neither'
 
 
 def _memcached_problems(keyspace: Keyspace) -> Iterable[str]:

@@ -6,7 +6,10 @@
 //! client is shortened and made printable before it is repeated; nothing secret is ever in it. Texts that Redis has for
 //! the same case are Redis' own, because clients compare them.
 
-use crate::limits::{DATABASES, KEYS_IN_ERROR_MAX, TEXT_IN_ERROR_MAX};
+use crate::limits::{
+    CROSS_SHARD_GATHER_BYTES_MAX, CROSS_SHARD_KEYS_MAX, CROSS_SHARD_SHARDS_MAX,
+    CROSS_SHARD_WAITING_MAX, DATABASES, KEYS_IN_ERROR_MAX, TEXT_IN_ERROR_MAX,
+};
 use crate::protocol::encode;
 use crate::protocol::request::ProtocolError;
 
@@ -112,6 +115,19 @@ pub enum ClientError {
         /// Some of its keys.
         keys: Vec<KeyPlace>,
     },
+    /// The same, of a command that could be done as one operation across shards.
+    CrossShardOff {
+        /// The command.
+        command: &'static str,
+        /// Some of its keys.
+        keys: Vec<KeyPlace>,
+        /// What to set.
+        setting: &'static str,
+    },
+    /// An operation across shards that was not done, or of which nobody knows.
+    Operation(OperationError),
+    /// A key that begins as our own do.
+    ReservedKey,
     /// A key that no range of the keyspace holds.
     NoRange(Vec<u8>),
     /// A command that touches keys which its arguments do not name.
@@ -182,6 +198,45 @@ pub enum ClientError {
     Stopping,
 }
 
+/// Why an operation across shards was not done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OperationError {
+    /// Not done: something did not answer, or was lost, before it was decided.
+    Again(String),
+    /// Not done: others had its keys whenever it was tried.
+    Busy,
+    /// A request for a key that an operation has had for too long.
+    Held,
+    /// Too many wait already.
+    TooMany,
+    /// It names too many keys or shards.
+    TooWide,
+    /// So many bytes would have to be brought to another shard.
+    TooLarge(u64),
+    /// It was sent to be done, and whether it was is not known.
+    Unknown,
+    /// The keyspace's database, which is the only one for such operations.
+    Database(u8),
+    /// One server does not take the values of another: their versions.
+    Versions(String),
+}
+
+impl OperationError {
+    fn text(&self) -> String {
+        match self {
+            Self::Again(why) => format!("TRYAGAIN the operation across shards was not done: {why}"),
+            Self::Busy => "TRYAGAIN the operation across shards was not done: others had its keys".into(),
+            Self::Held => "TRYAGAIN cross-shard operation in progress on a key of this request; it was not executed".into(),
+            Self::TooMany => format!("TRYAGAIN {CROSS_SHARD_WAITING_MAX} operations across shards wait already; this one was not done"),
+            Self::TooWide => format!("ERR an operation across shards may have {CROSS_SHARD_KEYS_MAX} keys on {CROSS_SHARD_SHARDS_MAX} shards; do it in smaller ones"),
+            Self::TooLarge(bytes) => format!("ERR cross-shard operation needs {bytes} bytes of one shard to be moved, limit {CROSS_SHARD_GATHER_BYTES_MAX}; give its keys a common {{hash tag}}"),
+            Self::Unknown => "ERR outcome unknown: the connection to a shard was lost while the operation across shards was being decided; it is done wholly or not at all".into(),
+            Self::Database(own) => format!("ERR operations across shards are possible in the keyspace's own database only, which is {own}"),
+            Self::Versions(which) => format!("ERR values cannot be moved between these shards: {which}; run servers of one version, or give the keys a common {{hash tag}}"),
+        }
+    }
+}
+
 impl ClientError {
     /// The text after `-`, without line end.
     pub fn text(&self) -> String {
@@ -216,7 +271,10 @@ impl ClientError {
             Self::WatchMoved => "ERR the watch was begun in another database or protocol, or its connection was lost; UNWATCH, and SELECT or HELLO before WATCH".into(),
             Self::MultiRefused { shard, reason } => format!("ERR shard '{shard}' refused MULTI ({reason}); the commands may have been executed one by one"),
             Self::PartAborted { shard, reason } => format!("EXECABORT shard '{shard}' executed none of its commands because of: {reason}"),
-            Self::CrossShard { command, keys } => cross_shard(command, keys),
+            Self::Operation(error) => error.text(),
+            Self::CrossShard { command, keys } => cross_shard(command, keys, ""),
+            Self::CrossShardOff { command, keys, setting } => cross_shard(command, keys, setting),
+            Self::ReservedKey => "ERR keys that begin with '__shoal:' are shoal's own; choose another name".into(),
             Self::HiddenKeys { command, option, pattern } => format!(
                 "ERR '{command}' with {option} '{}' reaches keys that it does not name, which may be on other shards; give the pattern a {{hash tag}} before its '*' that puts them beside the key, or read those keys yourself",
                 printable(pattern)
@@ -278,7 +336,7 @@ fn unknown_command(name: &[u8], args: &[Vec<u8>]) -> String {
     text
 }
 
-fn cross_shard(command: &str, keys: &[KeyPlace]) -> String {
+fn cross_shard(command: &str, keys: &[KeyPlace], setting: &str) -> String {
     let mut text = format!("CROSSSLOT '{command}' has keys on different shards: ");
     for (at, (key, group, shard)) in keys.iter().take(KEYS_IN_ERROR_MAX).enumerate() {
         let comma = if at == 0 { "" } else { ", " };
@@ -293,8 +351,10 @@ fn cross_shard(command: &str, keys: &[KeyPlace]) -> String {
     }
     if command == "exec" {
         text.push_str("; leave MULTI out, set transactions = \"per-shard\", or");
-    } else {
+    } else if setting.is_empty() {
         text.push(';');
+    } else {
+        text.push_str(&format!("; set {setting}, or"));
     }
     text.push_str(
         " give them a common {hash tag} or an affinity rule, so that they are on one shard",
@@ -349,7 +409,8 @@ pub const ERRORS: &[(&str, &str)] = &[
     ("ERR '<command>' of '<setting>' <reason>", "CONFIG SET of a setting that cannot be set for all shards; the reason says what to do instead. None of the settings beside it was set."),
     ("ERR too many settings at once; set them in several requests", "CONFIG SET of more than `SETTINGS_MAX` settings."),
     ("ERR too many patterns for several shards; ask for fewer at a time", "SORT with more than `SORT_PATTERNS_MAX` patterns."),
-    ("CROSSSLOT '<command>' has keys on different shards: <keys>; ...", "A command whose keys must be on one shard; the keys' slots and shards are named."),
+    ("CROSSSLOT '<command>' has keys on different shards: <keys>; ...", "A command whose keys must be on one shard; the keys' slots and shards are named, and the setting that lets the command through, if there is one."),
+    ("ERR keys that begin with '__shoal:' are shoal's own; choose another name", "A key by which shoal keeps what it knows of operations across shards, in a keyspace that has them (`cross_shard`)."),
     ("ERR '<command>' with <option> '<pattern>' reaches keys that it does not name, ...", "SORT with a BY or GET pattern whose keys are not all on one shard for certain."),
     ("ERR '<command>' names no key, so no shard can be chosen for it; ...", "A request without keys, of a command that goes to the shard of its keys. (Scripts may do without.)"),
     ("ERR max number of clients reached", "The keyspace has `max_clients` clients. The connection is closed after it."),

@@ -107,7 +107,7 @@ limits! {
     CONNECT_MS_MAX = 2_000, "milliseconds", "A shard that does not accept a connection for so long is down.";
     RECONNECT_MS_MIN = 50, "milliseconds", "The first wait before a shard is tried again; doubled each time, in a cache once eject_after failures are seen.";
     RECONNECT_MS_MAX = 2_000, "milliseconds", "The longest wait before a shard is tried again; each wait is shortened by up to half, at random.";
-    GREETING_BYTES_MAX = 64 * 1024, "bytes", "A shard's answer to what a new connection is told first.";
+    GREETING_BYTES_MAX = 8 * 1024 * 1024, "bytes", "A shard's answer to what a new connection is told first; it tells all keys that operations across shards have at the moment.";
     GREETING_MS_MAX = 5_000, "milliseconds", "A shard that has not answered that for so long is down, whatever it sends; so is one that has not finished a TLS handshake.";
     RETRY_AFTER_MS_MAX = 3_600_000, "milliseconds", "A shard that fails while its keys come back stays out twice as long each time, up to this.";
     READMIT_STEPS = 16, "steps", "The keys of a readmitted shard come back in so many steps.";
@@ -162,6 +162,7 @@ limits! {
     CROSS_SHARD_PARK_MS_MAX = 3_000, "milliseconds", "A request for a key that an operation has waits so long at most.";
     CROSS_SHARD_RECOVER_MS = 2_000, "milliseconds", "So old is a record of somebody else's operation before it is looked after.";
     CROSS_SHARD_SCAN_MS = 1_000, "milliseconds", "Each shard's records are looked at so often.";
+    CROSS_SHARD_POLL_MS = 100, "milliseconds", "The same while something is held back for a record there: what ended meanwhile is noticed.";
     CROSS_SHARD_TRIES = 20, "tries", "An operation that meets those of other proxies is begun again so often.";
     CROSS_SHARD_TRY_MS = 2, "milliseconds", "It waits so long before that, then longer each time, with chance.";
     PUBLISH_HOLD_MS_MAX = 100, "milliseconds", "A PUBLISH waits so long at most for subscriptions that were asked for before it.";

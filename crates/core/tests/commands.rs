@@ -6,8 +6,8 @@
 
 use proptest::prelude::*;
 use shoal_core::protocol::command::{
-    arity_fits, flags, keys, lookup, single_key, subcommand, Arg, Begin, Check, CommandSpec, Find,
-    Grade, KeyError, Local, Policy,
+    arity_fits, flags, keys, lookup, single_key, subcommand, Access, Arg, Begin, Check,
+    CommandSpec, Find, Grade, KeyError, Local, Policy,
 };
 use shoal_core::protocol::command_table::COMMANDS;
 
@@ -576,10 +576,13 @@ fn grades_are_what_is_promised() {
         ("SCAN", Grade::PerShard),
         ("SCRIPT LOAD", Grade::PerShard),
         ("OBJECT ENCODING", Grade::Single),
-        ("RENAME", Grade::Refused),
-        ("MSETNX", Grade::Refused),
-        ("SUNIONSTORE", Grade::Refused),
-        ("SORT", Grade::Refused),
+        ("RENAME", Grade::Strict),
+        ("MSETNX", Grade::Strict),
+        ("SUNIONSTORE", Grade::Strict),
+        ("SORT", Grade::Strict),
+        ("SORT_RO", Grade::Single),
+        ("JSON.MGET", Grade::Refused),
+        ("BLMOVE", Grade::Refused),
         ("EVAL", Grade::Refused),
         ("MULTI", Grade::Single),
         ("PING", Grade::Single),
@@ -595,6 +598,66 @@ fn arity_counts_the_name() {
     assert!(fits("GET", 2) && !fits("GET", 1) && !fits("GET", 3));
     assert!(fits("SET", 3) && fits("SET", 9) && !fits("SET", 2));
     assert!(!fits("GET", usize::MAX) && fits("SET", usize::MAX) && !fits("SET", 0));
+}
+
+/// Only what is said once by the servers, and once here: which commands can do without the old value, and which look at it.
+#[test]
+fn what_is_done_to_a_key_promises_no_more_than_is_kept() {
+    let done = |name: &str| -> Vec<Access> {
+        let spec = spec_of(&words(name)).expect("a known command");
+        spec.keys.iter().map(|keys| keys.access).collect()
+    };
+    use Access::{Overwrite, Read, Remove, Write};
+    let replacing = [
+        "BITOP",
+        "GEOSEARCHSTORE",
+        "SDIFFSTORE",
+        "SINTERSTORE",
+        "SUNIONSTORE",
+        "ZDIFFSTORE",
+        "ZINTERSTORE",
+        "ZRANGESTORE",
+        "ZUNIONSTORE",
+    ];
+    for name in replacing {
+        assert_eq!(done(name), [Overwrite, Read], "{name}");
+    }
+    for (name, expected) in [
+        ("GET", &[Read][..]),
+        ("SET", &[Write]),
+        ("SETNX", &[Write]),
+        ("SETEX", &[Overwrite]),
+        ("RESTORE", &[Write]),
+        ("DEL", &[Remove]),
+        ("GETDEL", &[Write]),
+        ("DELIFEQ", &[Write]),
+        ("MSETEX", &[Write]),
+        ("BITFIELD", &[Write]),
+        ("PFCOUNT", &[Read]),
+        ("PFMERGE", &[Write, Read]),
+        ("SMOVE", &[Write, Write]),
+        ("XREADGROUP", &[Write]),
+        ("XREAD", &[Read]),
+        ("FCALL", &[Write]),
+        ("FCALL_RO", &[Read]),
+        ("EVALSHA_RO", &[Read]),
+        ("XGROUP CREATE", &[Write]),
+    ] {
+        assert_eq!(done(name), expected, "{name}");
+    }
+    for spec in all_specs() {
+        for keys in spec.keys {
+            let may_be_read = !keys.write || spec.name == "PFCOUNT";
+            assert!(keys.access != Read || may_be_read, "{}", spec.full_name);
+        }
+        let only_reads = spec.keys.iter().all(|keys| keys.access == Read);
+        let is_writer = spec.flags & flags::WRITE != 0;
+        assert!(
+            !is_writer || !only_reads || spec.keys.is_empty(),
+            "{}",
+            spec.full_name
+        );
+    }
 }
 
 #[test]

@@ -111,6 +111,9 @@ def _keyspace_meaning(keyspace: Keyspace) -> dict[str, object]:
         "users": [user.name for user in keyspace.users],
         "unknown_commands": "first-key" if keyspace.unknown_commands_first_key else "refuse",
         "transactions": "per-shard" if keyspace.transactions_per_shard else "one-shard",
+        "cross_shard": "strict" if keyspace.cross_shard else "off",
+        "multi_key": "strict" if keyspace.multi_key_strict else "per-shard",
+        "cross_shard_scripts": keyspace.cross_shard_scripts,
         "debug_commands": keyspace.debug_commands,
         "timeout_ms": keyspace.timeout_ms,
         "max_clients": keyspace.max_clients,
@@ -171,6 +174,7 @@ def _keyspace_text(keyspace: Keyspace) -> str:
         ("connections", f"{keyspace.connections} to each shard, made " + _when(keyspace.preconnect)),
         ("unknown commands", unknown),
         ("transactions", "split over shards" if keyspace.transactions_per_shard else "on one shard"),
+        ("across shards", _across_text(keyspace)),
     ]
     if keyspace.database:
         rows.append(("database", str(keyspace.database)))
@@ -182,6 +186,14 @@ def _keyspace_text(keyspace: Keyspace) -> str:
     rows += _range_rows(keyspace)
     shards = [_shard_row(keyspace, index, shard) for index, shard in enumerate(keyspace.shards)]
     return f"keyspace {keyspace.name}\n{columns(rows, indent='  ')}\n{columns(shards, indent='  ')}"
+
+
+def _across_text(keyspace: Keyspace) -> str:
+    if not keyspace.cross_shard:
+        return "what needs keys of several shards at once is refused"
+    splits = "too" if keyspace.multi_key_strict else "are split"
+    scripts = "too" if keyspace.cross_shard_scripts else "are refused"
+    return f"one operation; MGET, MSET, DEL and their like {splits}; scripts {scripts}"
 
 
 def _tls_rows(keyspace: Keyspace) -> list[tuple[str, str]]:

@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     help="A regular expression that names the part of a key to hash: keys where it finds the same text share a shard.",
 )
 @click.option(
+    "--cross-shard",
+    type=click.Choice(["strict", "off"]),
+    help="Commands with keys on several shards: one atomic operation where they can be, or refused. [default: strict]",
+)
+@click.option(
     "--password-file", type=click.Path(path_type=Path), help="A file with the password that clients must give."
 )
 @click.option(
@@ -61,6 +66,7 @@ def serve(
     stats_addr: str | None,
     workers: int | None,
     affinity: tuple[str, ...],
+    cross_shard: str | None,
     password_file: Path | None,
     server_password_file: Path | None,
     drain_timeout_ms: int | None,
@@ -89,6 +95,7 @@ def serve(
         only_without = {
             "--shard": shards,
             "--affinity": affinity,
+            "--cross-shard": cross_shard,
             "--password-file": password_file,
             "--server-password-file": server_password_file,
         }
@@ -103,7 +110,7 @@ def serve(
             raise click.UsageError("--listen cannot be given together with --nutcracker: write it there")
         config, pool_names = _from_nutcracker(nutcracker)
     elif shards:
-        config = _from_options(shards, listen, affinity, password_file, server_password_file)
+        config = _from_options(shards, listen, affinity, cross_shard, password_file, server_password_file)
     else:
         raise click.UsageError("name a FILE, or a --nutcracker file, or servers with --shard")
     config = _with_stats(config, stats_port, stats_addr)
@@ -155,6 +162,7 @@ def _from_options(
     shards: tuple[Endpoint, ...],
     listen: Endpoint | None,
     affinity: tuple[str, ...],
+    cross_shard: str | None,
     password_file: Path | None,
     server_password_file: Path | None,
 ) -> Config:
@@ -168,6 +176,7 @@ def _from_options(
         listen if listen is not None else parse_endpoint(LISTEN_DEFAULT),
         affinity,
         users=(User(DEFAULT_USER, password),) if password is not None else (),
+        cross_shard=cross_shard != "off",
         server_password=_password("--server-password-file", server_password_file),
     )
     return Config(Topology((keyspace,)), warnings=tuple(exposure_warnings(keyspace)))

@@ -112,6 +112,7 @@ pub fn greeting(
     credentials: Option<(Option<&str>, &str)>,
     is_resp3: bool,
     database: u8,
+    membership: Option<(&[u8], u8, u8)>,
     is_main: bool,
 ) -> u8 {
     let mut answers = 0;
@@ -126,16 +127,37 @@ pub fn greeting(
         request(out, &[b"HELLO", b"3"]);
         answers += 1;
     }
-    if database > 0 {
-        request(out, &[b"SELECT", database.to_string().as_bytes()]);
-        answers += 1;
+    let mut selected = 0;
+    if let Some((words, count, own)) = membership {
+        answers += select(out, own, &mut selected);
+        out.extend_from_slice(words);
+        answers += count;
     }
+    answers += select(out, database, &mut selected);
     if is_main {
         request(out, &[b"INFO", b"server"]);
     } else {
         out.extend_from_slice(PROBE);
     }
     answers + 1
+}
+
+/// Changes the database where that is needed; the number of answers.
+fn select(out: &mut Vec<u8>, database: u8, selected: &mut u8) -> u8 {
+    if database == *selected {
+        return 0;
+    }
+    *selected = database;
+    request(out, &[b"SELECT", database.to_string().as_bytes()]);
+    1
+}
+
+/// A server is to end a connection that it knows by this number.
+pub fn kill(out: &mut Vec<u8>, number: u64) {
+    request(
+        out,
+        &[b"CLIENT", b"KILL", b"ID", number.to_string().as_bytes()],
+    );
 }
 
 /// A server's own slow log; -1: all of it.
@@ -162,4 +184,48 @@ pub fn scan(out: &mut Vec<u8>, cursor: u64, rest: &[&[u8]]) {
     let mut words: Vec<&[u8]> = vec![b"SCAN", cursor.as_bytes()];
     words.extend_from_slice(rest);
     request(out, &words);
+}
+
+/// Runs a script that names no keys.
+pub fn run_script(out: &mut Vec<u8>, text: &str, arguments: &[&[u8]]) {
+    let mut words: Vec<&[u8]> = vec![b"EVAL", text.as_bytes(), b"0"];
+    words.extend_from_slice(arguments);
+    request(out, &words);
+}
+
+/// The next transaction of this connection is executed only if the key is untouched until then.
+pub fn watch_for_exec(out: &mut Vec<u8>, key: &[u8]) {
+    request(out, &[b"WATCH", key]);
+}
+
+/// Takes keys away.
+pub fn remove(out: &mut Vec<u8>, keys: &[&[u8]]) {
+    let mut words: Vec<&[u8]> = vec![b"UNLINK"];
+    words.extend_from_slice(keys);
+    request(out, &words);
+}
+
+/// Puts a value in a key's place; 0: it does not expire.
+pub fn restore(out: &mut Vec<u8>, key: &[u8], ttl_ms: u64, dump: &[u8]) {
+    let ttl = ttl_ms.to_string();
+    request(out, &[b"RESTORE", key, ttl.as_bytes(), dump, b"REPLACE"]);
+}
+
+/// Names a connection.
+pub fn name_connection(out: &mut Vec<u8>, name: &str) {
+    request(out, &[b"CLIENT", b"SETNAME", name.as_bytes()]);
+}
+
+/// A server is asked for all its connections.
+pub const CONNECTIONS: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$4\r\nLIST\r\n";
+
+/// Ends a connection to the same server.
+pub fn end_connection(out: &mut Vec<u8>, id: u64) {
+    let id = id.to_string();
+    request(out, &[b"CLIENT", b"KILL", b"ID", id.as_bytes()]);
+}
+
+/// Tells all who have subscribed to a channel.
+pub fn publish(out: &mut Vec<u8>, channel: &[u8], message: &[u8]) {
+    request(out, &[b"PUBLISH", channel, message]);
 }

@@ -6,6 +6,7 @@ pub mod encode;
 pub mod errand;
 pub mod glob;
 pub mod inline;
+pub mod key_spec;
 pub mod memcached;
 pub mod own_command;
 pub mod permission;

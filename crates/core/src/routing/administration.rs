@@ -79,6 +79,9 @@ pub(crate) fn debug(
     }
     if form.eq_ignore_ascii_case(b"OBJECT") && request.args.len() > 2 {
         let key = request.arg(2);
+        if map.is_reserved(key) {
+            return refuse(ClientError::ReservedKey);
+        }
         let shard = map.shard(key, chance);
         return shard.map_or_else(|| refuse(no_range(key)), Route::Shard);
     }

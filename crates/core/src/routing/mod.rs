@@ -5,6 +5,7 @@ pub mod acl_rules;
 pub mod administration;
 pub mod admission;
 pub mod affinity;
+pub mod claims;
 pub mod distribution;
 pub mod hash;
 pub mod key_hash;

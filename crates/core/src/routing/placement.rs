@@ -1,12 +1,16 @@
 //! Where keys are at the moment: a keyspace, and which of its shards take keys.
 //!
-//! Owns: `Map`, which both protocols' routers ask, and the one distribution that is not a function of the key: any shard.
+//! Owns: `Map`, which both protocols' routers ask, the one distribution that is not a function of the key: any shard, and
+//! which keys are not for clients.
 //!
 //! Must stay true: nothing is random here but by `chance`, which the caller owns.
 
 use crate::routing::admission::Admission;
 use crate::routing::distribution::Distribution;
 use crate::routing::topology::Keyspace;
+
+/// Keys that begin so are our own, on every shard of a keyspace with operations across shards.
+pub const RESERVED: &[u8; 8] = b"__shoal:";
 
 /// See the head of this file.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +22,12 @@ pub struct Map<'a> {
 }
 
 impl Map<'_> {
+    /// Whether a key is not for clients.
+    #[inline]
+    pub fn is_reserved(&self, key: &[u8]) -> bool {
+        self.keyspace.cross_shard && key.first_chunk::<8>() == Some(RESERVED)
+    }
+
     /// The shard of a key; None: no range holds it.
     #[inline]
     pub fn shard(&self, key: &[u8], chance: &mut u64) -> Option<u16> {

@@ -13,11 +13,12 @@
 use crate::error::{ClientError, KeyPlace};
 use crate::limits::{KEYS_IN_ERROR_MAX, TEXT_IN_ERROR_MAX};
 use crate::protocol::command::{
-    arity_fits, keys, lookup, subcommand, Arg, Check, CommandSpec, Local, Merge, Policy,
+    arity_fits, keys, lookup, subcommand, Arg, Check, CommandSpec, Grade, Local, Merge, Policy,
 };
 use crate::protocol::request::is_http;
 use crate::routing::administration::{debug, settings};
 use crate::routing::admission::Admission;
+use crate::routing::claims::beyond_keys;
 use crate::routing::placement::Map;
 use crate::routing::sort_patterns::patterns_on;
 use crate::routing::topology::Keyspace;
@@ -45,7 +46,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Memory that decisions reuse; after `Route::Split`, `keys` and `shards` describe the fragments.
+/// Memory that decisions reuse; after `Route::Split`, `Streams` and `CrossShard`, `keys` and `shards` describe all keys.
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// Where chance comes from, for a distribution that is random.
@@ -97,6 +98,8 @@ pub enum Route {
     Blocking,
     /// Streams of several shards; see `Scratch`.
     Streams,
+    /// One operation over several shards; see `Scratch`.
+    CrossShard,
     /// We answer.
     Local(Local),
     /// We refuse.
@@ -186,6 +189,9 @@ impl Map<'_> {
     /// The route of a request with one key.
     #[inline]
     fn route(&self, key: &[u8], scratch: &mut Scratch) -> Route {
+        if self.is_reserved(key) {
+            return refuse(ClientError::ReservedKey);
+        }
         match self.shard(key, &mut scratch.chance) {
             Some(shard) => Route::Shard(shard),
             None => refuse(no_range(key)),
@@ -217,16 +223,15 @@ fn by_policy(
             map.route(request.arg(spec.fixed_key as usize), scratch)
         }
         Policy::Keyed if spec.check == Check::BlockOption => streams(map, spec, request, scratch),
-        Policy::Keyed => {
-            let shard = one_shard(map, spec, request, scratch);
-            let shard = shard.and_then(|shard| match spec.check {
-                Check::SortPatterns => patterns_on(map, spec, request, shard),
-                Check::None | Check::BlockOption => Ok(shard),
-            });
-            shard.map_or_else(refuse, Route::Shard)
-        }
-        Policy::Script { body, sha } => match one_shard(map, spec, request, scratch) {
-            Ok(shard) => Route::Script { shard, body, sha },
+        Policy::Keyed => match place_keys(map, spec, request, scratch) {
+            Ok(()) => keyed(map, spec, request, scratch),
+            Err(error) => refuse(error),
+        },
+        Policy::Script { body, sha } => match place_keys(map, spec, request, scratch) {
+            Ok(()) => match common_shard(scratch) {
+                Some(shard) => Route::Script { shard, body, sha },
+                None => across(map, spec, request, scratch),
+            },
             Err(ClientError::NoKeys(_)) => home_shard(map, request.arg(3), scratch)
                 .map_or_else(refuse, |shard| Route::Script { shard, body, sha }),
             Err(error) => refuse(error),
@@ -251,8 +256,64 @@ fn by_policy(
     }
 }
 
+/// The route of a request whose keys are placed.
+fn keyed(
+    map: &Map<'_>,
+    spec: &'static CommandSpec,
+    request: &Request<'_>,
+    scratch: &Scratch,
+) -> Route {
+    let Some(shard) = common_shard(scratch) else {
+        return across(map, spec, request, scratch);
+    };
+    let shard = match spec.check {
+        Check::SortPatterns => patterns_on(map, spec, request, shard),
+        Check::None | Check::BlockOption | Check::OtherDatabase => Ok(shard),
+    };
+    shard.map_or_else(refuse, Route::Shard)
+}
+
+/// Keys on several shards: one operation over these, where the command and the keyspace have that; else why not.
+#[cold]
+fn across(
+    map: &Map<'_>,
+    spec: &'static CommandSpec,
+    request: &Request<'_>,
+    scratch: &Scratch,
+) -> Route {
+    let space = map.keyspace;
+    let is_script = matches!(spec.policy, Policy::Script { .. });
+    let beyond = beyond_keys(spec, request);
+    let can_be = is_script || spec.grade == Grade::Strict;
+    if !can_be || (beyond.is_some() && !space.cross_shard) || !space.can_cross_shards() {
+        return refuse(cross_shard(space, spec, request, scratch));
+    }
+    if let Some(error) = beyond {
+        return refuse(error);
+    }
+    let setting = match (space.cross_shard, is_script && !space.cross_shard_scripts) {
+        (true, false) => return Route::CrossShard,
+        (false, false) => "cross_shard = \"strict\"",
+        (true, true) => "cross_shard_scripts = true if scripts touch only the keys that they declare",
+        (false, true) => "cross_shard = \"strict\", and cross_shard_scripts = true if scripts touch only the keys that they declare",
+    };
+    refuse(ClientError::CrossShardOff {
+        command: spec.full_name,
+        keys: places(space, request, scratch),
+        setting,
+    })
+}
+
+/// The one shard of all placed keys. None: they are on several.
+#[inline]
+fn common_shard(scratch: &Scratch) -> Option<u16> {
+    let (&first, others) = scratch.shards.split_first()?;
+    let is_common = others.iter().all(|&shard| shard == first);
+    is_common.then_some(first)
+}
+
 /// Fills `scratch` with the request's keys and their shards.
-fn place_keys(
+pub(crate) fn place_keys(
     map: &Map<'_>,
     spec: &'static CommandSpec,
     request: &Request<'_>,
@@ -272,6 +333,9 @@ fn place_keys(
     }
     for &index in &scratch.keys {
         let key = request.arg(index as usize);
+        if map.is_reserved(key) {
+            return Err(ClientError::ReservedKey);
+        }
         let shard = map.keyspace.shard_of(key, map.admission);
         scratch.shards.push(shard.ok_or_else(|| no_range(key))?);
     }
@@ -301,14 +365,7 @@ fn one_shard(
     scratch: &mut Scratch,
 ) -> Result<u16, ClientError> {
     place_keys(map, spec, request, scratch)?;
-    let first = scratch.shards[0];
-    if scratch.shards.iter().all(|&shard| shard == first) {
-        return Ok(first);
-    }
-    Err(ClientError::CrossShard {
-        command: spec.full_name,
-        keys: places(map.keyspace, request, scratch),
-    })
+    common_shard(scratch).ok_or_else(|| cross_shard(map.keyspace, spec, request, scratch))
 }
 
 /// Where a script without keys runs: with what its first argument belongs to, if an affinity rule says so (queue libraries
@@ -365,11 +422,10 @@ fn split(
     if let Err(error) = place_keys(map, spec, request, scratch) {
         return refuse(error);
     }
-    let first = scratch.shards[0];
-    if scratch.shards.iter().all(|&shard| shard == first) {
-        Route::Shard(first)
-    } else {
-        Route::Split { step, merge }
+    match common_shard(scratch) {
+        Some(shard) => Route::Shard(shard),
+        None if map.keyspace.multi_key_strict => Route::CrossShard,
+        None => Route::Split { step, merge },
     }
 }
 
@@ -386,9 +442,8 @@ fn streams(
     if block_value(request).is_some() {
         return Route::Blocking;
     }
-    let first = scratch.shards[0];
-    if scratch.shards.iter().all(|&shard| shard == first) {
-        return Route::Shard(first);
+    if let Some(shard) = common_shard(scratch) {
+        return Route::Shard(shard);
     }
     if has_id_for_each(request, scratch) {
         return Route::Streams;
@@ -417,8 +472,7 @@ pub fn key_shards(
         admission,
     };
     place_keys(map, spec, request, scratch)?;
-    let first = scratch.shards[0];
-    let is_one = scratch.shards.iter().all(|&shard| shard == first);
+    let is_one = common_shard(scratch).is_some();
     if spec.check == Check::BlockOption && !is_one && !has_id_for_each(request, scratch) {
         return Err(cross_shard(keyspace, spec, request, scratch));
     }

@@ -31,27 +31,46 @@ pub fn patterns_on(
     if map.keyspace.shards.len() == 1 {
         return Ok(shard);
     }
-    let mut patterns = 0;
-    let mut index = 2;
-    while index < request.args.len() {
-        let word = request.arg(index);
-        let is_word = |option: &&&str| word.eq_ignore_ascii_case(option.as_bytes());
-        let values = VALUED
-            .iter()
-            .find(|(option, _)| word.eq_ignore_ascii_case(option));
-        if let Some(option) = PATTERNED.iter().find(is_word) {
-            patterns += 1;
-            if patterns > SORT_PATTERNS_MAX {
-                return Err(ClientError::Words(TOO_MANY));
-            }
-            one_pattern(map, spec, request, (option, index + 1), shard)?;
-            index += 1;
-        } else if let Some((_, count)) = values {
-            index += count;
+    let patterns = Patterns { request, index: 2 };
+    for (count, at) in patterns.enumerate() {
+        if count >= SORT_PATTERNS_MAX {
+            return Err(ClientError::Words(TOO_MANY));
         }
-        index += 1;
+        one_pattern(map, spec, request, at, shard)?;
     }
     Ok(shard)
+}
+
+/// Whether a request has a pattern that reaches other keys.
+pub fn has_star(request: &Request<'_>) -> bool {
+    Patterns { request, index: 2 }.any(|(_, at)| request.arg(at).contains(&b'*'))
+}
+
+/// The patterns of a request: the option of each, and where it stands.
+struct Patterns<'a> {
+    request: &'a Request<'a>,
+    index: usize,
+}
+
+impl Iterator for Patterns<'_> {
+    type Item = (&'static str, usize);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.index < self.request.args.len() {
+            let at = self.index;
+            let word = self.request.arg(at);
+            let is_word = |option: &&&str| word.eq_ignore_ascii_case(option.as_bytes());
+            let values = VALUED
+                .iter()
+                .find(|(option, _)| word.eq_ignore_ascii_case(option));
+            if let Some(option) = PATTERNED.iter().find(is_word) {
+                self.index = at + 2;
+                return Some((option, at + 1));
+            }
+            self.index = at + 1 + values.map_or(0, |(_, count)| *count);
+        }
+        None
+    }
 }
 
 /// `at`: an option, and where its pattern stands.

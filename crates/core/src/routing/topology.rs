@@ -163,6 +163,12 @@ pub struct Keyspace {
     pub unknown_commands_first_key: bool,
     /// A transaction with keys on several shards is executed by each of them on its own, instead of being refused.
     pub transactions_per_shard: bool,
+    /// What can be done as one operation over several shards is, instead of being refused.
+    pub cross_shard: bool,
+    /// Of those, also what could be split over the shards.
+    pub multi_key_strict: bool,
+    /// And scripts with declared keys on several shards: on the word of who set this, they touch no others.
+    pub cross_shard_scripts: bool,
     /// DEBUG is let through, in the forms that are known.
     pub debug_commands: bool,
     /// How long a shard may take to answer; 0: for ever.
@@ -202,6 +208,9 @@ impl Keyspace {
             users: Vec::new(),
             unknown_commands_first_key: false,
             transactions_per_shard: false,
+            cross_shard: false,
+            multi_key_strict: false,
+            cross_shard_scripts: false,
             debug_commands: false,
             timeout_ms: 0,
             max_clients: CLIENTS_DEFAULT as u64,
@@ -220,6 +229,22 @@ impl Keyspace {
             let endpoints = self.shards.iter().map(|shard| shard.endpoint.as_str());
             self.server_tls.as_ref()?.complaint(endpoints)
         })
+    }
+
+    /// Whether operations across shards can be had: it takes keys that stay where they are, and servers with scripts.
+    pub fn can_cross_shards(&self) -> bool {
+        self.role == Role::Store
+            && self.protocol == Protocol::Redis
+            && !matches!(self.distribution, Distribution::Random(_))
+    }
+
+    fn cross_shard_complaint(&self) -> Option<&'static str> {
+        if self.cross_shard && !self.can_cross_shards() {
+            return Some("operations across shards need a store that speaks RESP");
+        }
+        let has_more = self.multi_key_strict || self.cross_shard_scripts;
+        (has_more && !self.cross_shard)
+            .then_some("strict splits and scripts across shards need operations across shards")
     }
 
     /// What people are told of a key's place before they are told its shard.
@@ -315,7 +340,8 @@ impl Topology {
                     keyspace.name
                 )));
             }
-            let complaint = keyspace.tls_complaint();
+            let across = keyspace.cross_shard_complaint().map(String::from);
+            let complaint = across.or_else(|| keyspace.tls_complaint());
             if let Some(text) = complaint {
                 return Err(TopologyError(format!(
                     "keyspace '{}': {text}",

@@ -109,6 +109,7 @@ impl Engine {
             Intake::Output => client.replies.bytes() > 0,
             Intake::Barrier | Intake::Blocked => waiting > 0,
             Intake::Paused => self.pauses[client.keyspace as usize].is_some(),
+            Intake::Fenced => self.cross_shards.waits(client.keyspace, slot, generation),
             Intake::Subscriptions => self.is_held_publisher((slot, generation)),
             Intake::Closing => waiting > 0 || !client.replies.out.is_empty(),
             Intake::Link(id) => self

@@ -144,6 +144,10 @@ pub enum Waiter {
     Prelude,
     /// Nobody; what was taken for a client that has left is put back.
     PutBack,
+    /// An operation across shards: its place and generation instead of a client's, and its part.
+    Operation,
+    /// The worker: a lost connection, whose number is in `number`, runs nothing any more.
+    Ghost,
 }
 
 /// A request without a whole reply.
@@ -211,6 +215,10 @@ pub struct Link {
     pub held: Output,
     /// Who waits for which reply.
     pub queue: VecDeque<InFlight>,
+    /// So many answers of the greeting are to come with the one that tells the shard's records.
+    pub join_left: u8,
+    /// Replies that have come, ever; wraps.
+    pub answered: u64,
     /// Where the current reply ends.
     pub scanner: ReplyScanner,
     /// The same, when the shard is a memcached.
@@ -270,6 +278,8 @@ impl Link {
             out: Output::keeping_much(),
             held: Output::default(),
             queue: VecDeque::new(),
+            join_left: 0,
+            answered: 0,
             scanner: ReplyScanner::default(),
             text_scanner: None,
             holds_meta: false,
@@ -366,6 +376,12 @@ pub struct Backend {
     pub has_functions: bool,
     /// Connections that nobody has at the moment, with their lanes; see `own_links`.
     pub idle: Vec<(usize, u32)>,
+    /// Lost connections on which something was sent that may still run: the shard's numbers of them.
+    pub ghosts: Vec<u64>,
+    /// The server process's own name, as its main connection was told.
+    pub run_id: Option<String>,
+    /// The version of the format in which it dumps values; 0: not known.
+    pub dump_version: u16,
 }
 
 impl Backend {
@@ -384,6 +400,9 @@ impl Backend {
             scripts: HashSet::new(),
             has_functions: false,
             idle: Vec::new(),
+            ghosts: Vec::new(),
+            run_id: None,
+            dump_version: 0,
         }
     }
 }

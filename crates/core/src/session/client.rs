@@ -32,6 +32,8 @@ pub enum Intake {
     Barrier,
     /// Not until the pause of its keyspace ends.
     Paused,
+    /// Not until the operation across shards is over that has a key of its next request.
+    Fenced,
     /// Not until the subscriptions that were asked for before its PUBLISH are confirmed.
     Subscriptions,
     /// Not until the request that waits has its reply; only its end is looked for.
@@ -56,6 +58,8 @@ pub mod care {
     pub const MONITORED: u8 = 1 << 5;
     /// Clients are paused.
     pub const PAUSED: u8 = 1 << 6;
+    /// Operations across shards have some keys to themselves.
+    pub const FENCED: u8 = 1 << 7;
 }
 
 /// CLIENT REPLY.
@@ -94,6 +98,8 @@ pub struct Particulars {
     pub monitor: Option<Watching>,
     /// Channels and patterns whose messages it gets.
     pub subscribed: Option<Box<Subscribed>>,
+    /// Since when its next request waits for the end of operations across shards (ms).
+    pub fenced_since_ms: Option<u64>,
     /// CLIENT TRACKING.
     pub tracking: Option<Box<Tracking>>,
 }

@@ -51,6 +51,10 @@ impl Engine {
             let used = self.replies(id, &joined);
             self.keep_tail(id, &joined[used..]);
         }
+        if !self.cross_shards.drains.is_empty() {
+            self.look_at_drains();
+            self.settle_notes();
+        }
         let Some(link) = self.links.get(id) else {
             return;
         };
@@ -132,6 +136,7 @@ impl Engine {
             // Of a quiet request only the answer to what was sent behind it is the end.
             let ends = progress.done && (!is_quiet || (is_first && bytes == line::NOTHING_ANSWER));
             let entry = if ends {
+                link.answered = link.answered.wrapping_add(1);
                 link.queue.pop_front()
             } else {
                 link.queue.front().copied()
@@ -209,13 +214,15 @@ impl Engine {
                 }
             }
             Waiter::Queued => self.note_queued(entry, bytes, is_first),
+            Waiter::Operation => self.operation_replied(entry, bytes, done),
+            Waiter::Ghost if done => self.ghost_is_gone(shard, entry.number),
             Waiter::Identity => {
                 self.identified(id, bytes);
                 self.number_known(id);
             }
             Waiter::PutBack if is_first && is_error => self.not_put_back(shard, bytes),
             Waiter::Subscription if done => self.feed_refused(id, bytes),
-            Waiter::Subscription | Waiter::Prelude | Waiter::PutBack => {}
+            Waiter::Subscription | Waiter::Prelude | Waiter::PutBack | Waiter::Ghost => {}
         }
     }
 
@@ -391,8 +398,8 @@ impl Engine {
                 self.compose_load(asker, (&body, &shards), &parts, proto, out);
             }
             GatherKind::Exec(plan) => return self.compose_exec(asker, number, plan, &parts, out),
-            GatherKind::Unwatch { link } => {
-                self.give_back(link, true);
+            GatherKind::Unwatch { links } => {
+                links.iter().for_each(|&link| self.give_back(link, true));
                 encode::simple(out, "OK");
             }
             GatherKind::Text(how) => merge_text(&how, &parts, out),
@@ -401,6 +408,7 @@ impl Engine {
             GatherKind::ClientList => encode::verbatim(out, proto, &parts.concat()),
             GatherKind::AclLog { limit } => self.compose_acl_log(&parts, limit, proto, out),
             GatherKind::AllTook => encode::simple(out, "OK"),
+            GatherKind::Operation => out.extend_from_slice(parts[0]),
             GatherKind::SlowGet { count, shards } => {
                 self.compose_slowlog(&parts, count, &shards, out)
             }

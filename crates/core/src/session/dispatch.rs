@@ -156,6 +156,7 @@ impl Engine {
             | Route::Wait
             | Route::Blocking
             | Route::Streams
+            | Route::CrossShard
             | Route::Local(_)
             | Route::Refuse(_) => None,
         }
@@ -268,12 +269,18 @@ impl Engine {
             self.answer_error(asker, &ClientError::ShardEjected { shard });
             return Taken::Yes;
         }
-        self.carry_out(asker, route, request);
+        self.carry_out(asker, spec, route, request);
         Taken::Yes
     }
 
     /// One arm for each kind of route.
-    fn carry_out(&mut self, asker: &Asker, route: Route, request: &Request<'_>) {
+    fn carry_out(
+        &mut self,
+        asker: &Asker,
+        spec: Option<&'static CommandSpec>,
+        route: Route,
+        request: &Request<'_>,
+    ) {
         match route {
             Route::Shard(shard) => {
                 let shard = self.shard_number(asker, shard);
@@ -321,16 +328,18 @@ impl Engine {
             Route::ScriptFlush => {
                 self.forget_scripts();
                 let (merge, shards) = (Merge::AllOk, self.shards_in(asker.keyspace));
-                self.send_all(
-                    asker,
-                    GatherKind::Everywhere { merge, shards },
-                    request.data,
-                );
+                let kind = GatherKind::Everywhere { merge, shards };
+                self.send_all(asker, kind, request.data);
             }
             Route::Aside(merge) => self.send_aside(asker, merge, request),
             Route::Wait => self.wait(asker, request),
             Route::Blocking => self.block(asker, request),
             Route::Streams => self.read_streams(asker, request),
+            Route::CrossShard => {
+                if let Some(spec) = spec {
+                    self.cross_shard(asker, spec, request);
+                }
+            }
             Route::Local(local) => {
                 self.stats().keyspace(asker.keyspace, PerKeyspace::Local, 1);
                 self.local(asker, local, request);
@@ -547,7 +556,7 @@ fn needs_barrier(route: &Route) -> bool {
                 | Local::ClientTracking
                 | Local::Monitor
         ),
-        Route::Blocking => true,
+        Route::Blocking | Route::CrossShard => true,
         Route::Shard(_)
         | Route::Script { .. }
         | Route::Split { .. }

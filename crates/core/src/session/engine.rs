@@ -25,6 +25,7 @@ use crate::session::acl::newcomer;
 use crate::session::acl_log::AclLog;
 use crate::session::backend::{Backend, Link};
 use crate::session::client::{Client, Intake, ReplyMode};
+use crate::session::cross_shard::executor::CrossShards;
 use crate::session::ejection::Membership;
 use crate::session::lines::Lines;
 use crate::session::mail::Mail;
@@ -160,6 +161,8 @@ pub struct Engine {
     pub(crate) slow: SlowLogs,
     /// What each keyspace refused to its users.
     pub(crate) acl_logs: Vec<AclLog>,
+    /// Operations across shards.
+    pub(crate) cross_shards: CrossShards,
     pub(crate) is_stopping: bool,
     /// The second in which all clients were looked at.
     pub(crate) looked_s: u64,
@@ -206,6 +209,7 @@ impl Engine {
         let subscriptions = Subscriptions::new(topology.keyspaces.len(), backends.len());
         let acl_logs = AclLog::of_each(&topology);
         let chance = identity.seed | 1;
+        let cross_shards = CrossShards::new(&identity, &topology);
         let mut engine = Self {
             identity,
             topology,
@@ -246,6 +250,7 @@ impl Engine {
             seats: Vec::new(),
             slow,
             acl_logs,
+            cross_shards,
             is_stopping: false,
             looked_s: 0,
             actions: Vec::new(),

@@ -8,6 +8,7 @@
 use crate::error::ClientError;
 use crate::protocol::command::{CommandSpec, Grade, Local, Policy};
 use crate::routing::admission::{Admission, SHARE_WHOLE};
+use crate::routing::claims::beyond_keys;
 use crate::routing::distribution::Distribution;
 use crate::routing::route::{decide, shard_of_keys, Request, Route, Scratch};
 use crate::routing::topology::{Keyspace, Role};
@@ -41,11 +42,12 @@ impl Engine {
         let space = &self.topology.keyspaces[asker.keyspace];
         let admission = &self.admissions[asker.keyspace];
         let mut text = format!(
-            "keyspace {} epoch {} distribution {} role {}\r\n",
+            "keyspace {} epoch {} distribution {} role {} cross-shard {}\r\n",
             space.name,
             self.topology.epoch,
             space.distribution.name(),
-            role(space.role)
+            role(space.role),
+            if space.cross_shard { "strict" } else { "off" }
         );
         for (index, shard) in space.shards.iter().enumerate() {
             let backend = &self.backends[space.first_shard + index];
@@ -161,12 +163,27 @@ fn explanation(keyspace: &Keyspace, admission: &Admission, request: &Request<'_>
         };
         line("with keys on several shards", value.to_string());
     }
-    let could_span =
-        known.filter(|spec| spec.policy == Policy::Keyed && spec.grade == Grade::Refused);
-    if could_span.is_some() && atomicity == "single" {
-        line("with keys on several shards", "refused".to_string());
+    if let (Some(spec), "single") = (known, atomicity) {
+        if let Some(value) = if_spread(keyspace, spec, request) {
+            line("with keys on several shards", value.to_string());
+        }
     }
     text
+}
+
+/// What would become of a request with keys on one shard if they were on several. None: its keys cannot be.
+fn if_spread(
+    keyspace: &Keyspace,
+    spec: &'static CommandSpec,
+    request: &Request<'_>,
+) -> Option<&'static str> {
+    let can_be = keyspace.can_cross_shards() && beyond_keys(spec, request).is_none();
+    match (spec.policy, spec.grade) {
+        (Policy::Keyed, Grade::Strict) if can_be && keyspace.cross_shard => Some("strict"),
+        (Policy::Keyed, Grade::Strict) if can_be => Some("refused; set cross_shard = \"strict\""),
+        (Policy::Keyed, Grade::Strict | Grade::Refused) => Some("refused"),
+        _ => None,
+    }
 }
 
 /// The route, or the refusal that is found only where the request is done.
@@ -251,6 +268,10 @@ fn deed(keyspace: &Keyspace, route: &Route) -> (String, &'static str) {
         Route::Streams => (
             "split over the streams' shards, the replies put together".into(),
             "per-shard",
+        ),
+        Route::CrossShard => (
+            "done as one operation over the keys' shards".into(),
+            "strict",
         ),
         Route::AnyShard => ("sent to any shard that is up".into(), "single"),
         Route::Scan => ("sent to the shard that the cursor names".into(), "single"),

@@ -64,6 +64,11 @@ impl Engine {
                 return Some(taken);
             }
         }
+        if cares & care::FENCED != 0 {
+            if let Some(taken) = self.held_by_fence(slot, spec, request) {
+                return Some(taken);
+            }
+        }
         if cares & care::MONITORED != 0 {
             let is_tracked = cares & care::TRACKED != 0;
             return Some(self.watched(slot, spec, request, is_tracked));

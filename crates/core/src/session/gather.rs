@@ -75,10 +75,10 @@ pub enum GatherKind {
     },
     /// EXEC.
     Exec(Box<ExecPlan>),
-    /// UNWATCH or DISCARD: the link on which keys were watched is given back.
+    /// UNWATCH or DISCARD: the links on which keys were watched are given back.
     Unwatch {
-        /// That link.
-        link: u32,
+        /// Those links.
+        links: Vec<u32>,
     },
     /// Replies of memcached.
     Text(TextMerge),
@@ -98,6 +98,8 @@ pub enum GatherKind {
     ClientList,
     /// Something that every worker has taken: OK.
     AllTook,
+    /// An operation across shards: its answer, whole.
+    Operation,
     /// Texts of the shards of these names.
     Texts {
         /// In the order of the parts.

@@ -233,7 +233,10 @@ impl Engine {
     /// taken for it any more while it waits or is paused; in every other state what it sent before is still done.
     pub fn client_hung_up(&mut self, slot: u32) {
         let intake = self.clients.get(slot).map(|client| client.intake);
-        if matches!(intake, Some(Intake::Blocked | Intake::Paused)) {
+        if matches!(
+            intake,
+            Some(Intake::Blocked | Intake::Paused | Intake::Fenced)
+        ) {
             self.drop_client(slot, CloseReason::ClientClosed);
         }
     }
@@ -277,7 +280,11 @@ impl Engine {
             return;
         };
         let is_open = match client.intake {
-            Intake::Open | Intake::Link(_) | Intake::Paused | Intake::Subscriptions => false,
+            Intake::Open
+            | Intake::Link(_)
+            | Intake::Paused
+            | Intake::Fenced
+            | Intake::Subscriptions => false,
             Intake::InFlight => waiting <= client.window as usize / 2,
             Intake::Output => out <= OUTPUT_HIGH / 2,
             Intake::Barrier | Intake::Blocked => waiting == 0,

@@ -142,6 +142,7 @@ impl Engine {
         // Of what may be asked about a script nothing depends on the database, and a busy server refuses to change it.
         let database = if link.is_aside { 0 } else { database };
         let is_main = link.lane == Some(0);
+        let is_aside = link.is_aside;
         link.progress_ms = now_ms;
         link.greeted_ms = now_ms;
         if link.text_scanner.is_some() {
@@ -156,15 +157,28 @@ impl Engine {
             .and_then(|(_, shard)| shard.credentials.as_ref());
         let credentials =
             credentials.map(|shown| (shown.username.as_deref(), shown.password.as_str()));
+        let membership = self.membership_greeting(shard, is_aside);
+        let shown = membership
+            .as_ref()
+            .map(|(words, count)| (words.as_slice(), *count, own));
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
         let answers = greeting(
             link.out.tail(),
             credentials,
             proto == Proto::Resp3,
             database,
+            shown,
             is_main,
         );
-        let answers = answers + self.greet_tracked(id);
+        let tracked = self.greet_tracked(id);
+        let answers = answers + tracked;
         if let Some(link) = self.links.get_mut(id) {
+            if membership.is_some() {
+                // Behind it come the change of the database, the last word, and what concerns tracking.
+                link.join_left = 2 + u8::from(database != own) + tracked;
+            }
             link.state = LinkState::Greeting(answers);
         }
         self.touch_link(id);
@@ -188,6 +202,13 @@ impl Engine {
             self.link_lost(id, &reason);
             return;
         }
+        let joins = link.join_left > 0 && left >= link.join_left;
+        if joins && !self.membership_answered(id, left, &answer) {
+            return;
+        }
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
         if left > 1 {
             link.state = LinkState::Greeting(left - 1);
             return;
@@ -237,6 +258,7 @@ impl Engine {
         {
             self.backends[shard].version = version;
         }
+        self.look_at_ghosts(shard, field(info, b"run_id:"));
         self.move_health(shard, HealthEvent::Ready);
         self.backends[shard].reason.clear();
         self.stats().set_reason(shard, "");
@@ -309,6 +331,7 @@ impl Engine {
                 self.own_link_lost(id, &link);
             }
         }
+        self.note_ghost(&link);
         if link.owes_elements() {
             self.lost_element(shard, reason);
         }
@@ -395,6 +418,8 @@ impl Engine {
             | Waiter::Queued
             | Waiter::Identity
             | Waiter::PutBack
+            | Waiter::Operation
+            | Waiter::Ghost
             | Waiter::Subscription => {}
             Waiter::Part if client.replies.gather(entry.number).is_some() => {
                 self.fail_part(entry.client, entry.number, entry.part, error);

@@ -9,6 +9,7 @@
 //! finds nobody and is dropped.
 
 use crate::session::client_admin::Filter;
+use crate::session::cross_shard::notes::Note;
 use crate::session::dispatch::Asker;
 use crate::session::engine::{Action, Engine};
 use crate::session::gather::{Gather, GatherKind};
@@ -104,6 +105,8 @@ pub enum Mail {
     ShardFailed(usize),
     /// From worker 0: such a shard takes so many sixteenths of its keys from now on.
     Share(usize, u8),
+    /// About operations across shards.
+    CrossShard(Box<Note>),
     /// A part of what was asked: mostly the worker's number, and its answer.
     Answer(Ticket, u16, Vec<u8>),
 }
@@ -190,6 +193,10 @@ impl Engine {
             } => self.find_client(ticket, keyspace, id),
             Mail::Invalidate { to, keys, from } => self.redirected(to, &keys, from),
             Mail::RedirectBroken { slot, generation } => self.redirect_broken(slot, generation),
+            Mail::CrossShard(note) => {
+                self.cross_shards.notes.push_back(*note);
+                self.settle_notes();
+            }
             Mail::ShardFailed(shard) => self.shard_failed(shard),
             Mail::Share(shard, share) => self.take_share(shard, share),
             Mail::Answer(ticket, worker, bytes) => {

@@ -55,6 +55,7 @@ pub mod tracking;
 pub mod tracking_links;
 pub mod tracking_options;
 pub mod transaction;
+pub mod transaction_across;
 pub mod transaction_exec;
 pub mod transaction_reply;
 pub mod transaction_split;

@@ -51,6 +51,15 @@ pub enum Owner {
     },
     /// Nobody any more: its client left while a request waited on it, and the shard has been told to end that.
     Ending,
+    /// An operation across shards, for one of its parts.
+    Operation {
+        /// The operation's place.
+        index: u32,
+        /// See `index`.
+        generation: u32,
+        /// Which part.
+        part: u16,
+    },
     /// This worker: what is published on the shard comes on it.
     Subscriptions,
     /// Nobody at the moment; kept for the next who needs one.
@@ -67,7 +76,11 @@ impl Owner {
                 purpose: Purpose::Block,
                 ..
             } => true,
-            Self::Lane | Self::Subscriptions | Self::Idle | Self::Client { .. } => false,
+            Self::Lane
+            | Self::Subscriptions
+            | Self::Operation { .. }
+            | Self::Idle
+            | Self::Client { .. } => false,
         }
     }
 
@@ -79,7 +92,12 @@ impl Owner {
                 purpose: Purpose::Track | Purpose::Feed | Purpose::Wake,
                 ..
             } => true,
-            Self::Lane | Self::Request | Self::Idle | Self::Ending | Self::Client { .. } => false,
+            Self::Lane
+            | Self::Request
+            | Self::Idle
+            | Self::Ending
+            | Self::Operation { .. }
+            | Self::Client { .. } => false,
         }
     }
 }
@@ -96,7 +114,6 @@ impl Engine {
     ) -> Result<u32, ClientError> {
         // A shard that is down is refused as for everybody, and its main connection is begun.
         self.link_for(shard, 0)?;
-        let lane = lane % LANES;
         let owner = Owner::Client {
             slot,
             generation: self.clients.generation(slot),
@@ -106,19 +123,7 @@ impl Engine {
         // told.
         let is_special = matches!(purpose, Purpose::Track | Purpose::Feed);
         let tells = purpose == Purpose::Wake;
-        let fits = |&(idle_lane, id): &(usize, u32)| {
-            !is_special
-                && idle_lane == lane
-                && self.links.get(id).is_some_and(|link| link.tells == tells)
-        };
-        let kept = self.backends[shard].idle.iter().position(fits);
-        let id = match kept {
-            Some(position) => self.backends[shard].idle.swap_remove(position).1,
-            None if self.exclusive_links >= EXCLUSIVE_LINKS_MAX => {
-                return Err(ClientError::Exhausted)
-            }
-            None => self.open_exclusive(shard, lane),
-        };
+        let id = self.kept_or_new(shard, lane % LANES, !is_special, tells)?;
         let now_ms = self.now_ms;
         if let Some(link) = self.links.get_mut(id) {
             link.owner = owner;
@@ -128,6 +133,47 @@ impl Engine {
             client.particulars().own_links.push(id);
         }
         Ok(id)
+    }
+
+    /// A connection for a part of an operation across shards: (place, generation, part).
+    pub(crate) fn open_for_operation(
+        &mut self,
+        shard: usize,
+        lane: usize,
+        (index, generation, part): (u32, u32, usize),
+    ) -> Result<u32, ClientError> {
+        self.link_for(shard, 0)?;
+        let id = self.kept_or_new(shard, lane % LANES, true, false)?;
+        let now_ms = self.now_ms;
+        if let Some(link) = self.links.get_mut(id) {
+            link.owner = Owner::Operation {
+                index,
+                generation,
+                part: part as u16,
+            };
+            link.progress_ms = now_ms;
+        }
+        Ok(id)
+    }
+
+    /// A connection of that lane which nobody has, or a new one.
+    fn kept_or_new(
+        &mut self,
+        shard: usize,
+        lane: usize,
+        may_be_kept: bool,
+        tells: bool,
+    ) -> Result<u32, ClientError> {
+        let fits = |&(idle_lane, id): &(usize, u32)| {
+            may_be_kept
+                && idle_lane == lane
+                && self.links.get(id).is_some_and(|link| link.tells == tells)
+        };
+        match self.backends[shard].idle.iter().position(fits) {
+            Some(position) => Ok(self.backends[shard].idle.swap_remove(position).1),
+            None if self.exclusive_links >= EXCLUSIVE_LINKS_MAX => Err(ClientError::Exhausted),
+            None => Ok(self.open_exclusive(shard, lane)),
+        }
     }
 
     /// Whether a link is nobody's lane, so that a request may wait on it for as long as it likes.
@@ -190,7 +236,7 @@ impl Engine {
     }
 
     /// Takes a link off its client's list.
-    fn disown(&mut self, slot: u32, generation: u32, id: u32) {
+    pub(crate) fn disown(&mut self, slot: u32, generation: u32, id: u32) {
         if let Some(particulars) = self
             .clients
             .get_same(slot, generation)
@@ -207,6 +253,11 @@ impl Engine {
             // What that means for subscribers is told in `feed`.
             Owner::Lane | Owner::Ending | Owner::Request | Owner::Subscriptions => {}
             Owner::Idle => self.backends[shard].idle.retain(|&(_, idle)| idle != id),
+            Owner::Operation {
+                index,
+                generation,
+                part,
+            } => self.operation_lost(index, generation, usize::from(part)),
             Owner::Client {
                 slot,
                 generation,
@@ -239,7 +290,11 @@ impl Engine {
             Owner::Client {
                 slot, generation, ..
             } => self.invalidated(id, slot, generation, push),
-            Owner::Lane | Owner::Request | Owner::Idle | Owner::Ending => {}
+            Owner::Lane
+            | Owner::Request
+            | Owner::Idle
+            | Owner::Operation { .. }
+            | Owner::Ending => {}
         }
     }
 }

@@ -275,6 +275,7 @@ impl Engine {
             Owner::Client { .. }
             | Owner::Request
             | Owner::Ending
+            | Owner::Operation { .. }
             | Owner::Subscriptions
             | Owner::Idle => return,
         }

@@ -50,6 +50,8 @@ pub(crate) struct Queued {
 enum Placed {
     /// In one place.
     Whole(Deed),
+    /// By one operation over the shards of its keys; the scratch says which.
+    Across,
     /// By each shard that has some of its keys; the scratch says which.
     Split { step: u8, merge: Merge },
 }
@@ -205,12 +207,21 @@ impl Engine {
             command: spec.map_or("unknown", |spec| spec.full_name),
             reason: NOT_IN_TRANSACTION,
         };
-        match decide(space, admission, request, &mut self.scratch).1 {
+        let is_one_operation = space.cross_shard && !space.transactions_per_shard;
+        let mut route = decide(space, admission, request, &mut self.scratch).1;
+        if let (Route::CrossShard, Some(Policy::Split { step, merge })) =
+            (&route, spec.map(|spec| spec.policy))
+        {
+            // What is split at all is split here too: the whole transaction is one operation over its shards, or none is.
+            route = Route::Split { step, merge };
+        }
+        match route {
+            Route::Split { .. } | Route::CrossShard if is_one_operation => Ok(Placed::Across),
             Route::Shard(shard) | Route::Script { shard, .. } => Ok(at(shard)),
             Route::Split { step, merge } if space.transactions_per_shard && !is_random => {
                 Ok(Placed::Split { step, merge })
             }
-            Route::Blocking | Route::Streams | Route::Split { .. } => {
+            Route::Blocking | Route::Streams | Route::Split { .. } | Route::CrossShard => {
                 let spec = spec.ok_or_else(|| refused(None))?;
                 shard_of_keys(space, admission, spec, request, &mut self.scratch).map(at)
             }
@@ -243,7 +254,7 @@ impl Engine {
         request: &Request<'_>,
     ) -> Result<(), ClientError> {
         let pieces = match placed {
-            Placed::Whole(_) => None,
+            Placed::Whole(_) | Placed::Across => None,
             Placed::Split { step, merge } => Some(Pieces::cut(request, &self.scratch, step, merge)),
         };
         let held = self.queued_bytes + self.incoming_bytes;
@@ -278,7 +289,17 @@ impl Engine {
                     .map_or(Piece::Part, Piece::Last);
                 transaction.keep(&bytes, Deed::At(shard), part, None, piece);
             }
-        } else if let Placed::Whole(deed) = placed {
+        } else {
+            let deed = match placed {
+                Placed::Whole(deed) => deed,
+                _ => {
+                    for (&key, &shard) in self.scratch.keys.iter().zip(&self.scratch.shards) {
+                        let place = || place_of_key(space, shard, request.arg(key as usize));
+                        transaction.part_at(shard, place);
+                    }
+                    Deed::Sent
+                }
+            };
             let part = match deed {
                 Deed::At(shard) => {
                     transaction.part_at(shard, || key_place(space, shard, spec, request))
@@ -339,7 +360,7 @@ impl Engine {
         let watch = particulars.and_then(|known| known.watch.as_ref());
         (
             queued.map_or(-1, |transaction| transaction.count() as i64),
-            watch.map_or(0, |watch| watch.count),
+            watch.map_or(0, |watch| watch.count()),
         )
     }
 }
@@ -391,7 +412,7 @@ pub(crate) fn key_place(
     place_of_key(space, shard, request.arg(index.unwrap_or(1) as usize))
 }
 
-fn place_of_key(space: &Keyspace, shard: u16, key: &[u8]) -> KeyPlace {
+pub(crate) fn place_of_key(space: &Keyspace, shard: u16, key: &[u8]) -> KeyPlace {
     let shown = &key[..key.len().min(crate::limits::TEXT_IN_ERROR_MAX + 1)];
     (
         shown.to_vec(),

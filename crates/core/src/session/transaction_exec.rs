@@ -26,7 +26,7 @@ use crate::session::scripts::Sha;
 use crate::session::stats::{PerKeyspace, PerShard};
 use crate::session::transaction::{Deed, Transaction};
 use crate::session::transaction_reply::{ExecPart, ExecPlan};
-use crate::session::transaction_watch::Watch;
+use crate::session::transaction_watch::{Watch, WatchPlace};
 
 /// How a transaction is executed.
 enum Way {
@@ -35,6 +35,8 @@ enum Way {
         parts: Vec<(usize, u32)>,
         first: Option<usize>,
     },
+    /// As one operation over several shards.
+    Across,
     /// By us alone.
     Here,
     /// Not at all: a watched key may have changed.
@@ -67,6 +69,7 @@ impl Engine {
             .keyspace(asker.keyspace, PerKeyspace::Transactions, 1);
         match self.way(asker, &transaction, watch.as_deref()) {
             Ok(Way::Sent { parts, first }) => self.begin_exec(asker, *transaction, &parts, first),
+            Ok(Way::Across) => self.exec_across(asker, *transaction, watch),
             Ok(Way::Here) => {
                 let mut out = Vec::new();
                 self.exec_here(asker, &transaction, &mut out);
@@ -105,11 +108,18 @@ impl Engine {
         }
         let places = &transaction.places;
         let mut shards: Vec<u16> = places.iter().map(|&(shard, _)| shard).collect();
-        let beyond = watch.filter(|watch| !shards.contains(&watch.shard));
-        shards.extend(beyond.map(|watch| watch.shard));
-        if shards.len() > 1 && !self.topology.keyspaces[asker.keyspace].transactions_per_shard {
+        let watched = watch.iter().flat_map(|watch| &watch.places);
+        let is_beyond = |place: &&WatchPlace| !shards.contains(&place.shard);
+        let beyond: Vec<u16> = watched.filter(is_beyond).map(|place| place.shard).collect();
+        let beyond_key = watch.filter(|_| !beyond.is_empty()).map(|watch| &watch.key);
+        shards.extend(beyond);
+        let space = &self.topology.keyspaces[asker.keyspace];
+        if shards.len() > 1 && !space.transactions_per_shard {
+            if space.cross_shard {
+                return Ok(Way::Across);
+            }
             let named = places.iter().map(|(_, place)| place);
-            let named = named.chain(beyond.map(|watch| &watch.key));
+            let named = named.chain(beyond_key);
             return Err(ClientError::CrossShard {
                 command: "exec",
                 // One more than are shown: that there are more is shown too.
@@ -130,14 +140,14 @@ impl Engine {
         let mut first = None;
         for shard in shards {
             let number = self.shard_number(asker, shard);
-            let link = match watch.filter(|watch| watch.shard == shard) {
-                Some(Watch { link: None, .. }) => return Ok(Way::Broken),
-                Some(watch) if watch.lane != asker.lane % LANES => {
+            let link = match watch.and_then(|watch| Some((watch.lane, watch.on(shard)?.link))) {
+                Some((_, None)) => return Ok(Way::Broken),
+                Some((lane, _)) if lane != asker.lane % LANES => {
                     return Err(ClientError::WatchMoved)
                 }
-                Some(watch) => {
+                Some((_, Some(link))) => {
                     first = Some(parts.len());
-                    watch.link.ok_or(ClientError::WatchMoved)?
+                    link
                 }
                 None => self.exec_link(asker, shard, number)?,
             };

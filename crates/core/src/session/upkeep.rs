@@ -33,6 +33,7 @@ impl Engine {
         self.look_at_feeds();
         self.release_publishers();
         self.look_at_trackers();
+        self.look_at_operations();
     }
 
     fn retry_shards(&mut self) {
@@ -151,6 +152,8 @@ impl Engine {
         };
         let is_probed = match link.owner {
             Owner::Lane | Owner::Subscriptions => true,
+            // Something is always under way on it, or about to be.
+            Owner::Operation { .. } => false,
             Owner::Client { purpose, .. } => purpose != Purpose::Block,
             Owner::Request | Owner::Ending => false,
             Owner::Idle => {

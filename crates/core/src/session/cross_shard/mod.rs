@@ -1,6 +1,17 @@
 //! Atomic operations across shards: gather, commit, scatter, under a fence. The protocol is in docs/design/0020-operations-across-shards.md.
 
 pub mod call;
+pub mod elements;
+pub mod executor;
+pub mod fences;
+pub mod jobs;
+pub mod join;
+pub mod member;
+pub mod message;
+pub mod notes;
 pub mod operation;
+pub mod park;
 pub mod recovery;
+pub mod registrar;
 pub mod steps;
+pub mod wire;

@@ -8,10 +8,12 @@
 // A panic in a helper is how these tests fail.
 #![allow(clippy::panic)]
 
+mod across;
+
 use proptest::prelude::*;
 use shoal_core::error::ClientError;
 use shoal_core::limits::SORT_PATTERNS_MAX;
-use shoal_core::protocol::command::{arity_fits, keys, Arg, Check, CommandSpec, Policy};
+use shoal_core::protocol::command::{arity_fits, keys, Arg, Check, CommandSpec, Grade, Policy};
 use shoal_core::protocol::command_table::COMMANDS;
 use shoal_core::routing::admission::Admission;
 use shoal_core::routing::affinity::Affinity;
@@ -31,6 +33,15 @@ struct Space {
     has_rules: bool,
     first_key: bool,
     home: u16,
+    across: Across,
+}
+
+/// What a keyspace does as one operation over several shards.
+#[derive(Debug, Clone, Copy, Default)]
+struct Across {
+    is_on: bool,
+    splits: bool,
+    scripts: bool,
 }
 
 impl Space {
@@ -46,11 +57,23 @@ impl Space {
             affinity: Affinity::new(if self.has_rules { &rules } else { &[] }).expect("good rules"),
             unknown_commands_first_key: self.first_key,
             home_shard: self.home,
+            cross_shard: self.across.is_on,
+            multi_key_strict: self.across.splits,
+            cross_shard_scripts: self.across.scripts,
             ..Keyspace::over(
                 "test",
                 (0..self.shards).map(shard).collect(),
                 Distribution::Slots(slots),
             )
+        }
+    }
+
+    /// Whether keys on several shards are no obstacle for a command of which all keys are known.
+    fn goes_across(&self, spec: &CommandSpec, parts: &[Vec<u8>]) -> bool {
+        match spec.policy {
+            Policy::Split { .. } => self.across.splits,
+            Policy::Script { .. } => self.across.scripts,
+            _ => self.across.is_on && spec.grade == Grade::Strict && !reaches_beyond(spec, parts),
         }
     }
 
@@ -62,6 +85,30 @@ impl Space {
         let slot = (crc16(part) % SLOTS) as u16;
         let owner = |&&(first, last, _): &&(u16, u16, u16)| (first..=last).contains(&slot);
         self.ranges.iter().find(owner).expect("every slot").2
+    }
+}
+
+/// COPY into another database; SORT with a pattern, also where a server would not come to read it.
+fn reaches_beyond(spec: &CommandSpec, parts: &[Vec<u8>]) -> bool {
+    match spec.check {
+        Check::OtherDatabase => parts[3..]
+            .iter()
+            .any(|word| word.eq_ignore_ascii_case(b"DB")),
+        Check::SortPatterns => {
+            let mut words = parts[2..].iter();
+            while let Some(word) = words.next() {
+                match word.to_ascii_uppercase().as_slice() {
+                    b"BY" | b"GET" if words.next().is_some_and(|next| next.contains(&b'*')) => {
+                        return true;
+                    }
+                    b"LIMIT" => drop(words.nth(1)),
+                    b"STORE" => drop(words.next()),
+                    _ => {}
+                }
+            }
+            false
+        }
+        Check::None | Check::BlockOption => false,
     }
 }
 
@@ -225,8 +272,34 @@ struct Seen {
     one_shard: usize,
     split: usize,
     cross_shard: usize,
+    across: usize,
+    reserved: usize,
     refused: usize,
     other: usize,
+}
+
+/// The specification; None where there is none, and the route then is as it should be.
+fn check_name(space: &Space, parts: &[Vec<u8>], route: &Route) -> Option<&'static CommandSpec> {
+    let words = match find(parts) {
+        Known::Spec(spec) => return Some(spec),
+        Known::WrongArity(name) => format!("ERR wrong number of arguments for '{name}' command"),
+        Known::UnknownSubcommand => "ERR unknown subcommand '".to_string(),
+        Known::Unknown if space.first_key && parts.len() > 1 => {
+            if space.across.is_on && is_ours(&parts[1]) {
+                "ERR keys that begin with '__shoal:' are shoal's own;".to_string()
+            } else {
+                assert_eq!(*route, Route::Shard(space.shard_of(&parts[1])));
+                return None;
+            }
+        }
+        Known::Unknown => "ERR unknown command '".to_string(),
+    };
+    let refusal = text_of(route).unwrap_or_default();
+    assert!(
+        refusal.starts_with(&words),
+        "{parts:?}: {route:?}, not '{words}'"
+    );
+    None
 }
 
 fn check(space: &Space, parts: &[Vec<u8>], seen: &mut Seen) {
@@ -239,25 +312,8 @@ fn check(space: &Space, parts: &[Vec<u8>], seen: &mut Seen) {
     let mut scratch = Scratch::default();
     let admission = Admission::whole(keyspace.shards.len());
     let (spec, route) = decide(&keyspace, &admission, &request, &mut scratch);
-    let refusal = text_of(&route);
-    let starts = |words: &str| {
-        assert!(
-            refusal.as_ref().is_some_and(|text| text.starts_with(words)),
-            "{parts:?}: {route:?}, not '{words}'"
-        );
-    };
-    let twin_spec = match find(parts) {
-        Known::Spec(twin) => twin,
-        Known::WrongArity(name) => {
-            let words = format!("ERR wrong number of arguments for '{name}' command");
-            return starts(&words);
-        }
-        Known::UnknownSubcommand => return starts("ERR unknown subcommand '"),
-        Known::Unknown if space.first_key && parts.len() > 1 => {
-            assert_eq!(route, Route::Shard(space.shard_of(&parts[1])));
-            return;
-        }
-        Known::Unknown => return starts("ERR unknown command '"),
+    let Some(twin_spec) = check_name(space, parts, &route) else {
+        return;
     };
     assert!(std::ptr::eq(spec.expect("known"), twin_spec));
     let mut positions = Vec::new();
@@ -269,7 +325,7 @@ fn check(space: &Space, parts: &[Vec<u8>], seen: &mut Seen) {
     let is_together = placed.windows(2).all(|pair| pair[0].1 == pair[1].1);
     let is_dangerous = match twin_spec.check {
         Check::SortPatterns => sort_reaches_other_keys(space, parts),
-        Check::None | Check::BlockOption => Some(false),
+        Check::None | Check::BlockOption | Check::OtherDatabase => Some(false),
     };
     let Some(is_dangerous) = is_dangerous else {
         return seen.other += 1;
@@ -277,10 +333,31 @@ fn check(space: &Space, parts: &[Vec<u8>], seen: &mut Seen) {
     match (&twin_spec.policy, &route) {
         (_, Route::Refuse(_)) if is_dangerous => seen.refused += 1,
         (_, other) if is_dangerous => panic!("{parts:?}: {other:?}"),
+        (Policy::Keyed | Policy::Script { .. } | Policy::Split { .. }, Route::Refuse(error))
+            if **error == ClientError::ReservedKey =>
+        {
+            assert!(space.across.is_on && positions.iter().any(|&at| is_ours(&parts[at as usize])));
+            seen.reserved += 1;
+        }
+        (_, Route::CrossShard) => {
+            assert!(space.goes_across(twin_spec, parts), "{parts:?}");
+            assert!(!is_together && found.is_ok(), "{parts:?}");
+            let ours = scratch
+                .keys
+                .iter()
+                .copied()
+                .zip(scratch.shards.iter().copied());
+            assert_eq!(ours.collect::<Vec<_>>(), placed);
+            seen.across += 1;
+        }
         (Policy::Keyed | Policy::Script { .. } | Policy::Split { .. }, Route::Refuse(error)) => {
             let is_told = found.is_ok();
             check_refusal(twin_spec, error, is_together, placed.is_empty(), is_told);
-            seen.cross_shard += usize::from(matches!(**error, ClientError::CrossShard { .. }));
+            check_need(space, twin_spec, error, parts);
+            seen.cross_shard += usize::from(matches!(
+                **error,
+                ClientError::CrossShard { .. } | ClientError::CrossShardOff { .. }
+            ));
             seen.refused += 1;
         }
         (Policy::Keyed | Policy::Split { .. }, Route::Shard(_))
@@ -332,8 +409,39 @@ fn check(space: &Space, parts: &[Vec<u8>], seen: &mut Seen) {
     }
     if let Route::Shard(shard) | Route::Script { shard, .. } = route {
         assert!(found.is_ok(), "{parts:?}");
+        let is_ours = placed.iter().any(|&(at, _)| is_ours(&parts[at as usize]));
+        assert!(!(space.across.is_on && is_ours), "{parts:?}");
         let is_script = matches!(twin_spec.policy, Policy::Script { .. });
         check_owners(space, parts, is_script, shard, placed);
+    }
+}
+
+fn is_ours(key: &[u8]) -> bool {
+    key.starts_with(b"__shoal:")
+}
+
+/// What could be done as one operation is not refused for its keys' places; where a setting is named, it is what lacks.
+fn check_need(space: &Space, spec: &CommandSpec, error: &ClientError, parts: &[Vec<u8>]) {
+    match error {
+        ClientError::CrossShard { .. } => assert!(!space.goes_across(spec, parts), "{parts:?}"),
+        ClientError::CrossShardOff { setting, .. } => {
+            assert!(!space.goes_across(spec, parts), "{parts:?}");
+            let across = Across {
+                is_on: true,
+                splits: space.across.splits,
+                scripts: setting.contains("cross_shard_scripts = true"),
+            };
+            let obeying = Space {
+                across,
+                ..space.clone()
+            };
+            assert!(obeying.goes_across(spec, parts), "{parts:?}: {setting}");
+            assert_eq!(
+                setting.contains("cross_shard = \"strict\""),
+                !space.across.is_on
+            );
+        }
+        _ => {}
     }
 }
 
@@ -347,7 +455,7 @@ fn check_refusal(
 ) {
     match *error {
         // A pattern behind a syntax error is looked at all the same.
-        ClientError::CrossShard { .. } => {
+        ClientError::CrossShard { .. } | ClientError::CrossShardOff { .. } => {
             assert!(!is_together || spec.check == Check::SortPatterns);
         }
         ClientError::NoKeys(_) => {
@@ -427,8 +535,15 @@ fn plain_route(policy: &Policy, spec: &'static CommandSpec) -> Route {
 
 fn space() -> impl Strategy<Value = Space> {
     let cuts = prop::collection::btree_set(1u16..SLOTS as u16, 0..9);
-    (cuts, 1usize..6, any::<u64>(), any::<bool>(), any::<bool>()).prop_map(
-        |(cuts, shards, seed, has_rules, first_key)| {
+    let across = (any::<bool>(), any::<bool>(), any::<bool>());
+    let across = across.prop_map(|(is_on, splits, scripts)| Across {
+        is_on,
+        splits: is_on && splits,
+        scripts: is_on && scripts,
+    });
+    let flags = (any::<bool>(), any::<bool>());
+    (cuts, 1usize..6, any::<u64>(), flags, across).prop_map(
+        |(cuts, shards, seed, (has_rules, first_key), across)| {
             let mut ranges = Vec::new();
             let mut first = 0;
             for (index, next) in cuts.into_iter().chain([SLOTS as u16]).enumerate() {
@@ -442,6 +557,7 @@ fn space() -> impl Strategy<Value = Space> {
                 has_rules,
                 first_key,
                 home: (seed % shards as u64) as u16,
+                across,
             }
         },
     )
@@ -457,6 +573,8 @@ fn key() -> impl Strategy<Value = Vec<u8>> {
         "bull:a:1",
         "bull:a:wait",
         "bull::x",
+        "__shoal:f:1",
+        "__shoal",
         "rq:1",
         "rq:job",
         "unacked",
@@ -498,6 +616,7 @@ fn word() -> impl Strategy<Value = Vec<u8>> {
         b"x{q}*->f",
         b"nosort",
         b"ASC",
+        b"DB",
         b"$",
         b">",
         b"0-0",
@@ -612,7 +731,7 @@ fn the_inputs_reach_every_kind_of_decision() {
     use proptest::strategy::ValueTree;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut seen = Seen::default();
-    for _ in 0..3000 {
+    for _ in 0..6000 {
         let space = space().new_tree(&mut runner).expect("a space").current();
         let parts = request()
             .new_tree(&mut runner)
@@ -624,6 +743,8 @@ fn the_inputs_reach_every_kind_of_decision() {
         seen.one_shard,
         seen.split,
         seen.cross_shard,
+        seen.across,
+        seen.reserved,
         seen.refused,
         seen.other,
     ];
@@ -639,6 +760,7 @@ fn affinity_rules_keep_queues_together() {
         has_rules: true,
         first_key: false,
         home: 1,
+        across: Across::default(),
     };
     let keyspace = space.keyspace();
     for queue in ["mail", "video", "{odd", "a}b", "x"] {
@@ -673,6 +795,7 @@ fn patterns_of_sort_are_judged_by_what_stands_before_their_star() {
         has_rules: true,
         first_key: false,
         home: 0,
+        across: Across::default(),
     };
     let far = ["b", "c", "d", "e"]
         .into_iter()

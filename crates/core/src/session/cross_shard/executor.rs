@@ -1,0 +1,471 @@
+//! The engine's side of operations across shards: their connections, their replies, and what the client is told.
+//!
+//! Owns: `CrossShards`, what a worker knows of all this; `Running`, an operation with its connections; the carrying out of
+//! `Step`s and the reporting of `Event`s.
+//!
+//! Flow: a `Job` (jobs) -> `begin_job`: keys are locked by worker 0 and fenced by all (`notes`) -> `advance` gives the event to
+//! the state machine and does the steps it wants: calls go out by `wire`, on connections that the operation has to itself ->
+//! `operation_replied` collects a call's replies and advances again, until the answer is there and the keys are free.
+//!
+//! Must stay true: one call at a time for each part; a connection goes back to the pool only when it watches nothing and owes
+//! nothing; the client gets one answer, whatever happens, unless it has left.
+//! Rejected: the shared connections: a watch is a connection's own state, and a commit must not go out on another one.
+
+use crate::error::{ClientError, OperationError};
+use crate::limits::{CROSS_SHARD_RUNNING_MAX, CROSS_SHARD_TRIES};
+use crate::protocol::encode;
+use crate::routing::topology::Topology;
+use crate::session::backend::{InFlight, Waiter, NONE};
+use crate::session::cross_shard::call::{Call, Pid, Tx};
+use crate::session::cross_shard::fences::{Fences, Parked};
+use crate::session::cross_shard::jobs::{Job, ReplyKind};
+use crate::session::cross_shard::notes::{Drain, Note};
+use crate::session::cross_shard::operation::{Operation, Phase};
+use crate::session::cross_shard::registrar::{Claims, LockTable, ShardClaims};
+use crate::session::cross_shard::steps::{Again, Answer, Event, Plan, Step};
+use crate::session::cross_shard::wire;
+use crate::session::engine::{Engine, Identity};
+use crate::session::slab::Slab;
+use crate::session::transaction_across::WATCHING;
+use std::collections::{HashMap, VecDeque};
+
+/// A call that is on its way.
+#[derive(Debug)]
+struct Asked {
+    call: Call,
+    /// Replies that are still to come.
+    left: usize,
+    bytes: Vec<u8>,
+}
+
+/// An operation that runs, and its connections.
+#[derive(Debug)]
+pub(crate) struct Running {
+    operation: Operation,
+    pub(crate) job: Job,
+    links: Vec<u32>,
+    asked: Vec<Option<Asked>>,
+    /// The home connection watches the record.
+    is_watching: bool,
+    /// Workers that have drained.
+    pub(crate) drained: usize,
+    /// Connections that watch and have not said whether their keys are as they were.
+    pub(crate) unvalidated: usize,
+    /// They were asked, so they watch no longer.
+    pub(crate) was_validated: bool,
+}
+
+/// What a worker knows of operations across shards.
+#[derive(Debug)]
+pub struct CrossShards {
+    pub(crate) pid: Pid,
+    worker: usize,
+    number: u64,
+    pub(crate) running: Slab<Running>,
+    pub(crate) by_tx: HashMap<Tx, u32>,
+    /// One for each keyspace.
+    pub(crate) fences: Vec<Fences>,
+    /// One for each keyspace; used by worker 0.
+    pub(crate) tables: Vec<LockTable>,
+    /// Who wants what, of those in the tables.
+    pub(crate) askers: HashMap<Tx, (usize, Claims)>,
+    /// Fences that are installed and not drained.
+    pub(crate) drains: Vec<Drain>,
+    /// Clients whose requests are to be shown again.
+    pub(crate) unparked: VecDeque<Parked>,
+    /// To be done before anything else is.
+    pub(crate) notes: VecDeque<Note>,
+    pub(crate) is_settling: bool,
+    /// Jobs that met others, to be begun again at the next tick.
+    pub(crate) postponed: Vec<Job>,
+}
+
+impl CrossShards {
+    /// Nothing runs.
+    pub fn new(identity: &Identity, topology: &Topology) -> Self {
+        let spaces = topology.keyspaces.len();
+        let table = || LockTable::new(CROSS_SHARD_RUNNING_MAX);
+        let name: String = identity.run_id.chars().take(16).collect();
+        Self {
+            pid: Pid(name.into()),
+            worker: identity.worker,
+            number: 0,
+            running: Slab::default(),
+            by_tx: HashMap::new(),
+            fences: (0..spaces).map(|_| Fences::default()).collect(),
+            tables: (0..spaces).map(|_| table()).collect(),
+            askers: HashMap::new(),
+            drains: Vec::new(),
+            unparked: VecDeque::new(),
+            notes: VecDeque::new(),
+            is_settling: false,
+            postponed: Vec::new(),
+        }
+    }
+
+    /// Somebody will show the request of a client again.
+    pub(crate) fn waits(&self, keyspace: u16, slot: u32, generation: u32) -> bool {
+        let parked = Parked { slot, generation };
+        self.unparked.contains(&parked)
+            || self.fences[usize::from(keyspace)]
+                .parked()
+                .any(|other| other == parked)
+    }
+
+    fn next_tx(&mut self) -> Tx {
+        self.number += 1;
+        Tx(format!("{}-{}-{}", self.pid.0, self.worker, self.number).into())
+    }
+}
+
+impl Engine {
+    /// Begins an operation, for the first time or again.
+    pub(crate) fn begin_job(&mut self, job: Job) {
+        if let Err(error) = self.shards_are_up(&job) {
+            return self.answer_job(&job, &ClientErrorOr::Error(error));
+        }
+        let tx = self.cross_shards.next_tx();
+        let claims: Claims = job
+            .parts
+            .iter()
+            .zip(&job.shards)
+            .map(|(part, &shard)| ShardClaims {
+                shard,
+                scope: part.scope,
+                keys: part
+                    .keys
+                    .iter()
+                    .map(|claim| (claim.key.clone(), claim.mode))
+                    .collect(),
+            })
+            .collect();
+        let plan = Plan {
+            tx: tx.clone(),
+            pid: self.cross_shards.pid.clone(),
+            parts: job.parts.clone(),
+            home: job.home,
+            requests: job.requests.clone(),
+            count: job.count,
+            watches: !job.watches.is_empty(),
+            is_careful: job.tries > 0,
+        };
+        let keyspace = job.asker.keyspace;
+        let count = job.parts.len();
+        let watches = job.watches.clone();
+        let (index, generation) = self.cross_shards.running.insert(Running {
+            operation: Operation::new(plan),
+            job,
+            links: vec![NONE; count],
+            asked: (0..count).map(|_| None).collect(),
+            is_watching: false,
+            drained: 0,
+            unvalidated: 0,
+            was_validated: false,
+        });
+        self.adopt_watches(index, generation, &watches);
+        self.cross_shards.by_tx.insert(tx.clone(), index);
+        let worker = self.identity.worker;
+        self.post(
+            0,
+            Note::Lock {
+                tx,
+                keyspace,
+                claims,
+                worker,
+            },
+        );
+        self.settle_notes();
+    }
+
+    /// What is down is told before anything is locked or sent.
+    fn shards_are_up(&mut self, job: &Job) -> Result<(), ClientError> {
+        for &shard in &job.shards {
+            let number = self.shard_number(&job.asker, shard);
+            self.link_for(number, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Tells an operation what has happened, and does what it wants then.
+    pub(crate) fn advance(&mut self, index: u32, event: Event) {
+        let now_ms = self.now_ms;
+        let mut steps = Vec::new();
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let Some(running) = self.cross_shards.running.get_mut(index) else {
+                return;
+            };
+            running.operation.after(event, now_ms, &mut steps);
+            for step in std::mem::take(&mut steps) {
+                if let Some(part) = self.step(index, step) {
+                    events.push_back(Event::Lost(part));
+                }
+            }
+        }
+    }
+
+    /// One step; a part whose connection cannot be had.
+    fn step(&mut self, index: u32, step: Step) -> Option<usize> {
+        match step {
+            Step::Call(part, call) => return self.call_part(index, part, call, false),
+            Step::CallAnew(part, call) => return self.call_part(index, part, call, true),
+            Step::Validate => self.validate_watches(index),
+            Step::Answer(answer) => self.answer_operation(index, answer),
+            Step::Lift => {
+                if let Some((tx, keyspace)) = self.running_tx(index) {
+                    for worker in 0..self.identity.workers {
+                        let tx = tx.clone();
+                        self.post(worker, Note::Lift { tx, keyspace });
+                    }
+                }
+            }
+            Step::Unlock => {
+                if let Some((tx, keyspace)) = self.running_tx(index) {
+                    self.post(0, Note::Unlock { tx, keyspace });
+                }
+                self.end_running(index);
+            }
+            Step::HandOver => {
+                self.hand_over(index);
+                self.end_running(index);
+            }
+        }
+        None
+    }
+
+    /// Reports an event when what is being done now is done.
+    pub(crate) fn advance_later(&mut self, index: u32, event: Event) {
+        let generation = self.cross_shards.running.generation(index);
+        let note = Note::Event(index, generation, Box::new(event));
+        self.cross_shards.notes.push_back(note);
+    }
+
+    fn hand_over(&mut self, _index: u32) {}
+
+    pub(crate) fn running_tx(&self, index: u32) -> Option<(Tx, usize)> {
+        let running = self.cross_shards.running.get(index)?;
+        Some((
+            running.operation.plan().tx.clone(),
+            running.job.asker.keyspace,
+        ))
+    }
+
+    /// Sends a call to a part's shard; the part, if that cannot be done.
+    fn call_part(
+        &mut self,
+        index: u32,
+        part: usize,
+        call: Call,
+        may_be_new: bool,
+    ) -> Option<usize> {
+        let generation = self.cross_shards.running.generation(index);
+        let running = self.cross_shards.running.get_mut(index)?;
+        let mut link_id = running.links[part];
+        let is_first = matches!(call, Call::Prepare(_));
+        if link_id == NONE {
+            if !is_first && !may_be_new {
+                return Some(part);
+            }
+            let shard = running.job.shards[part];
+            let (asker, lane) = (running.job.asker, running.job.asker.lane);
+            let number = self.shard_number(&asker, shard);
+            let Ok(opened) = self.open_for_operation(number, lane, (index, generation, part))
+            else {
+                return Some(part);
+            };
+            link_id = opened;
+        }
+        let mut bytes = Vec::new();
+        let left = wire::encode(&call, &mut bytes);
+        let running = self.cross_shards.running.get_mut(index)?;
+        running.links[part] = link_id;
+        match &call {
+            Call::Prepare(prepare) => running.is_watching |= prepare.is_home,
+            Call::Commit(_) => running.is_watching = false,
+            _ => {}
+        }
+        running.asked[part] = Some(Asked {
+            call,
+            left,
+            bytes: Vec::new(),
+        });
+        let (now_us, now_ms) = (self.now_us, self.now_ms);
+        let link = self.links.get_mut(link_id)?;
+        link.outgoing().push_owned(bytes);
+        for _ in 0..left {
+            let entry = InFlight {
+                client: index,
+                generation,
+                number: 0,
+                sent_us: now_us as u32,
+                part: part as u16,
+                waiter: Waiter::Operation,
+            };
+            link.await_reply(entry, now_ms);
+        }
+        self.touch_link(link_id);
+        None
+    }
+
+    /// A piece of a reply to an operation's call.
+    pub(crate) fn operation_replied(&mut self, entry: &InFlight, bytes: &[u8], done: bool) {
+        let part = usize::from(entry.part);
+        if part >= WATCHING {
+            // Two short replies; that of EXEC is never cut, but what is not seen whole counts as changed.
+            return self.watch_validated(entry, bytes);
+        }
+        let running = self
+            .cross_shards
+            .running
+            .get_same(entry.client, entry.generation);
+        let Some(asked) = running.and_then(|running| running.asked.get_mut(part)) else {
+            return;
+        };
+        let Some(waited) = asked else {
+            return;
+        };
+        waited.bytes.extend_from_slice(bytes);
+        if !done {
+            return;
+        }
+        waited.left = waited.left.saturating_sub(1);
+        if waited.left > 0 {
+            return;
+        }
+        if let Some(asked) = asked.take() {
+            let outcome = wire::decode(&asked.call, &asked.bytes);
+            self.advance(entry.client, Event::Outcome(part, outcome));
+            self.settle_notes();
+        }
+    }
+
+    /// An operation's connection is gone.
+    pub(crate) fn operation_lost(&mut self, index: u32, generation: u32, part: usize) {
+        let running = self.cross_shards.running.get_same(index, generation);
+        let Some(running) = running else {
+            return;
+        };
+        if part >= WATCHING {
+            self.advance(index, Event::Validated(false));
+            return self.settle_notes();
+        }
+        running.links[part] = NONE;
+        let was_asked = running.asked[part].take().is_some();
+        // What is over does not miss it.
+        if was_asked || running.operation.phase() != Phase::Finishing {
+            self.advance(index, Event::Lost(part));
+            self.settle_notes();
+        }
+    }
+
+    /// The operation is over, here: its connections go back.
+    fn end_running(&mut self, index: u32) {
+        let Some(running) = self.cross_shards.running.remove(index) else {
+            return;
+        };
+        self.cross_shards.by_tx.remove(&running.operation.plan().tx);
+        self.end_job_watches(&running.job, running.was_validated);
+        let home = running.job.home;
+        for (part, link) in running.links.iter().enumerate() {
+            let owes = running.asked[part].is_some();
+            let watches = running.is_watching && part == home;
+            if *link != NONE {
+                self.give_back(*link, !owes && !watches);
+            }
+        }
+    }
+
+    // -------------------------------------------------------------------------------------------------- the answer
+
+    fn answer_operation(&mut self, index: u32, answer: Answer) {
+        let Some(running) = self.cross_shards.running.get(index) else {
+            return;
+        };
+        let job = running.job.clone();
+        if answer == Answer::Conflict && job.tries < CROSS_SHARD_TRIES {
+            if let Some(running) = self.cross_shards.running.get_mut(index) {
+                // They are watched on, for the next try.
+                running.job.watches.clear();
+            }
+            return self.try_again(job);
+        }
+        let text = match answer {
+            Answer::Done(replies) => ClientErrorOr::Replies(replies),
+            Answer::Broken => ClientErrorOr::Broken,
+            Answer::Refused(error) => ClientErrorOr::Refused(error),
+            Answer::Conflict => ClientErrorOr::Error(ClientError::Operation(OperationError::Busy)),
+            Answer::TooLarge(bytes) => {
+                ClientErrorOr::Error(ClientError::Operation(OperationError::TooLarge(bytes)))
+            }
+            Answer::Unknown => {
+                ClientErrorOr::Error(ClientError::Operation(OperationError::Unknown))
+            }
+            Answer::Again(why) => {
+                let (Again::Lost(part) | Again::Late(part) | Again::Stranger(part)) = why else {
+                    return self.answer_job(
+                        &job,
+                        &ClientErrorOr::Error(ClientError::Operation(OperationError::Again(
+                            "another proxy took this one for dead".to_string(),
+                        ))),
+                    );
+                };
+                let shard = job.parts.get(part).map_or("", |part| &part.shard);
+                let what = match why {
+                    Again::Lost(_) => "was lost",
+                    Again::Late(_) => "did not answer in time",
+                    Again::Stranger(_) | Again::Resolved => "does not know this proxy yet",
+                };
+                let text = format!("shard '{shard}' {what}");
+                ClientErrorOr::Error(ClientError::Operation(OperationError::Again(text)))
+            }
+        };
+        self.answer_job(&job, &text);
+    }
+
+    /// Others had keys of it. At first it is tried again at once (that takes some round trips), then at the next tick.
+    fn try_again(&mut self, mut job: Job) {
+        job.tries += 1;
+        if job.tries <= 3 {
+            self.cross_shards
+                .notes
+                .push_back(Note::Begin(Box::new(job)));
+        } else {
+            self.cross_shards.postponed.push(job);
+        }
+    }
+
+    /// Gives the client its answer.
+    pub(crate) fn answer_job(&mut self, job: &Job, answer: &ClientErrorOr) {
+        let asker = &job.asker;
+        let mut out = Vec::new();
+        let proto = self.clients.get(asker.slot).map(|client| client.proto);
+        let proto = proto.unwrap_or(encode::Proto::Resp2);
+        match answer {
+            ClientErrorOr::Replies(replies) if job.reply == ReplyKind::Exec => {
+                encode::array(&mut out, job.count);
+                out.extend_from_slice(replies);
+            }
+            ClientErrorOr::Replies(replies) => out.extend_from_slice(replies),
+            ClientErrorOr::Broken => encode::null_array(&mut out, proto),
+            ClientErrorOr::Refused(error) => {
+                out.extend_from_slice(error);
+                out.extend_from_slice(b"\r\n");
+            }
+            ClientErrorOr::Error(error) => self.write_error(asker.keyspace, error, &mut out),
+        }
+        self.part_arrived(asker.slot, asker.generation, job.place, 0, &out);
+    }
+}
+
+/// What a client is told.
+#[derive(Debug)]
+pub(crate) enum ClientErrorOr {
+    /// Replies to its requests, behind each other.
+    Replies(Vec<u8>),
+    /// EXEC: a watched key has changed.
+    Broken,
+    /// An error of a shard, without the line end.
+    Refused(Vec<u8>),
+    /// Ours.
+    Error(ClientError),
+}

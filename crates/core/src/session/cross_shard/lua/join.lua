@@ -1,0 +1,33 @@
+local pid, version = ARGV[1], ARGV[2]
+local members, mine = redis.call('HGETALL', '__shoal:m'), nil
+for i = 1, #members, 2 do
+  if members[i] == pid then
+    mine = members[i + 1]
+  elseif members[i + 1] ~= version and members[i + 1] ~= '-' .. version then
+    return {'other', members[i] .. ' ' .. members[i + 1]}
+  end
+end
+if mine ~= version then
+  redis.call('DEL', '__shoal:')
+  redis.call('HSET', '__shoal:m', pid, version)
+end
+local records = {}
+for _, tx in ipairs(redis.call('SMEMBERS', '__shoal:fs')) do
+  local fields = redis.call('HGETALL', '__shoal:f:' .. tx)
+  if #fields > 0 then
+    records[#records + 1] = {tx, 'f', fields}
+  else
+    local d = '__shoal:d:' .. tx
+    local count = redis.call('HGET', d, 'n')
+    if count then
+      fields = {'c', redis.call('HGET', d, 'c'), 'h', redis.call('HGET', d, 'h')}
+      for i = 1, count do
+        fields[#fields + 1] = 'p' .. i
+        fields[#fields + 1] = redis.call('HGET', d, 'p' .. i)
+      end
+      records[#records + 1] = {tx, 'd', fields}
+    end
+  end
+end
+local dump = redis.call('DUMP', '__shoal:m')
+return {'joined', dump:byte(-10) + 256 * dump:byte(-9), redis.call('HKEYS', '__shoal:m'), records}

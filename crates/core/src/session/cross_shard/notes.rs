@@ -1,0 +1,273 @@
+//! What workers of one process tell each other about operations across shards, and what each does at once.
+//!
+//! Owns: `Note`, the queue in which a worker's own are done, and the draining of connections.
+//!
+//! Flow: the coordinating worker asks worker 0 for the keys (`Lock`) -> granted, worker 0 tells every worker to hold them back
+//! (`Fence`) -> each does so at once and, when everything that it had sent to those shards before is answered, says `Drained` ->
+//! the operation begins. At its end every worker hears `Lift`, and worker 0 `Unlock`.
+//!
+//! Must stay true: a worker installs a fence before it looks what is in flight, so nothing slips between; notes for this worker
+//! are done in order, after what is being done now, never within it; what was sent on a connection that is lost counts as sent until
+//! the shard has confirmed that the connection is dead.
+//! Rejected: a shared table with a lock: the hot path would have to look at it.
+
+use crate::session::backend::{InFlight, LinkState, Waiter};
+use crate::session::client::{care, Intake};
+use crate::session::cross_shard::call::Tx;
+use crate::session::cross_shard::jobs::Job;
+use crate::session::cross_shard::registrar::Claims;
+use crate::session::cross_shard::steps::Event;
+use crate::session::engine::{Action, Engine};
+use crate::session::mail::Mail;
+use crate::session::own_links::{Owner, Purpose};
+
+/// See the head of this file.
+#[derive(Debug, Clone)]
+pub enum Note {
+    /// To worker 0: an operation of that worker wants keys of a keyspace (by index).
+    Lock {
+        /// Whose.
+        tx: Tx,
+        /// Where.
+        keyspace: usize,
+        /// What.
+        claims: Claims,
+        /// The coordinating worker.
+        worker: usize,
+    },
+    /// To worker 0: it needs them no more.
+    Unlock {
+        /// Whose.
+        tx: Tx,
+        /// Where.
+        keyspace: usize,
+    },
+    /// To everybody: hold these back, and tell that worker when everything before is answered.
+    Fence {
+        /// Whose.
+        tx: Tx,
+        /// Where.
+        keyspace: usize,
+        /// What.
+        claims: Claims,
+        /// Who is told.
+        worker: usize,
+    },
+    /// To the worker that asked: this one has drained.
+    Drained(Tx),
+    /// To everybody: hold back no longer.
+    Lift {
+        /// Whose.
+        tx: Tx,
+        /// Where.
+        keyspace: usize,
+    },
+    /// An operation is begun again.
+    Begin(Box<Job>),
+    /// Something has happened to an operation of this worker (place and generation).
+    Event(u32, u32, Box<Event>),
+}
+
+/// A fence that is installed, and what is to be answered before it is drained.
+#[derive(Debug)]
+pub(crate) struct Drain {
+    tx: Tx,
+    worker: usize,
+    /// Shards, numbered through the topology.
+    shards: Vec<usize>,
+    /// (link, generation, replies that it will have brought by then).
+    links: Vec<(u32, u32, u64)>,
+}
+
+impl Engine {
+    /// Tells a worker; this one too is told only after what is being done now.
+    pub(crate) fn post(&mut self, worker: usize, note: Note) {
+        if worker == self.identity.worker {
+            self.cross_shards.notes.push_back(note);
+        } else {
+            self.actions
+                .push(Action::Mail(worker, Mail::CrossShard(Box::new(note))));
+        }
+    }
+
+    /// Does what there is to be done, until nothing is left. Called at the end of whatever may have posted something.
+    pub(crate) fn settle_notes(&mut self) {
+        if std::mem::replace(&mut self.cross_shards.is_settling, true) {
+            return;
+        }
+        loop {
+            if let Some(note) = self.cross_shards.notes.pop_front() {
+                self.note(note);
+            } else if let Some(parked) = self.cross_shards.unparked.pop_front() {
+                let client = self.clients.get_same(parked.slot, parked.generation);
+                if client.is_some_and(|client| client.intake == Intake::Fenced) {
+                    self.open_intake(parked.slot);
+                }
+            } else {
+                break;
+            }
+        }
+        self.cross_shards.is_settling = false;
+    }
+
+    fn note(&mut self, note: Note) {
+        match note {
+            Note::Lock {
+                tx,
+                keyspace,
+                claims,
+                worker,
+            } => self.lock_keys(&tx, keyspace, claims, worker, true),
+            Note::Unlock { tx, keyspace } => self.unlock_keys(&tx, keyspace),
+            Note::Fence {
+                tx,
+                keyspace,
+                claims,
+                worker,
+            } => self.install_fence(tx, keyspace, &claims, worker),
+            Note::Drained(tx) => self.worker_drained(&tx),
+            Note::Lift { tx, keyspace } => self.lift_fence(&tx, keyspace),
+            Note::Begin(job) => self.begin_job(*job),
+            Note::Event(index, generation, event) => {
+                if self.cross_shards.running.generation(index) == generation {
+                    self.advance(index, *event);
+                }
+            }
+        }
+    }
+
+    // ----------------------------------------------------------------------------------------------------- worker 0
+
+    fn lock_keys(
+        &mut self,
+        tx: &Tx,
+        keyspace: usize,
+        claims: Claims,
+        worker: usize,
+        needs_place: bool,
+    ) {
+        let mut granted = Vec::new();
+        self.cross_shards
+            .askers
+            .insert(tx.clone(), (worker, claims.clone()));
+        let table = &mut self.cross_shards.tables[keyspace];
+        table.lock(tx, &claims, needs_place, &mut granted);
+        self.fence_granted(keyspace, granted);
+    }
+
+    pub(crate) fn unlock_keys(&mut self, tx: &Tx, keyspace: usize) {
+        let mut granted = Vec::new();
+        self.cross_shards.askers.remove(tx);
+        self.cross_shards.tables[keyspace].unlock(tx, &mut granted);
+        self.fence_granted(keyspace, granted);
+    }
+
+    fn fence_granted(&mut self, keyspace: usize, granted: Vec<Tx>) {
+        for tx in granted {
+            let Some((worker, claims)) = self.cross_shards.askers.get(&tx).cloned() else {
+                continue;
+            };
+            for to in 0..self.identity.workers {
+                let (tx, claims) = (tx.clone(), claims.clone());
+                self.post(
+                    to,
+                    Note::Fence {
+                        tx,
+                        keyspace,
+                        claims,
+                        worker,
+                    },
+                );
+            }
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------------- every worker
+
+    fn install_fence(&mut self, tx: Tx, keyspace: usize, claims: &Claims, worker: usize) {
+        self.cross_shards.fences[keyspace].install(&tx, claims);
+        self.care |= care::FENCED;
+        let first = self.topology.keyspaces[keyspace].first_shard;
+        let shards: Vec<usize> = claims
+            .iter()
+            .map(|claim| first + usize::from(claim.shard))
+            .collect();
+        let links = self.in_flight_on(&shards);
+        self.cross_shards.drains.push(Drain {
+            tx,
+            worker,
+            shards,
+            links,
+        });
+        self.look_at_drains();
+    }
+
+    /// Connections of these shards that owe replies to what may touch keys, and how many they will have brought by then.
+    fn in_flight_on(&self, shards: &[usize]) -> Vec<(u32, u32, u64)> {
+        let mut found = Vec::new();
+        for (id, link) in self.links.iter() {
+            let counts = shards.contains(&link.shard)
+                && matches!(
+                    link.owner,
+                    Owner::Lane
+                        | Owner::Client {
+                            purpose: Purpose::Watch | Purpose::Track | Purpose::Wake,
+                            ..
+                        }
+                )
+                && matches!(link.state, LinkState::Up | LinkState::Retired);
+            let is_work = |entry: &InFlight| entry.waiter != Waiter::Probe;
+            if counts && link.queue.iter().any(is_work) {
+                let until = link.answered.wrapping_add(link.queue.len() as u64);
+                found.push((id, self.links.generation(id), until));
+            }
+        }
+        found
+    }
+
+    /// Tells who waits for it which fences are drained now.
+    pub(crate) fn look_at_drains(&mut self) {
+        let drains = std::mem::take(&mut self.cross_shards.drains);
+        for mut drain in drains {
+            drain.links.retain(|&(id, generation, until)| {
+                self.links.generation(id) == generation
+                    && self
+                        .links
+                        .get(id)
+                        .is_some_and(|link| (until.wrapping_sub(link.answered) as i64) > 0)
+            });
+            let has_ghosts = |&shard: &usize| !self.backends[shard].ghosts.is_empty();
+            if drain.links.is_empty() && !drain.shards.iter().any(has_ghosts) {
+                self.post(drain.worker, Note::Drained(drain.tx));
+            } else {
+                self.cross_shards.drains.push(drain);
+            }
+        }
+    }
+
+    fn worker_drained(&mut self, tx: &Tx) {
+        let Some(&index) = self.cross_shards.by_tx.get(tx) else {
+            return;
+        };
+        if let Some(running) = self.cross_shards.running.get_mut(index) {
+            running.drained += 1;
+            if running.drained == self.identity.workers {
+                self.advance(index, Event::Begin);
+            }
+        }
+    }
+
+    fn lift_fence(&mut self, tx: &Tx, keyspace: usize) {
+        let parked = self.cross_shards.fences[keyspace].lift(tx);
+        self.cross_shards.unparked.extend(parked);
+        self.cross_shards.drains.retain(|drain| drain.tx != *tx);
+        if self
+            .cross_shards
+            .fences
+            .iter()
+            .all(|fences| fences.is_empty())
+        {
+            self.care &= !care::FENCED;
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Operations over several shards: their claims against a naive twin, and what is said of some requests in plain words.
+
+use super::{encode, find, request, space, Across, Known, Space};
+use proptest::prelude::*;
+use shoal_core::protocol::command::{keys, keys_of, Access, CommandSpec};
+use shoal_core::routing::admission::Admission;
+use shoal_core::routing::claims::{claims_of, Claim};
+use shoal_core::routing::route::{decide, specification, Request, Route, Scratch};
+
+/// What two uses of one key come to. Written out, so that it is not the same code twice.
+fn both(one: Access, other: Access) -> Access {
+    match (one, other) {
+        (Access::Read, Access::Read) => Access::Read,
+        (Access::Overwrite, Access::Overwrite) => Access::Overwrite,
+        (Access::Remove, Access::Remove) => Access::Remove,
+        _ => Access::Write,
+    }
+}
+
+/// How much of a key is kept by who holds it so: of its value, and of others' sight.
+fn strength(access: Access) -> u8 {
+    match access {
+        Access::Read => 0,
+        Access::Overwrite | Access::Remove => 1,
+        Access::Write => 2,
+    }
+}
+
+/// Every key with its uses, by comparing each with each.
+fn naive_claims(space: &Space, spec: &CommandSpec, parts: &[Vec<u8>]) -> Option<Vec<Claim>> {
+    let (data, args) = encode(parts);
+    let mut claims: Vec<Claim> = Vec::new();
+    for key_spec in spec.keys {
+        let mut found = Vec::new();
+        keys_of(spec, key_spec, &args, &data, &mut found).ok()?;
+        for arg in found {
+            let key = &parts[arg as usize];
+            let known = |claim: &&mut Claim| parts[claim.arg as usize] == *key;
+            match claims.iter_mut().find(known) {
+                Some(claim) => claim.access = both(claim.access, key_spec.access),
+                None => claims.push(Claim {
+                    arg,
+                    shard: space.shard_of(key),
+                    access: key_spec.access,
+                }),
+            }
+        }
+    }
+    Some(claims)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn claims_are_those_of_the_twin(space in space(), parts in request()) {
+        let Known::Spec(spec) = find(&parts) else {
+            return Ok(());
+        };
+        let space = Space { across: Across::default(), ..space };
+        let keyspace = space.keyspace();
+        let (data, args) = encode(&parts);
+        let request = Request { data: &data, args: &args };
+        let admission = Admission::whole(keyspace.shards.len());
+        let mut scratch = Scratch::default();
+        let claims = claims_of(&keyspace, &admission, spec, &request, &mut scratch);
+        let mut named = Vec::new();
+        let is_told = keys(spec, &args, &data, &mut named).is_ok();
+        let Ok(claims) = claims else {
+            prop_assert!(!is_told, "{:?}: {:?}", parts, claims);
+            return Ok(());
+        };
+        prop_assert!(is_told);
+        prop_assert_eq!(&Some(claims.clone()), &naive_claims(&space, spec, &parts), "{:?}", parts);
+        // Once more in plain words: no key is left out, none is named twice, none is held more weakly than it is used.
+        for &at in &named {
+            let holds = |claim: &&Claim| parts[claim.arg as usize] == parts[at as usize];
+            prop_assert_eq!(claims.iter().filter(holds).count(), 1);
+        }
+        prop_assert!(claims.iter().all(|claim| named.contains(&claim.arg)));
+        for key_spec in spec.keys {
+            let mut found = Vec::new();
+            keys_of(spec, key_spec, &args, &data, &mut found).expect("found before");
+            for at in found {
+                let held = claims.iter().find(|claim| parts[claim.arg as usize] == parts[at as usize]);
+                let held = held.expect("claimed").access;
+                prop_assert!(strength(held) >= strength(key_spec.access));
+            }
+        }
+    }
+}
+
+fn words(text: &str) -> Vec<Vec<u8>> {
+    text.split(' ')
+        .map(|word| word.as_bytes().to_vec())
+        .collect()
+}
+
+/// Two shards; `{a}` is on one, `{b}` on the other.
+fn halves(across: Across) -> Space {
+    let space = Space {
+        ranges: vec![(0, 8191, 0), (8192, 16383, 1)],
+        shards: 2,
+        has_rules: false,
+        first_key: false,
+        home: 0,
+        across,
+    };
+    assert_ne!(space.shard_of(b"{a}"), space.shard_of(b"{b}"));
+    space
+}
+
+fn accesses(text: &str) -> Vec<(u32, Access)> {
+    let keyspace = halves(Across::default()).keyspace();
+    let (data, args) = encode(&words(text));
+    let request = Request {
+        data: &data,
+        args: &args,
+    };
+    let spec = specification(&request).expect("a known command");
+    let admission = Admission::whole(2);
+    let claims = claims_of(
+        &keyspace,
+        &admission,
+        spec,
+        &request,
+        &mut Scratch::default(),
+    );
+    let claims = claims.expect("keys that can be told").into_iter();
+    claims.map(|claim| (claim.arg, claim.access)).collect()
+}
+
+#[test]
+fn a_key_is_held_as_its_strongest_use_wants_it() {
+    use Access::{Overwrite, Read, Remove, Write};
+    let cases: [(&str, &[(u32, Access)]); 21] = [
+        ("SUNION {a}s {b}s", &[(1, Read), (2, Read)]),
+        ("SUNIONSTORE {a}d {b}s", &[(1, Overwrite), (2, Read)]),
+        ("SUNIONSTORE {a}d {b}s {a}d", &[(1, Write), (2, Read)]),
+        ("RENAME {a}k {b}k", &[(1, Write), (2, Overwrite)]),
+        ("RENAME {a}k {a}k", &[(1, Write)]),
+        ("RENAMENX {a}k {b}k", &[(1, Write), (2, Write)]),
+        ("COPY {a}k {b}k", &[(1, Read), (2, Write)]),
+        ("LMOVE {a}k {b}k LEFT LEFT", &[(1, Write), (2, Write)]),
+        (
+            "MSET {a}k 1 {b}k 2 {a}k 3",
+            &[(1, Overwrite), (3, Overwrite)],
+        ),
+        ("MSETNX {a}k 1 {b}k 2", &[(1, Write), (3, Write)]),
+        ("DEL {a}k {b}k {a}k", &[(1, Remove), (2, Remove)]),
+        ("EXISTS {a}k {a}k", &[(1, Read)]),
+        ("PFCOUNT {a}k {b}k", &[(1, Read), (2, Read)]),
+        ("SORT {a}k STORE {b}k", &[(1, Read), (3, Overwrite)]),
+        ("SORT {a}k STORE {a}k", &[(1, Write)]),
+        (
+            "GEORADIUS {a}k 1 2 3 m STORE {b}k",
+            &[(1, Read), (7, Write)],
+        ),
+        ("EVAL s 2 {a}k {b}k {a}x", &[(3, Write), (4, Write)]),
+        ("EVAL_RO s 2 {a}k {b}k", &[(3, Read), (4, Read)]),
+        ("EVAL s 0 {a}k", &[]),
+        (
+            "XREADGROUP GROUP g c STREAMS {a}k {b}k > >",
+            &[(5, Write), (6, Write)],
+        ),
+        ("PING", &[]),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(accesses(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn what_is_done_across_shards_is_what_the_keyspace_says() {
+    let all = Across {
+        is_on: true,
+        splits: true,
+        scripts: true,
+    };
+    let on = Across {
+        is_on: true,
+        ..Across::default()
+    };
+    let crossed = Ok(Route::CrossShard);
+    let refused = |text: &str| Err(text.to_string());
+    let cases = [
+        ("SUNION {a}s {b}s", on, crossed.clone()),
+        (
+            "SUNION {a}s {b}s",
+            Across::default(),
+            refused("; set cross_shard = \"strict\", or give them"),
+        ),
+        ("BITOP AND {a}d {b}s", on, crossed.clone()),
+        ("SORT {a}k BY nosort GET # STORE {b}d", on, crossed.clone()),
+        (
+            "SORT {a}k BY {a}w* STORE {b}d",
+            on,
+            refused("ERR 'sort' with a BY or GET pattern"),
+        ),
+        (
+            "SORT {a}k BY {a}w* STORE {b}d",
+            Across::default(),
+            refused("on 's0'; give them"),
+        ),
+        ("COPY {a}k {b}k REPLACE", on, crossed.clone()),
+        (
+            "COPY {a}k {b}k REPLACE db 1",
+            on,
+            refused("ERR 'copy' with DB is possible on one shard"),
+        ),
+        ("COPY {a}k {a}j DB 1", on, Ok(Route::Shard(1))),
+        ("JSON.MGET {a}k {b}k $", on, refused("on 's0'; give them")),
+        (
+            "EVAL s 2 {a}k {b}k",
+            on,
+            refused("; set cross_shard_scripts = true if scripts touch only"),
+        ),
+        ("EVAL s 2 {a}k {b}k", all, crossed.clone()),
+        ("FCALL_RO f 2 {a}k {b}k", all, crossed.clone()),
+        ("DEL {a}k {b}k", all, crossed.clone()),
+        (
+            "MSET {a}k 1 {b}k",
+            all,
+            refused("ERR wrong number of arguments for 'mset'"),
+        ),
+        (
+            "GET __shoal:f:1",
+            on,
+            refused("ERR keys that begin with '__shoal:' are shoal's own"),
+        ),
+        (
+            "MGET {a}k __shoal:f:1",
+            on,
+            refused("ERR keys that begin with '__shoal:' are shoal's own"),
+        ),
+        (
+            "EVAL s 1 __shoal:f:1",
+            on,
+            refused("ERR keys that begin with '__shoal:' are shoal's own"),
+        ),
+        ("GET __shoal", on, Ok(Route::Shard(0))),
+    ];
+    for (text, across, expected) in cases {
+        let keyspace = halves(across).keyspace();
+        let (data, args) = encode(&words(text));
+        let request = Request {
+            data: &data,
+            args: &args,
+        };
+        let admission = Admission::whole(2);
+        match (
+            decide(&keyspace, &admission, &request, &mut Scratch::default()).1,
+            expected,
+        ) {
+            (Route::Refuse(error), Err(part)) => {
+                let shown = error.text();
+                assert!(shown.contains(&part), "{text}: {shown}");
+            }
+            (route, expected) => assert_eq!(Ok(route), expected, "{text}"),
+        }
+    }
+    let mget = |across: Across| {
+        let (data, args) = encode(&words("MGET {a}k {b}k"));
+        let request = Request {
+            data: &data,
+            args: &args,
+        };
+        let keyspace = halves(across).keyspace();
+        decide(
+            &keyspace,
+            &Admission::whole(2),
+            &request,
+            &mut Scratch::default(),
+        )
+        .1
+    };
+    assert!(matches!(mget(on), Route::Split { .. }));
+    assert_eq!(mget(all), Route::CrossShard);
+}

@@ -1,0 +1,132 @@
+"""The calls of the protocol across shards, as the core writes them: the same scripts, the same arguments, the same order.
+
+Owns: `Shard`, one connection to one server with a method for each call; replies as the server gave them (RESP2 or RESP3).
+Must stay true: the scripts are read from the core's files, and which parts make one script from its source, so that only
+the order of arguments is written twice.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from harness import Server, Wire
+from harness.wire import Reply, encode
+
+SOURCE = Path(__file__).resolve().parents[2] / "crates/core/src/session/cross_shard"
+GATHER_MAX = 8 << 20
+
+Words = list[str | bytes | int]
+Foreign = tuple[str, str, bytes, Reply]  # "w" if it may be written, shard, key, value
+
+
+@cache
+def script(name: str) -> str:
+    """As it is sent: its parts behind each other, without lines of comment."""
+    found = re.search(rf"script!\({name},([^)]*)\)", (SOURCE / "wire.rs").read_text())
+    assert found, f"wire.rs has no script {name}"
+    text = "".join((SOURCE / f"lua/{part}.lua").read_text() for part in re.findall(r'"(\w+)"', found[1]))
+    lines = (line.strip() for line in text.splitlines())
+    return "".join(f"{line}\n" for line in lines if not line.startswith("--"))
+
+
+class Shard:
+    """One named connection to one server."""
+
+    def __init__(self, server: Server, pid: str = "p1", protocol: int = 2) -> None:
+        self.wire = Wire(server.host, server.port.number)
+        self.pid = pid
+        if protocol == 3:
+            self.wire.ask("HELLO", 3)
+        assert self.wire.ask("CLIENT", "SETNAME", f"shoal:{pid}") == "OK"
+
+    def run(self, name: str, *words: str | bytes | int) -> Reply:
+        return self.wire.ask("EVAL", script(name), 0, *words)
+
+    def join(self, version: str = "1") -> Reply:
+        return self.run("JOIN", self.pid, version)
+
+    def prepare(
+        self,
+        tx: str,
+        keys: Mapping[bytes, str],
+        *,
+        scope: str = "k",
+        participants: Sequence[str] = ("other",),
+        gather_max: int = GATHER_MAX,
+    ) -> Reply:
+        """Claims keys, each by its mode, S or X, with a w behind it if its value is wanted."""
+        words: Words = [tx, self.pid, "home", scope, gather_max, f"fence {tx}", len(participants), *participants]
+        return self.run("PREPARE", *words, *_claims(keys))
+
+    def watch(self, tx: str) -> list[Reply]:
+        """What follows Prepare at home."""
+        return [self.wire.ask("WATCH", f"__shoal:f:{tx}"), self.wire.ask("EXISTS", f"__shoal:f:{tx}")]
+
+    def gather(self, tx: str, keys: Mapping[bytes, str], gather_max: int = GATHER_MAX) -> Reply:
+        return self.run("GATHER", tx, gather_max, *_claims(keys))
+
+    def commit(self, tx: str, foreign: Sequence[Foreign], requests: Sequence[Words]) -> list[Reply]:
+        """All replies, that of EXEC last; of its elements the requests' are between those for foreign keys and the last two."""
+        burst: list[Words] = [["MULTI"]]
+        if foreign:
+            burst.append(["UNLINK", *(key for _, _, key, _ in foreign)])
+        for _, _, key, value in foreign:
+            if value is not None:
+                ttl, dump = pair(value)
+                burst.append(["RESTORE", key, max(ttl, 0), dump, "REPLACE"])
+        burst += requests
+        words = (word for letter, shard, key, _ in foreign for word in (letter, shard, key))
+        burst.append(["EVAL", script("FINISH"), 0, tx, self.pid, f"released {tx}", *words])
+        burst.append(["UNLINK", f"__shoal:f:{tx}"])
+        burst.append(["EXEC"])
+        self.wire.send(b"".join(encode(*request) for request in burst))
+        return [self.wire.reply() for _ in burst]
+
+    def apply(self, tx: str, values: Mapping[bytes, Reply] | None = None) -> Reply:
+        words: Words = []
+        for key, value in (values or {}).items():
+            ttl, dump = pair(value) if value is not None else ("", b"")
+            words += [key, ttl if ttl != -1 else 0, dump]
+        return self.run("APPLY", tx, f"released {tx}", *words)
+
+    def resolve(self, tx: str) -> Reply:
+        return self.run("RESOLVE", tx, f"released {tx}")
+
+    def clean(self, tx: str) -> Reply:
+        return self.run("CLEAN", tx)
+
+    def evict(self, pid: str) -> int:
+        """Deregister, and Kill of every connection of that name; how many there were."""
+        self.run("MARK", pid)
+        listed = self.wire.ask("CLIENT", "LIST")
+        assert isinstance(listed, bytes)
+        lines = [line.split() for line in listed.decode().splitlines()]
+        ids = [line[0].removeprefix("id=") for line in lines if f"name=shoal:{pid}" in line]
+        for number in ids:
+            self.wire.ask("CLIENT", "KILL", "ID", number)
+        self.run("FORGET", pid)
+        return len(ids)
+
+
+def pair(value: Reply) -> tuple[int, bytes]:
+    """A value as scripts answer it: how long it has, and its dump."""
+    assert isinstance(value, list) and len(value) == 2, value
+    ttl, dump = value
+    assert isinstance(ttl, int) and isinstance(dump, bytes)
+    return ttl, dump
+
+
+def parts(reply: Reply, word: bytes) -> list[Reply]:
+    """What a script answered behind the word that is expected."""
+    assert isinstance(reply, list) and reply[0] == word, reply
+    return reply[1:]
+
+
+def array(reply: Reply) -> list[Reply]:
+    assert isinstance(reply, list), reply
+    return reply
+
+
+def _claims(keys: Mapping[bytes, str]) -> Iterable[str | bytes]:
+    return (word for key, letters in keys.items() for word in (letters, key))
