@@ -11,12 +11,15 @@
 //! The simulation has a switch for each rule of the protocol (`rules`), and a test finds for each what its absence breaks (`cases`).
 //!
 //! A run that fails says its number: `SHOAL_SIMULATION_SEED=<number> cargo test -p shoal-core --test cross_shard <test>`
-//! does it again. `SHOAL_SIMULATION_RUNS=<count>` does more of them, and lets the test of the rules count all that breaks.
+//! does it again. `SHOAL_SIMULATION_RUNS=<count>` does more of them, and lets the test of the rules count all that breaks;
+//! `SHOAL_SIMULATION_RULE=R7` counts for those only whose names contain it.
 
 // A panic in a helper is how these tests fail.
 #![allow(clippy::panic)]
 
 mod cases;
+// The other simulation uses more of it.
+#[allow(dead_code)]
 #[path = "../simulation/chance.rs"]
 mod chance;
 mod history;
@@ -99,7 +102,8 @@ fn each_rule_is_needed() {
     const RUNS_MAX: u64 = 6_000;
     let counted = number("SHOAL_SIMULATION_RUNS");
     let mut needless = Vec::new();
-    for case in CASES {
+    let rule = std::env::var("SHOAL_SIMULATION_RULE").unwrap_or_default();
+    for case in CASES.iter().filter(|case| case.name.contains(&rule)) {
         let first = if counted.is_some() { 0 } else { case.from };
         let (mut bad, mut broken, mut stuck) = (0, 0, 0);
         let mut found = None;

@@ -123,11 +123,16 @@ impl Proxy {
         is_free && self.holds.holds.is_empty() && self.waiting.is_empty() && self.flights.is_empty()
     }
 
-    /// Connections of operations that prepare.
-    pub fn preparing(&self) -> Vec<Id> {
-        let running = self.running.values();
-        let preparing = running.filter(|one| one.operation.phase() == Phase::Preparing);
-        let links = preparing.flat_map(|one| one.links.iter().flatten());
+    /// Connections of operations that are in the middle of preparing, or of fencing and applying.
+    pub fn critical(&self, is_early: bool) -> Vec<Id> {
+        let running = self.running.values().filter(|one| {
+            let phase = one.operation.phase();
+            match is_early {
+                true => phase == Phase::Preparing,
+                false => matches!(phase, Phase::Fencing | Phase::Applying),
+            }
+        });
+        let links = running.flat_map(|one| one.links.iter().flatten());
         links.map(|link| link.id).collect()
     }
 
@@ -298,7 +303,7 @@ impl Proxy {
             phase,
             Phase::Preparing | Phase::Fencing | Phase::Gathering | Phase::Committing
         );
-        if !is_before || !running.links[part].is_some_and(|link| link.id == id) {
+        if !is_before || running.links[part].is_none_or(|link| link.id != id) {
             return false;
         }
         let calls = running.operation.plan();

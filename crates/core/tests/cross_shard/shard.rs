@@ -54,7 +54,7 @@ pub fn name(index: usize) -> Arc<str> {
 }
 
 pub fn index(name: &str) -> usize {
-    name[1..].parse().unwrap()
+    name[1..].parse().expect("a shard's name")
 }
 
 impl Shard {

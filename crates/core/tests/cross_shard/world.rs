@@ -105,11 +105,13 @@ pub enum Fault {
     End,
     /// Some connections of a proxy carry nothing for a while.
     Slow,
-    /// A proxy that prepares an operation stops for long, perhaps with a PREPARE that comes through only afterwards.
-    Trap,
+    /// A proxy stops for long in the middle of preparing, perhaps with a call that comes through only afterwards.
+    TrapEarly,
+    /// The same later: while others are waited for, or new values are on their way.
+    TrapLate,
 }
 
-pub const ALL_FAULTS: [Fault; 10] = [
+pub const ALL_FAULTS: [Fault; 11] = [
     Fault::Crash,
     Fault::Stop,
     Fault::ShardStop,
@@ -119,7 +121,8 @@ pub const ALL_FAULTS: [Fault; 10] = [
     Fault::Cut,
     Fault::End,
     Fault::Slow,
-    Fault::Trap,
+    Fault::TrapEarly,
+    Fault::TrapLate,
 ];
 
 pub struct World {
@@ -168,7 +171,6 @@ impl World {
             asked: Vec::new(),
             history: History::default(),
             fenced: BTreeSet::new(),
-            /// Where committed operations have still to be applied.
             committed: BTreeMap::new(),
             told: Vec::new(),
             broken: Vec::new(),
@@ -276,7 +278,7 @@ impl World {
             _ => self.proxy_turn(),
         }
         self.hear();
-        if self.turn % 64 == 0 {
+        if self.turn.is_multiple_of(64) {
             self.wires.sweep();
         }
     }
@@ -420,7 +422,7 @@ impl World {
             Fault::Lose => self.losing_until = until,
             Fault::Cut | Fault::End => self.cut(kind == Fault::Cut),
             Fault::Slow => self.slow_down(),
-            Fault::Trap => self.trap(slot),
+            Fault::TrapEarly | Fault::TrapLate => self.trap(slot, kind == Fault::TrapEarly),
         }
     }
 
@@ -469,9 +471,9 @@ impl World {
         }
     }
 
-    fn trap(&mut self, slot: usize) {
-        let preparing = self.proxies[slot].preparing();
-        if preparing.is_empty() || self.proxies[slot].is_stopped {
+    fn trap(&mut self, slot: usize, is_early: bool) {
+        let critical = self.proxies[slot].critical(is_early);
+        if critical.is_empty() || self.proxies[slot].is_stopped {
             self.faults -= 1;
             return;
         }
@@ -479,7 +481,7 @@ impl World {
         self.proxies[slot].is_stopped = true;
         self.stops.push((until, slot, true));
         if !self.chance.one_in(3) {
-            let id = *self.chance.pick(&preparing);
+            let id = *self.chance.pick(&critical);
             self.slow
                 .insert((id, false), until + self.chance.below(50) as u64);
         }

@@ -337,8 +337,8 @@ impl Proxy {
             let Some(running) = self.running.get_mut(&tx) else {
                 continue;
             };
-            let holds = self.holds.holds.iter().filter(|hold| hold.tx == tx);
-            let is_drained = holds.fold(true, |all, hold| all && hold.is_drained);
+            let mut holds = self.holds.holds.iter().filter(|hold| hold.tx == tx);
+            let is_drained = holds.all(|hold| hold.is_drained);
             let is_connected = running
                 .links
                 .iter()
