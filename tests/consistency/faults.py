@@ -27,8 +27,17 @@ from consistency.rig import Rig
 
 # In the order of the protocol.
 STEPS = (
-    "before-prepare", "prepared", "fenced", "gathered", "commit-sent", "committed", "apply-sent", "applied", "cleaned",
-)  # fmt: skip
+    "before-prepare",
+    "prepare-sent",
+    "prepared",
+    "fenced",
+    "gathered",
+    "commit-sent",
+    "committed",
+    "apply-sent",
+    "applied",
+    "cleaned",
+)
 RECOVERY_STEPS = ("recover-evicted", "recover-resolved", "recover-applied")
 
 # The nth time a step is reached: by chance, so that all kinds of operations are hit.
@@ -108,8 +117,9 @@ class KillInRecovery(Fault):
         return f"kill at {self.step}"
 
     def inject(self, rig: Rig, chance: Random) -> bool:
-        # Only what was committed is applied by others.
-        first = "committed" if self.step == "recover-applied" else chance.choice(("prepared", "gathered", "committed"))
+        # Others have to apply only what was committed, and not all of that: what one shard alone wrote is done then.
+        undecided = self.step != "recover-applied"
+        first = chance.choice(("prepared", "gathered", "commit-sent")) if undecided else "apply-sent"
         number = chance.randrange(len(rig.proxies))
         others = [other for other in range(len(rig.proxies)) if other != number]
         armed = [arm(rig, other, f"{self.step}:1") for other in others]
