@@ -17,13 +17,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from random import Random
 
 from harness import Fault as Relay
 from harness import Mischief, Proxy, wait_until
 
-from consistency.rig import Rig
+from consistency.rig import Rig, is_stopped
 
 # In the order of the protocol.
 STEPS = (
@@ -82,7 +81,7 @@ class KillAtStep(Fault):
 
     def inject(self, rig: Rig, chance: Random) -> bool:
         proxy = arm(rig, chance.randrange(len(rig.proxies)), f"{self.step}:{chance.randint(1, NTH_MAX)}")
-        return came(lambda: not proxy.running, REACHED_TIMEOUT_S)
+        return came(lambda: not proxy.running, REACHED_TIMEOUT_S) or disarm(proxy)
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class StopAtStep(Fault):
     def inject(self, rig: Rig, chance: Random) -> bool:
         proxy = arm(rig, chance.randrange(len(rig.proxies)), f"{self.step}:{chance.randint(1, NTH_MAX)}:stop")
         if not came(lambda: is_stopped(proxy.pid), REACHED_TIMEOUT_S):
-            return False
+            return disarm(proxy)
         pass_time(chance.choice(STOPPED_S))
         os.kill(proxy.pid, signal.SIGCONT)
         return True
@@ -125,10 +124,10 @@ class KillInRecovery(Fault):
         armed = [arm(rig, other, f"{self.step}:1") for other in others]
         proxy = arm(rig, number, f"{first}:{chance.randint(1, NTH_MAX)}")
         if not came(lambda: not proxy.running, REACHED_TIMEOUT_S):
-            return False
+            return disarm(proxy, *armed)
         if not armed:
             armed = [arm(rig, number, f"{self.step}:1")]
-        return came(lambda: any(not other.running for other in armed), RECOVERY_TIMEOUT_S)
+        return came(lambda: any(not other.running for other in armed), RECOVERY_TIMEOUT_S) or disarm(*armed)
 
 
 class KillProxy(Fault):
@@ -317,6 +316,13 @@ def arm(rig: Rig, number: int, fault: str) -> Proxy:
     return proxy
 
 
+def disarm(*proxies: Proxy) -> bool:
+    """What has not come about must not do so later, unseen: the mending starts them anew. Always False."""
+    for proxy in proxies:
+        proxy.kill()
+    return False
+
+
 def came(condition: Callable[[], bool], timeout: float) -> bool:
     """Whether it came about in time."""
     try:
@@ -333,8 +339,3 @@ def pass_time(seconds: float) -> None:
 
 def _accepted_more(relay: Relay, count: int) -> bool:
     return relay.accepted > count
-
-
-def is_stopped(pid: int) -> bool:
-    """Whether the kernel says that the process is frozen."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"

@@ -192,6 +192,12 @@ class Rig:
         for endpoint in self.endpoints:
             wait_until(partial(self._answers, endpoint), ANSWER_TIMEOUT_S, f"{endpoint} serves every shard")
 
+    def wake(self) -> None:
+        """Each worker of a proxy may stop it at a step, and only the first time is waited for."""
+        for proxy in self.proxies:
+            if proxy.running and is_stopped(proxy.pid):
+                os.kill(proxy.pid, signal.SIGCONT)
+
     def _answers(self, endpoint: tuple[str, int]) -> bool:
         with Wire(*endpoint, timeout=ANSWER_TIMEOUT_S) as wire:
             return all(isinstance(wire.ask("EXISTS", f"{{{place}}}probe"), int) for place in self.places)
@@ -201,6 +207,11 @@ class Rig:
         for server, found in zip(self.fleet.servers, self.look(), strict=True):
             for keys in _chunks([key for key in found.keys if not key.startswith(residue.RESERVED)]):
                 server.client().unlink(*keys)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether the kernel says that the process is frozen."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def _chunks(keys: Sequence[str], size: int = 500) -> Iterator[Sequence[str]]:
