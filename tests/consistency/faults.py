@@ -13,8 +13,8 @@ import os
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -96,11 +96,12 @@ class StopAtStep(Fault):
         return f"stop at {self.step}"
 
     def inject(self, rig: Rig, chance: Random) -> bool:
-        proxy = arm(rig, chance.randrange(len(rig.proxies)), f"{self.step}:{chance.randint(1, NTH_MAX)}:stop")
-        if not came(lambda: is_stopped(proxy.pid), REACHED_TIMEOUT_S):
-            return disarm(proxy)
-        pass_time(chance.choice(STOPPED_S))
-        os.kill(proxy.pid, signal.SIGCONT)
+        number = chance.randrange(len(rig.proxies))
+        with frozen(rig, number):
+            proxy = arm(rig, number, f"{self.step}:{chance.randint(1, NTH_MAX)}:stop")
+            if not came(lambda: is_stopped(proxy.pid), REACHED_TIMEOUT_S):
+                return disarm(proxy)
+            pass_time(chance.choice(STOPPED_S))
         return True
 
 
@@ -146,10 +147,10 @@ class StopProxy(Fault):
     name = "stop a proxy"
 
     def inject(self, rig: Rig, chance: Random) -> bool:
-        proxy = chance.choice(rig.proxies)
-        os.kill(proxy.pid, signal.SIGSTOP)
-        pass_time(chance.choice(STOPPED_S))
-        os.kill(proxy.pid, signal.SIGCONT)
+        number = chance.randrange(len(rig.proxies))
+        with frozen(rig, number):
+            os.kill(rig.proxies[number].pid, signal.SIGSTOP)
+            pass_time(chance.choice(STOPPED_S))
         return True
 
 
@@ -314,6 +315,18 @@ def arm(rig: Rig, number: int, fault: str) -> Proxy:
     # Whoever starts it the next time starts a good one.
     del rig.environments[number]["SHOAL_TEST_FAULT"]
     return proxy
+
+
+@contextmanager
+def frozen(rig: Rig, number: int) -> Iterator[None]:
+    """While this proxy may be stopped; it goes on afterwards."""
+    rig.frozen.add(number)
+    try:
+        yield
+    finally:
+        rig.frozen.discard(number)
+        with suppress(ProcessLookupError):
+            os.kill(rig.proxies[number].pid, signal.SIGCONT)
 
 
 def disarm(*proxies: Proxy) -> bool:

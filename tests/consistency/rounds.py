@@ -146,12 +146,7 @@ class Run:
             files.append(path)
         self.disturb(seconds)
         limit = seconds + START_LEAD_S + 4 * TIMEOUT_S
-
-        def over() -> bool:
-            self.rig.wake()
-            return all(child.poll() is not None for child in children)
-
-        wait_until(over, limit, "the clients end")
+        wait_until(lambda: all(child.poll() is not None for child in children), limit, "the clients end")
         for part, child in enumerate(children):
             log = (folder / f"clients-{part}.log").read_text()
             assert child.returncode == 0, f"clients ended with {child.returncode}:\n{log}"
