@@ -292,7 +292,13 @@ fn across(
         return refuse(error);
     }
     // A script is held to its keys; nothing can hold a function to them.
-    let is_function = matches!(spec.policy, Policy::Script { body: false, sha: false });
+    let is_function = matches!(
+        spec.policy,
+        Policy::Script {
+            body: false,
+            sha: false
+        }
+    );
     let setting = match (space.cross_shard, is_function && !space.cross_shard_functions) {
         (true, false) => return Route::CrossShard,
         (false, false) => "cross_shard = \"strict\"",

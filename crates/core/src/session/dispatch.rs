@@ -14,7 +14,6 @@ use crate::protocol::command::{flags, Arg, CommandSpec, Local, Merge, Policy};
 use crate::routing::route::{decide, Request, Route};
 use crate::session::backend::{InFlight, Waiter, NONE};
 use crate::session::client::{care, Client, Intake};
-use crate::session::cross_shard::hiding;
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
 use crate::session::heads::{Place, NO_HEAD};
@@ -313,13 +312,7 @@ impl Engine {
                 let known = self.known_scripts(request);
                 self.send_all(asker, GatherKind::Known(known), request.data);
             }
-            Route::AllShards(merge) => {
-                let shards = self.shards_in(asker.keyspace);
-                let kind = GatherKind::Everywhere { merge, shards };
-                let keeps_records = self.topology.keyspaces[asker.keyspace].cross_shard;
-                let instead = keeps_records.then(|| hiding::instead(merge)).flatten();
-                self.send_all(asker, kind, instead.unwrap_or(request.data));
-            }
+            Route::AllShards(merge) => self.ask_all(asker, merge, request.data),
             Route::AnyShard => self.send_any(asker, request.data),
             Route::Scan => self.scan(asker, request),
             Route::Settings => self.set_settings(asker, request),
@@ -435,7 +428,7 @@ impl Engine {
         waiter: Waiter,
     ) {
         let part = match waiter {
-            Waiter::Client => self.slow.heads.sign(asker.place(number)),
+            Waiter::Client | Waiter::Again => self.slow.heads.sign(asker.place(number)),
             _ => part,
         };
         self.await_reply(asker, link_id, number, part, waiter);

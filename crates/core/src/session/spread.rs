@@ -12,7 +12,7 @@ use crate::protocol::encode;
 use crate::routing::merge::merge;
 use crate::routing::route::Request;
 use crate::session::backend::Waiter;
-use crate::session::cross_shard::hiding::without_own;
+use crate::session::cross_shard::hiding::{self, without_own};
 use crate::session::dispatch::{client_number, Asker};
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
@@ -133,6 +133,15 @@ impl Engine {
     /// The same bytes to every shard of the keyspace that takes keys.
     pub(crate) fn send_all(&mut self, asker: &Asker, kind: GatherKind, data: &[u8]) {
         self.send_each(asker, kind, &[data]);
+    }
+
+    /// To every shard the client's request, or where shoal keeps records of its own what leaves them out.
+    pub(crate) fn ask_all(&mut self, asker: &Asker, merge: Merge, data: &[u8]) {
+        let shards = self.shards_in(asker.keyspace);
+        let kind = GatherKind::Everywhere { merge, shards };
+        let keeps_records = self.topology.keyspaces[asker.keyspace].cross_shard;
+        let instead = keeps_records.then(|| hiding::instead(merge)).flatten();
+        self.send_all(asker, kind, instead.unwrap_or(data));
     }
 
     /// To every shard of the keyspace that takes keys the bytes at its place; the last ones to all that follow.
