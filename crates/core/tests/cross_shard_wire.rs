@@ -201,17 +201,17 @@ fn a_commit_is_one_transaction() {
         b"b",
         b"k2",
         mark.as_bytes(),
-        b"",
+        b"-1",
         b"-",
         b"b",
         b"k3",
         b"",
-        b"",
+        b"-1",
         b"w",
         b"b",
         b"k4",
         b"",
-        b"",
+        b"-1",
     ];
     assert_eq!(arguments(&sent[7]), finish);
     assert_eq!(words(&sent[8]), ["UNLINK", "__shoal:f:p1:5-0-7"]);
