@@ -68,6 +68,7 @@ def arguments() -> argparse.Namespace:
         "--json", action="store_true", help="print the verdict as one line of JSON; what happens goes to standard error"
     )
     add("--record", action="store_true", help="write the figures to benchmarks/record")
+    add("--keep", action="store_true", help="keep every history, not only those with violations")
     add("--check", type=Path, metavar="FILE", help="check a history that was kept, and run nothing")
     return parser.parse_args()
 
@@ -101,7 +102,7 @@ def run(options: argparse.Namespace) -> report.Tally:
     total = options.seconds if options.seconds is not None else options.minutes * 60
     total = min(total, FENCE_OFF_MINUTES * 60) if options.fence_off else total
     with tempfile.TemporaryDirectory() as folder, Rig(Path(folder), shape) as rig:
-        runner = Run(rig, tally, options.clients, injected, quiet=options.json)
+        runner = Run(rig, tally, options.clients, injected, quiet=options.json, keeps=options.keep)
         runner.say(f"{report.describe(shape)}; seed {seed}")
         until = time.monotonic() + total
         while (left := until - time.monotonic()) > ROUND_LEAST_S or not tally.rounds:

@@ -30,7 +30,7 @@ ANSWER_TIMEOUT_S = 10.0
 PLACES_TRIED_MAX = 1000
 
 SETTINGS: dict[Kind, str] = {
-    "strict": 'cross_shard = "strict"\nmulti_key = "strict"\ncross_shard_scripts = true',
+    "strict": 'cross_shard = "strict"\nmulti_key = "strict"\ncross_shard_functions = true',
     "per-shard": 'transactions = "per-shard"',
     "one-shard": "",
     "plain": "",

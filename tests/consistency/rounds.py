@@ -43,13 +43,22 @@ class Run:
     """One rig and its rounds."""
 
     def __init__(
-        self, rig: Rig, tally: report.Tally, clients: int, injected: Sequence[faults.Fault], *, quiet: bool
+        self,
+        rig: Rig,
+        tally: report.Tally,
+        clients: int,
+        injected: Sequence[faults.Fault],
+        *,
+        quiet: bool,
+        keeps: bool,
     ) -> None:
         self.rig = rig
         self.tally = tally
         self.clients = clients
+        self.keeps = keeps
         self.faults = [fault for fault in injected if not fault.between_rounds]
         self.between = [fault for fault in injected if fault.between_rounds]
+        self.injected: list[str] = []  # with times, as in the history
         self.over = False  # nothing more can be done
         self.waiting: list[faults.Fault] = []  # of which each comes once before any comes again
         self.stream = sys.stderr if quiet else sys.stdout
@@ -84,7 +93,7 @@ class Run:
         self.tally.add(history, verdicts, seconds)
         found = [violation for verdict in verdicts for violation in verdict.violations]
         self.say(f"round {number}: {len(history)} operations, {len(found)} violations")
-        if found:
+        if found or self.keeps:
             self.keep(history)
         self.over = bool(stuck)
         self.rig.forget()
@@ -100,6 +109,7 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         save(history, folder / "history.jsonl")
         (folder / "records.txt").write_text(self.rig.records())
+        (folder / "faults.txt").write_text("".join(self.injected))
         for number, proxy in enumerate(self.rig.proxies):
             (folder / f"proxy-{number}.log").write_text("\n".join(proxy.log()) + "\n")
         self.say(f"kept: {folder.relative_to(TESTS.parent)}")
@@ -149,7 +159,10 @@ class Run:
             faults.pass_time(CALM_S)
 
     def inject(self, fault: faults.Fault) -> None:
+        begun = time.monotonic()
         came = fault.inject(self.rig, self.chance)
+        times = f"[{begun * 1e3:.3f}, {time.monotonic() * 1e3:.3f}]"
+        self.injected.append(f"{times} {fault.name}{'' if came else ': did not come about'}\n")
         (self.tally.faults if came else self.tally.missed)[fault.name] += 1
         self.say(f"  {fault.name}" + ("" if came else ": did not come about"))
 

@@ -12,7 +12,7 @@ CONFIG = """
 [keyspace.main]
 listen = "{listen}"
 cross_shard = "strict"
-cross_shard_scripts = true
+cross_shard_functions = true
 shards = ["{shard0}", "{shard1}", "{shard2}", "{shard3}"]
 """
 MOVE = "redis.call('SET', KEYS[2], redis.call('GET', KEYS[1]) .. ARGV[1]) return redis.call('DEL', KEYS[1])"

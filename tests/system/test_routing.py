@@ -291,14 +291,15 @@ def test_keys_on_two_shards_are_as_on_one_server(
             assert wire.ask(*words) == plain.ask(*words), words
 
 
-def test_scripts_over_shards_are_refused_unless_they_are_wanted(proxy: Proxy) -> None:
+def test_functions_over_shards_are_refused_unless_they_are_wanted(proxy: Proxy) -> None:
     one, two = keys_on(0, 1)[0], keys_on(3, 1)[0]
     with proxy.socket() as wire:
-        reply = wire.ask("EVAL", "return redis.call('SET', KEYS[1], 'v')", 2, one, two)
+        reply = wire.ask("FCALL", "anything", 2, one, two)
         assert isinstance(reply, ErrorReply)
-        assert reply.startswith("CROSSSLOT 'eval'")
-        assert "; set cross_shard_scripts = true if scripts touch only the keys that they declare" in reply
-        assert wire.ask("EXISTS", one, two) == 0
+        assert reply.startswith("CROSSSLOT 'fcall'")
+        assert "; set cross_shard_functions = true if functions touch only the keys that they are given" in reply
+        assert wire.ask("EVAL", "return redis.call('SET', KEYS[1], ARGV[1])", 2, one, two, "v") == "OK"
+        assert (wire.ask("GET", one), wire.ask("GET", two)) == (b"v", None)
 
 
 def test_a_destination_alone_is_a_whole_pfmerge(proxy: Proxy, fleet: Fleet) -> None:
@@ -328,7 +329,8 @@ def test_explain_names_slot_shard_and_atomicity(proxy: Proxy, fleet: Fleet) -> N
         assert "atomicity: refused" in explain("SORT", one, "BY", "w_*", "STORE", two)
         assert "with keys on several shards: strict" in explain("EXEC")
         assert "refused" not in explain("WATCH", one, two)
-        assert "cross_shard_scripts = true" in explain("EVAL", "return 1", "2", one, two)
+        assert "cross_shard_functions = true" in explain("FCALL", "anything", "2", one, two)
+        assert "atomicity: strict" in explain("EVAL", "return 1", "2", one, two)
         assert "answered by shoal" in explain("PING")
         assert "published on one shard" in explain("PUBLISH", "c", "m")
         assert "on every shard" in explain("SUBSCRIBE", "c")

@@ -1,5 +1,5 @@
 //! Calls of the protocol across shards as bytes, and replies as outcomes: against what the protocol of the servers says, written
-//! out by hand. That servers do with the scripts what they should is shown in tests/system/test_cross_shard_scripts.py.
+//! out by hand. That servers do with the scripts what they should is shown in tests/system/test_cross_shard_functions.py.
 
 use proptest::prelude::*;
 use shoal_core::session::cross_shard::call::{
@@ -599,5 +599,5 @@ fn scripts_among_the_requests_are_held_and_nothing_else_changes() {
     let function = sent(&[&["FCALL", "f", "1", "k"]]);
     assert_eq!(hold(&function, known, none, true).unwrap(), None);
     let error = hold(&function, known, none, false).unwrap_err();
-    assert!(error.text().contains("cross_shard_scripts = true"));
+    assert!(error.text().contains("cross_shard_functions = true"));
 }

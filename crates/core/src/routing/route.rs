@@ -291,11 +291,19 @@ fn across(
     if let Some(error) = beyond {
         return refuse(error);
     }
-    let setting = match (space.cross_shard, is_script && !space.cross_shard_scripts) {
+    // A script is held to its keys; nothing can hold a function to them.
+    let is_function = matches!(
+        spec.policy,
+        Policy::Script {
+            body: false,
+            sha: false
+        }
+    );
+    let setting = match (space.cross_shard, is_function && !space.cross_shard_functions) {
         (true, false) => return Route::CrossShard,
         (false, false) => "cross_shard = \"strict\"",
-        (true, true) => "cross_shard_scripts = true if scripts touch only the keys that they declare",
-        (false, true) => "cross_shard = \"strict\", and cross_shard_scripts = true if scripts touch only the keys that they declare",
+        (true, true) => "cross_shard_functions = true if functions touch only the keys that they are given",
+        (false, true) => "cross_shard = \"strict\", and cross_shard_functions = true if functions touch only the keys that they are given",
     };
     refuse(ClientError::CrossShardOff {
         command: spec.full_name,

@@ -428,7 +428,7 @@ impl Engine {
         waiter: Waiter,
     ) {
         let part = match waiter {
-            Waiter::Client => self.slow.heads.sign(asker.place(number)),
+            Waiter::Client | Waiter::Again => self.slow.heads.sign(asker.place(number)),
             _ => part,
         };
         self.await_reply(asker, link_id, number, part, waiter);

@@ -196,7 +196,7 @@ fn what_is_done_across_shards_is_what_the_keyspace_says() {
     let all = Across {
         is_on: true,
         splits: true,
-        scripts: true,
+        functions: true,
     };
     let on = Across {
         is_on: true,
@@ -232,11 +232,11 @@ fn what_is_done_across_shards_is_what_the_keyspace_says() {
         ("COPY {a}k {a}j DB 1", on, Ok(Route::Shard(1))),
         ("JSON.MGET {a}k {b}k $", on, refused("on 's0'; give them")),
         (
-            "EVAL s 2 {a}k {b}k",
+            "FCALL f 2 {a}k {b}k",
             on,
-            refused("; set cross_shard_scripts = true if scripts touch only"),
+            refused("; set cross_shard_functions = true if functions touch only"),
         ),
-        ("EVAL s 2 {a}k {b}k", all, crossed.clone()),
+        ("EVAL s 2 {a}k {b}k", on, crossed.clone()),
         ("FCALL_RO f 2 {a}k {b}k", all, crossed.clone()),
         ("DEL {a}k {b}k", all, crossed.clone()),
         (
@@ -306,7 +306,7 @@ fn only_a_store_that_speaks_resp_has_operations_across_shards() {
         halves(Across {
             is_on: true,
             splits: true,
-            scripts: true,
+            functions: true,
         })
         .keyspace()
     };

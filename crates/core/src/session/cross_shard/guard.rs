@@ -117,7 +117,7 @@ impl Engine {
         keyspace: usize,
         requests: Arc<[u8]>,
     ) -> Result<Arc<[u8]>, ClientError> {
-        let may_call = self.topology.keyspaces[keyspace].cross_shard_scripts;
+        let may_call = self.topology.keyspaces[keyspace].cross_shard_functions;
         let mut shown = Vec::new();
         let known = |sha: &Sha| self.scripts.get(sha).cloned();
         let held = hold(&requests, known, |script| shown.push(script), may_call)?;

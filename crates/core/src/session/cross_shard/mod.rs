@@ -2,6 +2,7 @@
 
 pub mod call;
 pub mod control;
+pub mod drains;
 pub mod elements;
 pub mod executor;
 pub mod fences;
@@ -9,6 +10,7 @@ pub mod guard;
 pub mod hiding;
 pub mod jobs;
 pub mod join;
+pub mod late;
 pub mod member;
 pub mod message;
 pub mod notes;
