@@ -221,7 +221,10 @@ fn a_commit_is_one_transaction() {
 
 #[test]
 fn the_other_calls() {
-    let (replies, sent) = requests(&Call::Join { pid: pid() });
+    let (replies, sent) = requests(&Call::Join {
+        pid: pid(),
+        terms: "1".into(),
+    });
     assert_eq!(replies, 1);
     assert_eq!(arguments(&sent[0]), [b"p1:5".as_slice(), b"1"]);
     let (_, sent) = requests(&gather());
@@ -293,7 +296,10 @@ fn what_is_joined_is_told_whole() {
             record("u", Kind::Decided, "p2", Scope::Keys, vec![]),
         ],
     };
-    let call = Call::Join { pid: pid() };
+    let call = Call::Join {
+        pid: pid(),
+        terms: "1".into(),
+    };
     assert_eq!(decode(&call, reply), joined);
     assert_eq!(
         decode(&call, b"*2\r\n$5\r\nother\r\n$4\r\np2 2\r\n"),
@@ -466,7 +472,10 @@ fn messages_out_of_turn_are_passed_over() {
 
 fn all_calls() -> Vec<Call> {
     vec![
-        Call::Join { pid: pid() },
+        Call::Join {
+            pid: pid(),
+            terms: "1".into(),
+        },
         prepare(false),
         prepare(true),
         gather(),
