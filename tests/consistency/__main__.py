@@ -144,7 +144,8 @@ if __name__ == "__main__":
     try:
         code = main()
     except (AssertionError, OSError, ValueError, RuntimeError) as error:
-        print(f"test-consistency: {error}", file=sys.stderr)
+        reason = f" ({error.__cause__})" if error.__cause__ else ""
+        print(f"test-consistency: {error}{reason}", file=sys.stderr)
         code = 2
 
     sys.exit(code)

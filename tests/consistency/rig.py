@@ -209,7 +209,10 @@ class Rig:
 
     def _answers(self, endpoint: tuple[str, int]) -> bool:
         with Wire(*endpoint, timeout=ANSWER_TIMEOUT_S) as wire:
-            return all(isinstance(wire.ask("EXISTS", f"{{{place}}}probe"), int) for place in self.places)
+            for place, shard in self.places.items():
+                reply = wire.ask("EXISTS", f"{{{place}}}probe")
+                assert isinstance(reply, int), f"{shard}: {reply!r}"
+        return True
 
     def forget(self) -> None:
         """Removes the keys of a round, directly; what is reserved stays."""
