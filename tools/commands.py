@@ -343,6 +343,8 @@ def policy_of(name: str, rule: Json | None, facts: Json, is_container: bool) -> 
             return f"Policy::Split {{ step: {rule['step']}, merge: Merge::{MERGES[rule['merge']]} }}"
         case "all-shards":
             return f"Policy::AllShards(Merge::{MERGES[rule['merge']]})"
+        case "all-keys":
+            return f"Policy::AllKeys(AllKeys::{camel(rule['what'])})"
         case "aside":
             return f"Policy::Aside(Merge::{MERGES[rule['merge']]})"
         case "script":
@@ -371,7 +373,7 @@ def grade_of(policy: str, keys: list[Json], rule: Json | None) -> str:
     if rule is not None and "grade" in rule:
         return f"Grade::{camel(rule['grade'])}"
     kind = policy.removeprefix("Policy::").split("(")[0].split(" ")[0]
-    if kind in {"Split", "AllShards", "Scan", "ScriptLoad", "ScriptFlush", "Wait", "Aside", "Settings"}:
+    if kind in {"Split", "AllShards", "AllKeys", "Scan", "ScriptLoad", "ScriptFlush", "Wait", "Aside", "Settings"}:
         return "Grade::PerShard"
     if kind in {"Refuse", "Script"}:
         return "Grade::Refused"
@@ -479,8 +481,8 @@ HEAD = """\
 //! Must stay true: sorted by name (upper case, bytes); `make commands` changes nothing while the sources stay the same.
 
 use crate::protocol::command::{{
-    flags, Access, Begin, Check, CommandSpec, CountWords, Find, Grade, KeySpec, Local, Merge,
-    Policy, Undo,
+    flags, Access, AllKeys, Begin, Check, CommandSpec, CountWords, Find, Grade, KeySpec, Local,
+    Merge, Policy, Undo,
 }};
 use crate::protocol::permission::{{category, needs, Varies}};
 """

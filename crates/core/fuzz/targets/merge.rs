@@ -61,6 +61,8 @@ fuzz_target!(|input: &[u8]| {
                 workers: 1,
                 process_id: 1,
                 epoch: 1,
+                database: 0,
+                records: 2,
             };
             let text = merge_info(&parts, &own, &[]);
             assert!(

@@ -110,6 +110,35 @@ pub enum Merge {
     Texts,
 }
 
+/// What is asked of, or done to, all keys of a keyspace. Some of them are shoal's own, where it has operations across shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AllKeys {
+    /// How many they are.
+    Count,
+    /// Their names, those that match.
+    Names,
+    /// One of them.
+    Any,
+    /// This database is emptied.
+    Flush,
+    /// Every database is emptied.
+    FlushAll,
+    /// Two databases change places.
+    Swap,
+}
+
+impl AllKeys {
+    /// How the shards' replies become one.
+    pub fn merge(self) -> Merge {
+        match self {
+            Self::Count => Merge::Sum,
+            Self::Names => Merge::Concat,
+            Self::Any => Merge::AnyNonNull,
+            Self::Flush | Self::FlushAll | Self::Swap => Merge::AllOk,
+        }
+    }
+}
+
 /// How what a waiting command took is put back, when the client for which it was taken has left.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Undo {
@@ -149,6 +178,8 @@ pub enum Policy {
     },
     /// Every shard gets the request unchanged.
     AllShards(Merge),
+    /// The same, about all keys.
+    AllKeys(AllKeys),
     /// Any shard that is up can answer.
     AnyShard,
     /// SCAN: the cursor names the shard.

@@ -147,9 +147,11 @@ impl Engine {
         match route {
             Route::Split { .. } => self.scratch.shards.iter().find_map(|&shard| full(shard)),
             Route::Script { shard, .. } | Route::Shard(shard) => full(*shard),
-            Route::AllShards(_) | Route::Settings | Route::ScriptLoad | Route::ScriptFlush => {
-                (0..space.shards.len() as u16).find_map(full)
-            }
+            Route::AllShards(_)
+            | Route::AllKeys(_)
+            | Route::Settings
+            | Route::ScriptLoad
+            | Route::ScriptFlush => (0..space.shards.len() as u16).find_map(full),
             Route::AnyShard
             | Route::Scan
             | Route::Aside(_)
@@ -262,7 +264,7 @@ impl Engine {
         );
         let is_write = spec
             .is_some_and(|spec| spec.flags & flags::WRITE != 0 || spec.policy == Policy::Settings);
-        if let (Route::AllShards(_) | Route::Settings, true, Some(out)) =
+        if let (Route::AllShards(_) | Route::AllKeys(_) | Route::Settings, true, Some(out)) =
             (&route, is_write, self.ejected_shard(keyspace))
         {
             let shard = self.shard_name(out);
@@ -317,6 +319,7 @@ impl Engine {
                 let kind = GatherKind::Everywhere { merge, shards };
                 self.send_all(asker, kind, request.data);
             }
+            Route::AllKeys(what) => self.all_keys(asker, what, request),
             Route::AnyShard => self.send_any(asker, request.data),
             Route::Scan => self.scan(asker, request),
             Route::Settings => self.set_settings(asker, request),
@@ -561,6 +564,7 @@ fn needs_barrier(route: &Route) -> bool {
         | Route::Script { .. }
         | Route::Split { .. }
         | Route::AllShards(_)
+        | Route::AllKeys(_)
         | Route::Settings
         | Route::AnyShard
         | Route::Aside(_)

@@ -249,7 +249,7 @@ fn deed(keyspace: &Keyspace, route: &Route) -> (String, &'static str) {
             "sent to every shard, to each its part of what is set for all".into(),
             "per-shard",
         ),
-        Route::AllShards(_) | Route::ScriptLoad | Route::ScriptFlush => (
+        Route::AllShards(_) | Route::AllKeys(_) | Route::ScriptLoad | Route::ScriptFlush => (
             "sent to every shard, the replies put together".into(),
             "per-shard",
         ),

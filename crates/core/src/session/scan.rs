@@ -18,6 +18,7 @@ use crate::protocol::encode;
 use crate::protocol::errand;
 use crate::routing::route::Request;
 use crate::session::backend::Waiter;
+use crate::session::cross_shard::all_keys::names_without_own;
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
@@ -190,6 +191,14 @@ impl Engine {
                 _ => crate::routing::merge::unexpected(out, "a cursor"),
             }
             return false;
+        };
+        let has_records = self.topology.keyspaces[asker.keyspace].cross_shard;
+        let rewritten = has_records
+            .then(|| names_without_own(count, keys))
+            .flatten();
+        let (count, keys) = match &rewritten {
+            Some((count, keys)) => (*count, keys.as_slice()),
+            None => (count, keys),
         };
         step.keys.extend_from_slice(keys);
         step.found += count;

@@ -12,6 +12,7 @@ use crate::protocol::encode;
 use crate::routing::merge::merge;
 use crate::routing::route::Request;
 use crate::session::backend::Waiter;
+use crate::session::cross_shard::all_keys::count_records;
 use crate::session::dispatch::{client_number, Asker};
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
@@ -144,6 +145,9 @@ impl Engine {
             GatherKind::Everywhere { merge, .. } => is_same_everywhere(*merge),
             _ => false,
         };
+        let space = &self.topology.keyspaces[asker.keyspace];
+        // Of their keys some are our own: how many comes after what they tell.
+        let records = (is_info && space.cross_shard).then(|| count_records(space.database));
         let mut links = Vec::with_capacity(shards.len());
         for &shard in &shards {
             let number = self.shard_number(asker, shard);
@@ -156,7 +160,8 @@ impl Engine {
                 }
             }
         }
-        let number = self.reserve_gather(asker, Gather::new(kind, workers + shards.len()));
+        let parts = workers + shards.len() * (1 + usize::from(records.is_some()));
+        let number = self.reserve_gather(asker, Gather::new(kind, parts));
         for (index, link) in links.into_iter().enumerate() {
             let part = workers + index;
             match link {
@@ -164,8 +169,19 @@ impl Engine {
                     let data = requests.get(index).or(requests.last());
                     self.send(link, data.copied().unwrap_or_default());
                     self.sent(asker, link, number, part as u16, Waiter::Part);
+                    if let Some(records) = &records {
+                        let part = (part + shards.len()) as u16;
+                        self.send(link, records);
+                        self.sent(asker, link, number, part, Waiter::Part);
+                    }
                 }
-                Err(error) => self.part_failed(asker, number, part as u16, &error),
+                Err(error) => {
+                    self.part_failed(asker, number, part as u16, &error);
+                    if records.is_some() {
+                        let part = (part + shards.len()) as u16;
+                        self.part_failed(asker, number, part, &error);
+                    }
+                }
             }
         }
         if is_info {

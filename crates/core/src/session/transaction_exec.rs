@@ -191,8 +191,11 @@ impl Engine {
         let owns = commands
             .iter()
             .any(|queued| matches!(queued.deed, Deed::Own(_)));
+        let is_recast = commands
+            .iter()
+            .any(|queued| matches!(queued.deed, Deed::Recast(_)));
         let is_named = commands.iter().any(|queued| queued.sha.is_some());
-        let cuts = if parts.len() == 1 && !owns {
+        let cuts = if parts.len() == 1 && !owns && !is_recast {
             // Nothing is to be put into the reply, so nobody looks at the requests again.
             vec![Cut {
                 commands: commands.len(),
@@ -200,7 +203,7 @@ impl Engine {
                 bytes: std::mem::take(&mut transaction.bytes),
             }]
         } else {
-            cut(&transaction, parts.len(), |part| {
+            self.cut(asker, &transaction, parts.len(), |part| {
                 first.is_none_or(|first| first == part)
             })
         };
@@ -239,7 +242,8 @@ impl Engine {
         reply: &[u8],
     ) {
         let shards: Vec<usize> = plan.parts.iter().map(|part| part.shard).collect();
-        let cuts = cut(&plan.transaction, shards.len(), |part| part != watched);
+        let is_wanted = |part| part != watched;
+        let cuts = self.cut(asker, &plan.transaction, shards.len(), is_wanted);
         // What the client has said of its reads holds for all of them.
         self.trackers.caching = plan.caching;
         let mut gather = Gather::new(GatherKind::Exec(plan), shards.len());
@@ -357,21 +361,38 @@ impl Engine {
         }
         out.extend_from_slice(&self.captured.take().unwrap_or_default());
     }
-}
 
-/// The parts of a transaction that are wanted; the others stay empty.
-fn cut(transaction: &Transaction, parts: usize, is_wanted: impl Fn(usize) -> bool) -> Vec<Cut> {
-    let mut cuts: Vec<Cut> = (0..parts).map(|_| Cut::default()).collect();
-    for (index, queued) in transaction.commands.iter().enumerate() {
-        let part = queued.part as usize;
-        if matches!(queued.deed, Deed::Own(_)) || !is_wanted(part) {
-            continue;
+    /// The parts of a transaction that are wanted; the others stay empty.
+    fn cut(
+        &self,
+        asker: &Asker,
+        transaction: &Transaction,
+        parts: usize,
+        is_wanted: impl Fn(usize) -> bool,
+    ) -> Vec<Cut> {
+        let mut cuts: Vec<Cut> = (0..parts).map(|_| Cut::default()).collect();
+        for (index, queued) in transaction.commands.iter().enumerate() {
+            let part = queued.part as usize;
+            if matches!(queued.deed, Deed::Own(_)) || !is_wanted(part) {
+                continue;
+            }
+            let data = transaction.request(index);
+            let other = match queued.deed {
+                Deed::Recast(what) => {
+                    let mut scanner = RequestScanner::default();
+                    scanner.scan(data, true);
+                    let args = &scanner.args;
+                    self.recast(asker, what, &Request { data, args })
+                }
+                Deed::Sent | Deed::At(_) | Deed::Own(_) => None,
+            };
+            if let Some(cut) = cuts.get_mut(part) {
+                cut.bytes
+                    .extend_from_slice(other.as_deref().unwrap_or(data));
+                cut.commands += 1;
+                cut.scripts.extend(queued.sha);
+            }
         }
-        if let Some(cut) = cuts.get_mut(part) {
-            cut.bytes.extend_from_slice(transaction.request(index));
-            cut.commands += 1;
-            cut.scripts.extend(queued.sha);
-        }
+        cuts
     }
-    cuts
 }

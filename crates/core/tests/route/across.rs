@@ -2,7 +2,7 @@
 
 use super::{encode, find, request, space, Across, Known, Space};
 use proptest::prelude::*;
-use shoal_core::protocol::command::{keys, keys_of, Access, CommandSpec};
+use shoal_core::protocol::command::{keys, keys_of, Access, AllKeys, CommandSpec};
 use shoal_core::routing::admission::Admission;
 use shoal_core::routing::claims::{claims_of, Claim};
 use shoal_core::routing::route::{decide, specification, Request, Route, Scratch};
@@ -239,6 +239,27 @@ fn what_is_done_across_shards_is_what_the_keyspace_says() {
             refused("ERR keys that begin with '__shoal:' are shoal's own"),
         ),
         ("GET __shoal", on, Ok(Route::Shard(0))),
+        (
+            "SORT {a}k GET __shoal:f:*",
+            on,
+            refused("ERR keys that begin with '__shoal:' are shoal's own"),
+        ),
+        (
+            "XREAD BLOCK 0 STREAMS __shoal:m 0",
+            on,
+            refused("ERR keys that begin with '__shoal:' are shoal's own"),
+        ),
+        (
+            "SWAPDB 0 1",
+            on,
+            refused("ERR 'swapdb' of the keyspace's own database is not possible"),
+        ),
+        ("SWAPDB 2 1", on, Ok(Route::AllKeys(AllKeys::Swap))),
+        (
+            "SWAPDB 0 1",
+            Across::default(),
+            Ok(Route::AllKeys(AllKeys::Swap)),
+        ),
     ];
     for (text, across, expected) in cases {
         let keyspace = halves(across).keyspace();

@@ -55,9 +55,12 @@ pub fn greeting(pid: &Pid, out: &mut Vec<u8>) {
 
 macro_rules! script {
     ($name:ident, $($part:literal),+) => {
-        static $name: LazyLock<String> = LazyLock::new(|| bare(concat!($(include_str!(concat!("lua/", $part, ".lua"))),+)));
+        static $name: LazyLock<String> = LazyLock::new(|| {
+            crate::session::cross_shard::wire::bare(concat!($(include_str!(concat!("lua/", $part, ".lua"))),+))
+        });
     };
 }
+pub(crate) use script;
 
 script!(JOIN, "join");
 script!(PREPARE, "value", "wanted", "prepare");
@@ -70,7 +73,7 @@ script!(MARK, "mark");
 script!(UNLIST, "unlist");
 
 /// A script without indentation and lines of comment.
-fn bare(text: &str) -> String {
+pub(crate) fn bare(text: &str) -> String {
     let lines = text.lines().map(str::trim);
     lines
         .filter(|line| !line.starts_with("--"))
