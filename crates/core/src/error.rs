@@ -217,6 +217,8 @@ pub enum OperationError {
     Unknown,
     /// The keyspace's database, which is the only one for such operations.
     Database(u8),
+    /// A shard may evict the records that keep such operations whole.
+    Evicts(String),
     /// One server does not take the values of another: their versions.
     Versions(String),
 }
@@ -232,6 +234,7 @@ impl OperationError {
             Self::TooLarge(bytes) => format!("ERR cross-shard operation needs {bytes} bytes of one shard to be moved, limit {CROSS_SHARD_GATHER_BYTES_MAX}; give its keys a common {{hash tag}}"),
             Self::Unknown => "ERR outcome unknown: the connection to a shard was lost while the operation across shards was being decided; it is done wholly or not at all".into(),
             Self::Database(own) => format!("ERR operations across shards are possible in the keyspace's own database only, which is {own}"),
+            Self::Evicts(shard) => format!("ERR shard '{shard}' may evict any key when its memory is full, and with them what keeps operations across shards whole; set its maxmemory-policy to noeviction or a volatile one, or give the keys a common {{hash tag}}"),
             Self::Versions(which) => format!("ERR values cannot be moved between these shards: {which}; run servers of one version, or give the keys a common {{hash tag}}"),
         }
     }

@@ -162,6 +162,7 @@ limits! {
     CROSS_SHARD_PARK_MS_MAX = 3_000, "milliseconds", "A request for a key that an operation has waits so long at most.";
     CROSS_SHARD_RECOVER_MS = 2_000, "milliseconds", "So old is a record of somebody else's operation before it is looked after.";
     CROSS_SHARD_SCAN_MS = 1_000, "milliseconds", "Each shard's records are looked at so often.";
+    CROSS_SHARD_POLL_MS = 100, "milliseconds", "The same while something is held back for a record there: what ended meanwhile is noticed.";
     CROSS_SHARD_TRIES = 20, "tries", "An operation that meets those of other proxies is begun again so often.";
     CROSS_SHARD_TRY_MS = 2, "milliseconds", "It waits so long before that, then longer each time, with chance.";
     PUBLISH_HOLD_MS_MAX = 100, "milliseconds", "A PUBLISH waits so long at most for subscriptions that were asked for before it.";

@@ -146,6 +146,8 @@ pub enum Waiter {
     PutBack,
     /// An operation across shards: its place and generation instead of a client's, and its part.
     Operation,
+    /// Worker 0, for an answer on a control connection.
+    Control,
     /// The worker: a lost connection, whose number is in `number`, runs nothing any more.
     Ghost,
 }

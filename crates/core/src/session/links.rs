@@ -419,6 +419,7 @@ impl Engine {
             | Waiter::Identity
             | Waiter::PutBack
             | Waiter::Operation
+            | Waiter::Control
             | Waiter::Ghost
             | Waiter::Subscription => {}
             Waiter::Part if client.replies.gather(entry.number).is_some() => {

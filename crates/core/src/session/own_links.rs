@@ -60,6 +60,8 @@ pub enum Owner {
         /// Which part.
         part: u16,
     },
+    /// Worker 0: what it hears of operations across shards, and asks about them.
+    Control,
     /// This worker: what is published on the shard comes on it.
     Subscriptions,
     /// Nobody at the moment; kept for the next who needs one.
@@ -78,6 +80,7 @@ impl Owner {
             } => true,
             Self::Lane
             | Self::Subscriptions
+            | Self::Control
             | Self::Operation { .. }
             | Self::Idle
             | Self::Client { .. } => false,
@@ -88,6 +91,7 @@ impl Owner {
     pub fn takes_pushes(self) -> bool {
         match self {
             Self::Subscriptions
+            | Self::Control
             | Self::Client {
                 purpose: Purpose::Track | Purpose::Feed | Purpose::Wake,
                 ..
@@ -252,6 +256,7 @@ impl Engine {
         match link.owner {
             // What that means for subscribers is told in `feed`.
             Owner::Lane | Owner::Ending | Owner::Request | Owner::Subscriptions => {}
+            Owner::Control => self.control_lost(shard),
             Owner::Idle => self.backends[shard].idle.retain(|&(_, idle)| idle != id),
             Owner::Operation {
                 index,
@@ -282,6 +287,7 @@ impl Engine {
     pub(crate) fn pushed(&mut self, id: u32, owner: Owner, push: &[u8]) {
         match owner {
             Owner::Subscriptions => self.published(id, push),
+            Owner::Control => self.control_heard(id, push),
             Owner::Client {
                 slot,
                 generation,

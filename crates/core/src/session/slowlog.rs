@@ -276,6 +276,7 @@ impl Engine {
             | Owner::Request
             | Owner::Ending
             | Owner::Operation { .. }
+            | Owner::Control
             | Owner::Subscriptions
             | Owner::Idle => return,
         }

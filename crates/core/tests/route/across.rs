@@ -17,6 +17,19 @@ fn both(one: Access, other: Access) -> Access {
     }
 }
 
+/// The specification's word, but for SET with nothing said of the old value.
+fn access_of(spec: &CommandSpec, access: Access, parts: &[Vec<u8>]) -> Access {
+    let plain = |pair: &[Vec<u8>]| {
+        let word = pair[0].to_ascii_uppercase();
+        pair.len() == 2 && matches!(word.as_slice(), b"EX" | b"PX" | b"EXAT" | b"PXAT")
+    };
+    if spec.name == "SET" && parts[3..].chunks(2).all(plain) {
+        Access::Overwrite
+    } else {
+        access
+    }
+}
+
 /// How much of a key is kept by who holds it so: of its value, and of others' sight.
 fn strength(access: Access) -> u8 {
     match access {
@@ -35,13 +48,14 @@ fn naive_claims(space: &Space, spec: &CommandSpec, parts: &[Vec<u8>]) -> Option<
         keys_of(spec, key_spec, &args, &data, &mut found).ok()?;
         for arg in found {
             let key = &parts[arg as usize];
+            let access = access_of(spec, key_spec.access, parts);
             let known = |claim: &&mut Claim| parts[claim.arg as usize] == *key;
             match claims.iter_mut().find(known) {
-                Some(claim) => claim.access = both(claim.access, key_spec.access),
+                Some(claim) => claim.access = both(claim.access, access),
                 None => claims.push(Claim {
                     arg,
                     shard: space.shard_of(key),
-                    access: key_spec.access,
+                    access,
                 }),
             }
         }
@@ -84,7 +98,7 @@ proptest! {
             for at in found {
                 let held = claims.iter().find(|claim| parts[claim.arg as usize] == parts[at as usize]);
                 let held = held.expect("claimed").access;
-                prop_assert!(strength(held) >= strength(key_spec.access));
+                prop_assert!(strength(held) >= strength(access_of(spec, key_spec.access, &parts)));
             }
         }
     }
@@ -133,10 +147,16 @@ fn accesses(text: &str) -> Vec<(u32, Access)> {
 #[test]
 fn a_key_is_held_as_its_strongest_use_wants_it() {
     use Access::{Overwrite, Read, Remove, Write};
-    let cases: [(&str, &[(u32, Access)]); 21] = [
+    let cases: [(&str, &[(u32, Access)]); 27] = [
         ("SUNION {a}s {b}s", &[(1, Read), (2, Read)]),
         ("SUNIONSTORE {a}d {b}s", &[(1, Overwrite), (2, Read)]),
         ("SUNIONSTORE {a}d {b}s {a}d", &[(1, Write), (2, Read)]),
+        ("SET {a}k v", &[(1, Overwrite)]),
+        ("SET {a}k v px 5", &[(1, Overwrite)]),
+        ("SET {a}k v PX", &[(1, Write)]),
+        ("SET {a}k v GET", &[(1, Write)]),
+        ("SET {a}k v NX EX 1", &[(1, Write)]),
+        ("SET {a}k v EX 1 KEEPTTL", &[(1, Write)]),
         ("RENAME {a}k {b}k", &[(1, Write), (2, Overwrite)]),
         ("RENAME {a}k {a}k", &[(1, Write)]),
         ("RENAMENX {a}k {b}k", &[(1, Write), (2, Write)]),

@@ -226,6 +226,8 @@ pub enum Outcome {
     Joined {
         /// Version of the format in which this server dumps values.
         dump_version: u16,
+        /// It evicts keys of any kind when its memory is full.
+        evicts: bool,
         /// Members, this one among them.
         members: Vec<Pid>,
         /// What is there.

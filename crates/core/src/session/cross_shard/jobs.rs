@@ -114,6 +114,7 @@ impl Keys {
                 } else {
                     Mode::Exclusive
                 },
+                // What is overwritten need not be brought: a mark in its place tells whether it was.
                 is_wanted: part != home && access != Access::Overwrite,
             });
         }

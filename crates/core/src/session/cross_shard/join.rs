@@ -15,7 +15,9 @@ use crate::protocol::errand;
 use crate::session::backend::{InFlight, Link, LinkState, Waiter};
 use crate::session::client::care;
 use crate::session::cross_shard::call::{Call, Kind, Outcome, Record};
+use crate::session::cross_shard::notes::Note;
 use crate::session::cross_shard::registrar::{Claims, ShardClaims};
+use crate::session::cross_shard::remote::name_on;
 use crate::session::cross_shard::wire;
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
@@ -67,8 +69,10 @@ impl Engine {
             Outcome::Joined {
                 dump_version,
                 records,
+                evicts,
                 ..
             } => {
+                self.note_eviction(shard, evicts);
                 self.backends[shard].dump_version = dump_version;
                 self.joined(shard, records);
                 true
@@ -95,9 +99,14 @@ impl Engine {
             let is_own = record.coordinator == self.cross_shards.pid;
             if record.kind == Kind::Fence && !is_own {
                 let claims = self.claims_of_record(shard, record);
-                self.cross_shards.fences[keyspace].install(&record.tx, &claims);
+                let name = name_on(&record.tx, shard);
+                self.cross_shards.fences[keyspace].install(&name, &claims);
                 self.care |= care::FENCED;
             }
+        }
+        if !records.is_empty() {
+            self.post(0, Note::Found(shard, records));
+            self.settle_notes();
         }
     }
 

@@ -2,16 +2,19 @@
 
 pub mod all_keys;
 pub mod call;
+pub mod control;
 pub mod elements;
 pub mod executor;
 pub mod fences;
 pub mod jobs;
 pub mod join;
+pub mod member;
 pub mod message;
 pub mod notes;
 pub mod operation;
 pub mod park;
 pub mod recovery;
 pub mod registrar;
+pub mod remote;
 pub mod steps;
 pub mod wire;

@@ -13,8 +13,10 @@
 
 use crate::session::backend::{InFlight, LinkState, Waiter};
 use crate::session::client::{care, Intake};
-use crate::session::cross_shard::call::Tx;
+use crate::session::cross_shard::call::{Pid, Record, Tx};
 use crate::session::cross_shard::jobs::Job;
+use crate::session::cross_shard::member;
+use crate::session::cross_shard::recovery::Subject;
 use crate::session::cross_shard::registrar::Claims;
 use crate::session::cross_shard::steps::Event;
 use crate::session::engine::{Action, Engine};
@@ -61,6 +63,21 @@ pub enum Note {
         tx: Tx,
         /// Where.
         keyspace: usize,
+    },
+    /// To worker 0: recovery shall find out about an operation of this process.
+    TakeOver(usize, Box<Subject>),
+    /// To worker 0: a connection to that shard (numbered through the topology) was told of these.
+    Found(usize, Vec<Record>),
+    /// To worker 0: enter this proxy in the list of that shard again (numbered through the topology).
+    Register(usize),
+    /// To a coordinating worker: a member holds back what its operation claims of a shard.
+    Fenced {
+        /// Whose.
+        tx: Tx,
+        /// Numbered through the topology.
+        shard: usize,
+        /// Who.
+        pid: Pid,
     },
     /// An operation is begun again.
     Begin(Box<Job>),
@@ -127,6 +144,10 @@ impl Engine {
             } => self.install_fence(tx, keyspace, &claims, worker),
             Note::Drained(tx) => self.worker_drained(&tx),
             Note::Lift { tx, keyspace } => self.lift_fence(&tx, keyspace),
+            Note::TakeOver(keyspace, subject) => self.take_over(keyspace, *subject),
+            Note::Register(shard) => self.ask_records(shard),
+            Note::Found(shard, records) => self.records_found(shard, records),
+            Note::Fenced { tx, shard, pid } => self.member_fenced(&tx, shard, pid),
             Note::Begin(job) => self.begin_job(*job),
             Note::Event(index, generation, event) => {
                 if self.cross_shards.running.generation(index) == generation {
@@ -152,21 +173,28 @@ impl Engine {
             .insert(tx.clone(), (worker, claims.clone()));
         let table = &mut self.cross_shards.tables[keyspace];
         table.lock(tx, &claims, needs_place, &mut granted);
-        self.fence_granted(keyspace, granted);
+        self.granted(keyspace, granted);
     }
 
     pub(crate) fn unlock_keys(&mut self, tx: &Tx, keyspace: usize) {
         let mut granted = Vec::new();
-        self.cross_shards.askers.remove(tx);
+        if self.cross_shards.askers.remove(tx).is_some() {
+            self.tell_member(keyspace, member::Event::Ended(tx.clone()));
+        }
         self.cross_shards.tables[keyspace].unlock(tx, &mut granted);
-        self.fence_granted(keyspace, granted);
+        self.granted(keyspace, granted);
     }
 
-    fn fence_granted(&mut self, keyspace: usize, granted: Vec<Tx>) {
+    /// These have their keys now.
+    pub(crate) fn granted(&mut self, keyspace: usize, granted: Vec<Tx>) {
         for tx in granted {
+            if self.remote_moved(&tx, false) {
+                continue;
+            }
             let Some((worker, claims)) = self.cross_shards.askers.get(&tx).cloned() else {
                 continue;
             };
+            self.tell_member(keyspace, member::Event::Began(tx.clone()));
             for to in 0..self.identity.workers {
                 let (tx, claims) = (tx.clone(), claims.clone());
                 self.post(
@@ -246,6 +274,9 @@ impl Engine {
     }
 
     fn worker_drained(&mut self, tx: &Tx) {
+        if self.remote_moved(tx, true) {
+            return;
+        }
         let Some(&index) = self.cross_shards.by_tx.get(tx) else {
             return;
         };
@@ -254,6 +285,22 @@ impl Engine {
             if running.drained == self.identity.workers {
                 self.advance(index, Event::Begin);
             }
+        }
+    }
+
+    /// Another proxy holds back what an operation of this worker claims.
+    fn member_fenced(&mut self, tx: &Tx, shard: usize, pid: Pid) {
+        let Some(&index) = self.cross_shards.by_tx.get(tx) else {
+            return;
+        };
+        let Some(running) = self.cross_shards.running.get(index) else {
+            return;
+        };
+        let first = self.topology.keyspaces[running.job.asker.keyspace].first_shard;
+        let within = shard.wrapping_sub(first);
+        let mut shards = running.job.shards.iter();
+        if let Some(part) = shards.position(|&own| usize::from(own) == within) {
+            self.advance(index, Event::Fenced(part, pid));
         }
     }
 

@@ -20,6 +20,7 @@ use crate::session::cross_shard::fences::Parked;
 use crate::session::cross_shard::steps::Event;
 use crate::session::dispatch::Taken;
 use crate::session::engine::Engine;
+use crate::session::stats::PerKeyspace;
 
 impl Engine {
     /// None: nobody has a key of the request, so it goes on.
@@ -55,8 +56,11 @@ impl Engine {
             return Some(self.turn_away(slot, &error));
         }
         client.intake = Intake::Fenced;
+        let is_first = since == now_ms;
         let parked = Parked { slot, generation };
         self.cross_shards.fences[keyspace].park(&tx, parked);
+        let cell = PerKeyspace::Held;
+        self.stats().keyspace(keyspace, cell, i64::from(is_first));
         Some(Taken::NotYet)
     }
 
@@ -110,6 +114,7 @@ impl Engine {
         for index in self.cross_shards.running.indexes() {
             self.advance(index, Event::Tick);
         }
+        self.look_at_members();
         for job in std::mem::take(&mut self.cross_shards.postponed) {
             self.begin_job(job);
         }

@@ -348,6 +348,7 @@ fn values(count: usize, words: &mut Elements) -> Option<Vec<Option<Value>>> {
 
 fn joined(words: &mut Elements) -> Option<Outcome> {
     let dump_version = words.integer()?.try_into().ok()?;
+    let evicts = words.integer()? == 1;
     let members = pids(words)?;
     let (count, mut told) = words.array()?;
     let mut records = Vec::new();
@@ -356,6 +357,7 @@ fn joined(words: &mut Elements) -> Option<Outcome> {
     }
     Some(Outcome::Joined {
         dump_version,
+        evicts,
         members,
         records,
     })

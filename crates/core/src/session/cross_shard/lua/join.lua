@@ -30,4 +30,6 @@ for _, tx in ipairs(redis.call('SMEMBERS', '__shoal:fs')) do
   end
 end
 local dump = redis.call('DUMP', '__shoal:m')
-return {'joined', dump:byte(-10) + 256 * dump:byte(-9), redis.call('HKEYS', '__shoal:m'), records}
+local memory, evicts = redis.call('INFO', 'memory'), 0
+if memory:find('maxmemory_policy:allkeys', 1, true) and not memory:find('maxmemory:0\r', 1, true) then evicts = 1 end
+return {'joined', dump:byte(-10) + 256 * dump:byte(-9), evicts, redis.call('HKEYS', '__shoal:m'), records}
