@@ -28,7 +28,7 @@ script!(COUNT, "own", "count");
 script!(RECORDS, "own", "records");
 script!(NAMES, "names");
 script!(ANY, "own", "any");
-script!(FLUSH, "flush");
+script!(FLUSH, "empty", "flush");
 
 /// How many records of ours a shard has, in that database.
 pub(crate) fn count_records(database: u8) -> Vec<u8> {

@@ -3,7 +3,5 @@ if ARGV[1] ~= '' then redis.call('SELECT', ARGV[1]) end
 if redis.call('EXISTS', '__shoal:fs') == 1 then
   return redis.error_reply('TRYAGAIN an operation across shards has keys of this shard')
 end
-local members = redis.call('HGETALL', '__shoal:m')
-redis.call(unpack(ARGV, 2))
-if #members > 0 then redis.call('HSET', '__shoal:m', unpack(members)) end
+empty(table.concat(ARGV, ' ', 2))
 return redis.status_reply('OK')
