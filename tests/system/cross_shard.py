@@ -5,6 +5,7 @@ Must stay true: the scripts are read from the core's files, and which parts make
 only the order of arguments is written twice.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
@@ -17,7 +18,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "crates/core/src/session/cross_sh
 GATHER_MAX = 8 << 20
 
 Words = list[str | bytes | int]
-Foreign = tuple[str, str, bytes, Reply]  # "w" if it may be written, shard, key, value
+Foreign = tuple[str, str, bytes, Reply]  # "w" if it may be written, "b" if it is not gathered either; shard, key, value
 
 
 @cache
@@ -85,8 +86,14 @@ class Shard:
             if value is not None:
                 ttl, dump = pair(value)
                 burst.append(["RESTORE", key, max(ttl, 0), dump, "REPLACE"])
+        mark = f"__shoal:untouched:{tx}"
+        burst += [["SET", key, mark] for letter, _, key, _ in foreign if letter == "b"]
         burst += requests
-        words = (word for letter, shard, key, _ in foreign for word in (letter, shard, key))
+        words = (
+            word
+            for letter, shard, key, value in foreign
+            for word in (letter, shard, key, *_before(letter, mark, value))
+        )
         burst.append(["EVAL", script("FINISH"), 0, tx, self.pid, f"released {tx}", *words])
         burst.append(["UNLINK", f"__shoal:f:{tx}"])
         self.wire.send(b"".join(encode(*request) for request in burst))
@@ -109,13 +116,14 @@ class Shard:
 
     def evict(self, pid: str) -> int:
         """Deregister, and Kill of every connection of that name; how many there were."""
-        self.wire.ask("HDEL", "__shoal:m", pid)
+        assert self.run("MARK", pid, "1") is None
         listed = self.wire.ask("CLIENT", "LIST")
         assert isinstance(listed, bytes)
         lines = [line.split() for line in listed.decode().splitlines()]
         ids = [line[0].removeprefix("id=") for line in lines if f"name=shoal:{pid}" in line]
         for number in ids:
             self.wire.ask("CLIENT", "KILL", "ID", number)
+        assert self.run("UNLIST", pid, "1") is None
         return len(ids)
 
 
@@ -147,6 +155,16 @@ def refusal(reply: Reply) -> str:
 def number(reply: Reply) -> int:
     assert isinstance(reply, int), reply
     return reply
+
+
+def _before(letter: str, mark: str, value: Reply) -> tuple[str, int | str]:
+    """By which it is seen that a key is as it was."""
+    if letter == "b":
+        return mark, ""
+    if value is None or letter == "-":
+        return "", ""
+    ttl, dump = pair(value)
+    return hashlib.sha1(dump, usedforsecurity=False).hexdigest(), ttl
 
 
 def _claims(keys: Mapping[bytes, str]) -> Iterable[str | bytes]:

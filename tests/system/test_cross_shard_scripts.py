@@ -187,6 +187,53 @@ def test_a_value_changes_shards_and_the_replies_are_natural(home: Shard, away: S
     assert (keys(home), keys(away)) == ({b"__shoal:m"}, {b"__shoal:m", KEY})
 
 
+def test_what_a_commit_left_as_it_was_is_not_written_back(home: Shard, away: Shard) -> None:
+    """Whole values, times and blind keys: those that changed come back, and only they are in the decision."""
+    cases: dict[bytes, list[str | bytes | int]] = {
+        b"same": ["APPEND", "same", ""],
+        b"longer": ["APPEND", "longer", "w"],
+        b"timed": ["GET", "timed"],
+        b"later": ["PEXPIRE", "later", 900_000],
+        b"for ever": ["PERSIST", "for ever"],
+        b"from now on": ["PEXPIRE", "from now on", 1_000],
+        b"deleted": ["DEL", "deleted"],
+        b"made": ["SET", "made", "v"],
+        b"never there": ["DEL", "never there"],
+    }
+    for name in cases:
+        if name not in {b"made", b"never there"}:
+            away.wire.ask("SET", name, "v")
+        if name in {b"timed", b"later", b"for ever"}:
+            away.wire.ask("PEXPIRE", name, 500_000)
+    prepared(home, TX, {b"h": "X"})
+    home.watch(TX)
+    values = prepared(away, TX, dict.fromkeys(cases, "Xw"))
+    foreign: list[Foreign] = [("w", "away", name, value) for name, value in zip(cases, values, strict=True)]
+    blind: list[Foreign] = [("b", "away", name, None) for name in (b"set", b"left", b"taken")]
+    asked: list[list[str | bytes | int]] = [*cases.values(), ["SET", "set", "new"], ["DEL", "taken"]]
+    written = array(array(home.commit(TX, [*foreign, *blind], asked)[-1])[-2])
+    names = [*cases, b"set", b"left", b"taken"]
+    assert {name for name, what in zip(names, written, strict=True) if what == 0} == {
+        b"same",
+        b"timed",
+        b"never there",
+        b"left",
+    }
+    assert {name for name, what in zip(names, written, strict=True) if what is None} == {b"deleted", b"taken"}
+    decided = [array(told)[1:] for told in array(parts(home.resolve(TX), b"committed")[0])]
+    noted = [name for name, what in zip(names, written, strict=True) if what != 0]
+    assert [name for name, _ in decided] == noted
+    assert keys(home) == {b"__shoal:m", b"__shoal:fs", f"__shoal:d:{TX}".encode()}
+    home.clean(TX)
+    # Nothing changed: nothing is decided.
+    home.prepare("t2", {b"h": "X"})
+    home.watch("t2")
+    value: Reply = [-1, pair(values[0])[1]]
+    replies = home.commit("t2", [("w", "away", b"same", value), ("b", "away", b"left", None)], [["GET", "same"]])
+    assert array(replies[-1])[-3:] == [b"v", [0, 0], 0]
+    assert keys(home) == {b"__shoal:m"}
+
+
 def test_what_is_only_read_leaves_no_decision(home: Shard, away: Shard) -> None:
     away.wire.ask("SADD", KEY, "a", "b")
     prepared(home, TX, {b"h": "X"})
@@ -224,29 +271,32 @@ def test_values_of_every_kind_travel_unchanged(home: Shard, away: Shard) -> None
     for name in names[::2]:
         away.wire.ask("PEXPIRE", name, 60_000)
 
-    def looks() -> list[list[Reply]]:
+    def looks(names: list[bytes]) -> list[list[Reply]]:
         asked = (["DEBUG", "DIGEST-VALUE"], ["OBJECT", "ENCODING"], ["TYPE"])
         return [[away.wire.ask(*words, name) for words in asked] for name in names]
 
-    def dumps() -> list[Reply]:
+    def dumps(names: list[bytes]) -> list[Reply]:
         # The order within a table of hashes is not part of a value.
         ordered = [name for name in names if away.wire.ask("OBJECT", "ENCODING", name) != b"hashtable"]
         assert len(ordered) > len(names) / 2
         return [away.wire.ask("DUMP", name) for name in ordered]
 
-    before, dumped = looks(), dumps()
+    before = looks(names), dumps(names)
     prepared(home, TX, {b"h": "X"})
     home.watch(TX)
-    values = prepared(away, TX, dict.fromkeys(names, "Xw"))
-    foreign = [("w", "away", name, value) for name, value in zip(names, values, strict=True)]
-    replies = home.commit(TX, foreign, [["OBJECT", "ENCODING", name] for name in names])
-    executed = array(replies[-1])
-    encodings = executed[1 + len(names) : -2]
-    assert encodings == [look[1] for look in before]
-    away.wire.ask("DEL", *names)
-    assert away.apply(TX, dict(zip(names, array(executed[-2]), strict=True))) == 1
-    assert (looks(), dumps()) == (before, dumped)
-    for i, name in enumerate(names):
+    moved = [b"moved " + name for name in names]
+    values = prepared(away, TX, dict.fromkeys([*names, *moved], "Xw"))
+    foreign: list[Foreign] = [("w", "away", name, value) for name, value in zip([*names, *moved], values, strict=True)]
+    executed = array(
+        home.commit(TX, foreign, [["RENAME", old, new] for old, new in zip(names, moved, strict=True)])[-1]
+    )
+    assert executed[1 + len(names) : -2] == ["OK"] * len(names)
+    written = array(executed[-2])
+    assert written[: len(names)] == [None] * len(names)
+    assert away.apply(TX, dict(zip([*names, *moved], written, strict=True))) == 1
+    assert away.wire.ask("EXISTS", *names) == 0
+    assert (looks(moved), dumps(moved)) == before
+    for i, name in enumerate(moved):
         left = number(away.wire.ask("PTTL", name))
         assert 30_000 < left <= 60_000 if i % 2 == 0 else left == -1
 
@@ -269,7 +319,8 @@ def test_a_key_that_is_moved_away_is_gone_where_it_was(home: Shard, away: Shard)
 def test_a_decision_keeps_the_time_that_is_left(home: Shard, away: Shard) -> None:
     away.wire.ask("SET", KEY, "v", "PX", 100_000)
     value = prepare_both(home, away)
-    home.commit(TX, [("w", "away", KEY, value), ("w", "away", b"gone", None)], [["APPEND", KEY, "w"]])
+    foreign: list[Foreign] = [("w", "away", KEY, value), ("b", "away", b"gone", None)]
+    home.commit(TX, foreign, [["APPEND", KEY, "w"], ["DEL", "gone"]])
 
     def left() -> int:
         [[shard, key, held], gone] = [array(told) for told in array(parts(home.resolve(TX), b"committed")[0])]
@@ -377,9 +428,10 @@ def test_a_full_shard_takes_what_is_decided(home: Shard, away: Shard, two: Fleet
     assert away.wire.ask("GET", KEY) == b"v"
     assert home.wire.ask("EXISTS", "h", KEY) == 0
     home.clean(TX)
-    # A proxy that starts anew may come, or nobody could read or delete.
+    # A proxy that starts anew may come and others be evicted, or nobody could read or delete.
     assert parts(connect(0, "p2").join(), b"joined")[2] == []
-    assert sorted(map(str, array(home.wire.ask("HKEYS", "__shoal:m")))) == ["b'p1'", "b'p2'"]
+    assert home.evict("p2") == 1
+    assert home.wire.ask("HKEYS", "__shoal:m") == [b"p1"]
 
 
 def test_a_server_that_refuses_writes_refuses_the_commit(home: Shard, away: Shard) -> None:
@@ -463,6 +515,25 @@ def test_a_coordinator_that_was_given_up_after_its_commit_is_finished_by_another
     assert keys(recovery[0]) == {b"__shoal:m"}
 
 
+def test_who_is_being_evicted_counts_until_its_connections_are_gone(home: Shard, connect: Connect) -> None:
+    other = connect(0, "p2")
+    parts(other.join(), b"joined")
+    assert home.run("MARK", "p2", "1") is None
+    # Its connections live, so it must be told; but it begins nothing.
+    members, _ = parts(home.prepare("t1", {b"h": "X"}), b"prepared")
+    assert sorted(map(str, array(members))) == ["b'p1'", "b'p2'"]
+    assert other.prepare("t2", {b"x": "X"}) == [b"stranger"]
+    parts(connect(0, "p3").join(), b"joined")
+    # It has joined again before its connections were ended: it is a member, and stays one.
+    parts(other.join(), b"joined")
+    assert home.run("UNLIST", "p2", "1") is None
+    parts(other.prepare("t2", {b"x": "X"}), b"prepared")
+    assert home.evict("p2") == 1
+    assert sorted(map(str, array(home.wire.ask("HKEYS", "__shoal:m")))) == ["b'p1'", "b'p3'"]
+    assert home.run("MARK", "unknown", "1") is None
+    assert home.wire.ask("HLEN", "__shoal:m") == 2
+
+
 def test_members_are_told_if_there_are_others(home: Shard, away: Shard, two: Fleet, connect: Connect) -> None:
     with Wire(two.servers[0].host, two.servers[0].port.number) as listener:
         listener.ask("SUBSCRIBE", "__shoal:ctl")
@@ -493,13 +564,13 @@ def test_many_keys_and_long_values(home: Shard, away: Shard) -> None:
     assert [value is not None for value in values[:2]] == [True, False]
     foreign = [("w", "away", name, value) for name, value in zip(names, values, strict=True)]
     replies = home.commit(
-        TX, foreign, [["STRLEN", names[0]], ["MSET", *(word for name in names[1:] for word in (name, 1))]]
+        TX, foreign, [["APPEND", names[0], "!"], ["MSET", *(word for name in names[1:] for word in (name, 1))]]
     )
     *_, length, done, written, _ = array(replies[-1])
-    assert (length, done) == (len(long), "OK")
+    assert (length, done) == (len(long) + 1, "OK")
     assert len(array(parts(home.resolve(TX), b"committed")[0])) == len(names)
     assert away.apply(TX, dict(zip(names, array(written), strict=True))) == 1
-    assert away.wire.ask("STRLEN", names[0]) == len(long)
+    assert away.wire.ask("STRLEN", names[0]) == len(long) + 1
     assert away.wire.ask("EXISTS", *names) == len(names)
     home.clean(TX)
     assert keys(home) == {b"__shoal:m"}
@@ -520,7 +591,8 @@ def test_a_user_needs_what_the_core_says_it_needs(home: Shard, away: Shard, two:
     parts(connect(0, "p2").join(), b"joined")
     value = prepare_both(home, away)
     parts(away.gather(TX, {KEY: "Xw"}), b"values")
-    held = first_written(home, [("w", "away", KEY, value)], [["APPEND", KEY, "w"]])
+    foreign: list[Foreign] = [("w", "away", KEY, value), ("b", "away", b"left", None)]
+    held = first_written(home, foreign, [["APPEND", KEY, "w"]])
     parts(home.resolve(TX), b"committed")
     assert away.apply(TX, {KEY: held}) == 1
     home.clean(TX)

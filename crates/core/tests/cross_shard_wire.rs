@@ -4,7 +4,9 @@
 use proptest::prelude::*;
 use shoal_core::session::cross_shard::call::{
     Call, Commit, Foreign, KeyClaim, Kind, Mode, Outcome, Pid, Prepare, Record, Scope, Tx, Value,
+    Written,
 };
+use shoal_core::session::cross_shard::guard::guarded;
 use shoal_core::session::cross_shard::message::{own_channel, Message};
 use shoal_core::session::cross_shard::wire::{decode, encode, greeting, name};
 use std::sync::Arc;
@@ -60,22 +62,31 @@ fn gather() -> Call {
 }
 
 fn commit() -> Commit {
-    let foreign = |key: &[u8], value, is_written| Foreign {
+    let foreign = |key: &[u8], value, is_written, is_blind| Foreign {
         shard: Arc::from("b"),
         key: Arc::from(key),
         value,
         is_written,
+        is_blind,
     };
     Commit {
         tx: tx(),
         coordinator: pid(),
         foreign: vec![
-            foreign(b"k1", Some(value(Some(5), b"\x00D\r\n")), true),
-            foreign(b"k2", None, true),
-            foreign(b"k3", Some(value(None, b"E")), false),
+            foreign(b"k1", Some(value(Some(5), b"\x00D\r\n")), true, false),
+            foreign(b"k2", None, true, true),
+            foreign(b"k3", Some(value(None, b"E")), false, false),
+            foreign(b"k4", None, true, false),
         ],
         requests: Arc::from(b"*1\r\n$4\r\nPING\r\n*2\r\n$3\r\nGET\r\n$1\r\nx\r\n".as_slice()),
         count: 2,
+    }
+}
+
+fn kill(ids: &[u64]) -> Call {
+    Call::Kill {
+        pid: pid(),
+        ids: ids.to_vec(),
     }
 }
 
@@ -162,33 +173,46 @@ fn a_prepare_tells_everything_once_and_watches_at_home() {
 #[test]
 fn a_commit_is_one_transaction() {
     let (replies, sent) = requests(&Call::Commit(commit()));
-    assert_eq!((replies, sent.len()), (9, 9));
+    assert_eq!((replies, sent.len()), (10, 10));
     assert_eq!(words(&sent[0]), ["MULTI"]);
-    assert_eq!(words(&sent[1]), ["UNLINK", "k1", "k2", "k3"]);
-    assert_eq!(
-        words(&sent[2]),
-        ["RESTORE", "k1", "5", "\0D\r\n", "REPLACE"]
-    );
+    assert_eq!(words(&sent[1]), ["UNLINK", "k1", "k2", "k3", "k4"]);
+    let value = ["RESTORE", "k1", "5", "\0D\r\n", "REPLACE"];
+    assert_eq!(words(&sent[2]), value);
     assert_eq!(words(&sent[3]), ["RESTORE", "k3", "0", "E", "REPLACE"]);
-    assert_eq!(words(&sent[4]), ["PING"]);
-    assert_eq!(words(&sent[5]), ["GET", "x"]);
-    let finish: [&[u8]; 12] = [
+    let mark = "__shoal:untouched:p1:5-0-7";
+    assert_eq!(words(&sent[4]), ["SET", "k2", mark]);
+    assert_eq!(words(&sent[5]), ["PING"]);
+    assert_eq!(words(&sent[6]), ["GET", "x"]);
+    // As sha1sum has it.
+    let digest = b"ead9225f956c11dbe3b766df2f526997383c72cf";
+    let finish: [&[u8]; 23] = [
         b"p1:5-0-7",
         b"p1:5",
         RELEASED,
         b"w",
         b"b",
         b"k1",
-        b"w",
+        digest,
+        b"5",
+        b"b",
         b"b",
         b"k2",
+        mark.as_bytes(),
+        b"",
         b"-",
         b"b",
         b"k3",
+        b"",
+        b"",
+        b"w",
+        b"b",
+        b"k4",
+        b"",
+        b"",
     ];
-    assert_eq!(arguments(&sent[6]), finish);
-    assert_eq!(words(&sent[7]), ["UNLINK", "__shoal:f:p1:5-0-7"]);
-    assert_eq!(words(&sent[8]), ["EXEC"]);
+    assert_eq!(arguments(&sent[7]), finish);
+    assert_eq!(words(&sent[8]), ["UNLINK", "__shoal:f:p1:5-0-7"]);
+    assert_eq!(words(&sent[9]), ["EXEC"]);
 }
 
 #[test]
@@ -228,13 +252,14 @@ fn the_other_calls() {
     assert_eq!(arguments(&sent[0]), [b"p1:5-0-7"]);
     let (replies, sent) = requests(&Call::Deregister { pid: pid() });
     assert_eq!((replies, sent.len()), (2, 2));
-    assert_eq!(words(&sent[0]), ["HDEL", "__shoal:m", "p1:5"]);
+    assert_eq!(arguments(&sent[0]), [b"p1:5".as_slice(), b"1"]);
     assert_eq!(words(&sent[1]), ["CLIENT", "LIST"]);
-    let (replies, sent) = requests(&Call::Kill { ids: vec![3, 40] });
-    assert_eq!((replies, sent.len()), (2, 2));
+    let (replies, sent) = requests(&kill(&[3, 40]));
+    assert_eq!((replies, sent.len()), (3, 3));
     assert_eq!(words(&sent[1]), ["CLIENT", "KILL", "ID", "40"]);
+    assert_eq!(arguments(&sent[2]), [b"p1:5".as_slice(), b"1"]);
     // A call without an answer would never end.
-    assert_eq!(requests(&Call::Kill { ids: vec![] }).0, 1);
+    assert_eq!(requests(&kill(&[])).0, 1);
 }
 
 #[test]
@@ -319,13 +344,13 @@ const QUEUED: &[u8] = b"+QUEUED\r\n";
 
 /// Replies to `commit()`: to MULTI, to the first of the client's requests, to EXEC; all else was queued.
 fn commit_replies(multi: &[u8], asked: &[u8], exec: &[u8]) -> Vec<u8> {
-    let queued = QUEUED.repeat(3);
-    [multi, &queued, asked, &queued, exec].concat()
+    let (before, behind) = (QUEUED.repeat(4), QUEUED.repeat(3));
+    [multi, &before, asked, &behind, exec].concat()
 }
 
 #[test]
 fn a_commit_gives_the_replies_as_they_are() {
-    let exec = b"*7\r\n:0\r\n+OK\r\n+OK\r\n%1\r\n+f\r\n,1.5\r\n-WRONGTYPE no\r\n*2\r\n*2\r\n:-1\r\n$1\r\nD\r\n$-1\r\n:0\r\n";
+    let exec = b"*8\r\n:0\r\n+OK\r\n+OK\r\n+OK\r\n%1\r\n+f\r\n,1.5\r\n-WRONGTYPE no\r\n*3\r\n*2\r\n:-1\r\n$1\r\nD\r\n:0\r\n$-1\r\n:0\r\n";
     let outcome = decode(
         &Call::Commit(commit()),
         &commit_replies(b"+OK\r\n", QUEUED, exec),
@@ -334,7 +359,11 @@ fn a_commit_gives_the_replies_as_they_are() {
         outcome,
         Outcome::Committed {
             replies: b"%1\r\n+f\r\n,1.5\r\n-WRONGTYPE no\r\n".to_vec(),
-            written: vec![Some(value(None, b"D")), None],
+            written: vec![
+                Written::Now(Some(value(None, b"D"))),
+                Written::Same,
+                Written::Now(None)
+            ],
         }
     );
 }
@@ -364,7 +393,7 @@ fn a_commit_that_was_not_done() {
 fn a_commit_with_a_lost_value_is_never_taken_for_done() {
     let call = Call::Commit(commit());
     let exec =
-        b"*7\r\n:0\r\n+OK\r\n-ERR Bad data format\r\n+PONG\r\n$-1\r\n*2\r\n$-1\r\n$-1\r\n:0\r\n";
+        b"*8\r\n:0\r\n+OK\r\n-ERR Bad data format\r\n+OK\r\n+PONG\r\n$-1\r\n*3\r\n$-1\r\n$-1\r\n:0\r\n:0\r\n";
     let replies = commit_replies(b"+OK\r\n", QUEUED, exec);
     let failed = Outcome::Failed(b"-ERR Bad data format".to_vec());
     assert_eq!(decode(&call, &replies), failed);
@@ -372,7 +401,7 @@ fn a_commit_with_a_lost_value_is_never_taken_for_done() {
 
 #[test]
 fn a_request_that_was_not_queued_keeps_its_error() {
-    let exec = b"*6\r\n:0\r\n+OK\r\n+OK\r\n$1\r\nv\r\n*2\r\n$-1\r\n$-1\r\n:0\r\n";
+    let exec = b"*7\r\n:0\r\n+OK\r\n+OK\r\n+OK\r\n$1\r\nv\r\n*3\r\n$-1\r\n$-1\r\n:0\r\n:0\r\n";
     let replies = commit_replies(b"+OK\r\n", b"-ERR not inside MULTI\r\n", exec);
     let Outcome::Committed { replies, .. } = decode(&Call::Commit(commit()), &replies) else {
         panic!("not committed");
@@ -412,16 +441,13 @@ fn the_connections_of_a_member_and_no_other() {
     assert_eq!(decode(&call, for_people.as_bytes()), expected);
     let refused = Outcome::Failed(b"-NOPERM".to_vec());
     assert_eq!(decode(&call, b":1\r\n-NOPERM\r\n"), refused);
-    let kill = Call::Kill { ids: vec![3, 4] };
-    assert_eq!(
-        decode(&kill, b":1\r\n-ERR No such client\r\n"),
-        Outcome::Killed
-    );
-    assert_eq!(decode(&kill, b":1\r\n-NOPERM\r\n"), refused);
-    assert_eq!(
-        decode(&Call::Kill { ids: vec![] }, b"+PONG\r\n"),
-        Outcome::Killed
-    );
+    let killed = b":1\r\n-ERR No such client\r\n$-1\r\n";
+    assert_eq!(decode(&kill(&[3, 4]), killed), Outcome::Killed);
+    let unlisted = b":1\r\n:1\r\n-NOPERM\r\n";
+    for replies in [b":1\r\n-NOPERM\r\n$-1\r\n".as_slice(), unlisted] {
+        assert_eq!(decode(&kill(&[3, 4]), replies), refused);
+    }
+    assert_eq!(decode(&kill(&[]), b"_\r\n"), Outcome::Killed);
 }
 
 #[test]
@@ -441,7 +467,7 @@ fn all_calls() -> Vec<Call> {
         of_tx(|tx| Call::Apply { tx, values: vec![] }),
         of_tx(|tx| Call::Resolve { tx }),
         Call::Deregister { pid: pid() },
-        Call::Kill { ids: vec![1] },
+        kill(&[1]),
     ]
 }
 
@@ -503,4 +529,20 @@ proptest! {
         let is_failed = matches!(decode(&prepare(false), &whole[..cut]), Outcome::Failed(_));
         prop_assert!(is_failed);
     }
+}
+
+#[test]
+fn a_guard_is_one_line_behind_the_flags() {
+    let guarded = |script: &str| String::from_utf8(guarded(script.as_bytes())).unwrap();
+    let guard = guarded("");
+    assert!(guard.starts_with("local redis = ") && guard.ends_with("; "));
+    assert_eq!(guard.lines().count(), 1);
+    assert_eq!(guarded("return 1\n"), format!("{guard}return 1\n"));
+    let flags = "#!lua flags=no-writes\n";
+    assert_eq!(
+        guarded(&format!("{flags}return 1")),
+        format!("{flags}{guard}return 1")
+    );
+    // No line follows: the server says what is wrong with it.
+    assert!(guarded("#!lua").starts_with("#!lua"));
 }

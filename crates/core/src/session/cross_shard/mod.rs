@@ -6,6 +6,7 @@ pub mod control;
 pub mod elements;
 pub mod executor;
 pub mod fences;
+pub mod guard;
 pub mod jobs;
 pub mod join;
 pub mod member;

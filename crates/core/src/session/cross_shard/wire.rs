@@ -17,7 +17,7 @@
 //! requests may fail, for an error there does not undo the rest:
 //! * memory: EXEC is refused as a whole when there is none and anything queued could take some (Redis 7.0 lets nothing be
 //!   queued then); `drop`, the first step of the last script, is a write that servers always let pass, and after one such write
-//!   a script is not held up for memory. Join and Apply make use of the same: a proxy may come to a full shard, and what is
+//!   a script is not held up for memory. Join, Deregister and Apply make use of the same: a proxy may come to a full shard or be evicted from it, and what is
 //!   committed is applied to it. Prepare does not: a full shard is refused before anything has happened, which bounds what
 //!   Apply can bring to it.
 //! * RESTORE: always with REPLACE, and the caller has compared the versions of dumps. Should it fail nevertheless (a type of a
@@ -25,8 +25,8 @@
 //! * refused writes (MISCONF, NOREPLICAS, READONLY): the plain write that ends the queue is refused like any, and EXEC with it.
 //!
 //! What the servers' user needs: all keys and channels (`~* &*`), the commands of the clients, and `+eval +multi +exec +watch
-//! +unwatch +unlink +del +exists +dump +restore +pttl +memory|usage +hset +hget +hgetall +hdel +hexists +hkeys +hvals +hlen +sadd +srem
-//! +smembers +time +publish +subscribe +client|setname +client|list +client|kill`.
+//! +unwatch +unlink +del +exists +dump +restore +pttl +memory|usage +hset +hget +hgetall +hdel +hexists +hkeys +hvals +hlen +sadd
+//! +srem +smembers +set +get +type +time +publish +subscribe +client|setname +client|list +client|kill`.
 //! Rejected: EVALSHA (saves 1 KiB a call, and costs a second way through every state); Lua that runs the client's requests (their
 //! replies would pass through Lua's types).
 
