@@ -58,9 +58,10 @@ class Shard:
         scope: str = "k",
         participants: Sequence[str] = ("other",),
         gather_max: int = GATHER_MAX,
+        redo: str = "",
     ) -> Reply:
         """Claims keys, each by its mode, S or X, with a w behind it if its value is wanted."""
-        words: Words = [tx, self.pid, "home", scope, gather_max, f"fence {tx}", len(participants), *participants]
+        words: Words = [tx, self.pid, "home", scope, gather_max, f"fence {tx}", redo, len(participants), *participants]
         return self.run("PREPARE", *words, *_claims(keys))
 
     def watch(self, tx: str) -> list[Reply]:

@@ -10,7 +10,7 @@
 
 use crate::error::ClientError;
 use crate::limits::{LINK_OUT_HIGH, LINK_QUEUE_HIGH, OUTPUT_HIGH};
-use crate::protocol::command::{flags, Arg, CommandSpec, Local, Merge, Policy};
+use crate::protocol::command::{flags, AllKeys, Arg, CommandSpec, Local, Merge, Policy};
 use crate::routing::route::{decide, Request, Route};
 use crate::session::backend::{InFlight, Waiter, NONE};
 use crate::session::client::{care, Client, Intake};
@@ -559,6 +559,7 @@ fn needs_barrier(route: &Route) -> bool {
                 | Local::ClientTracking
                 | Local::Monitor
         ),
+        Route::AllKeys(AllKeys::Flush | AllKeys::FlushAll) => true,
         Route::Blocking | Route::CrossShard => true,
         Route::Shard(_)
         | Route::Script { .. }

@@ -4,24 +4,32 @@
 //!
 //! Flow: `Route::AllKeys` -> a keyspace without operations across shards: the request goes to every shard as it is. Else a count, a
 //! random key and a flush go as scripts (`lua/`), so that what they leave out is left out in the same atomic step; the names of
-//! KEYS and SCAN are taken out of the replies here. Between MULTI and EXEC all of them are scripts.
+//! KEYS and SCAN are taken out of the replies here. Between MULTI and EXEC all of them are scripts. A flush of several shards is one
+//! operation across them, with a claim on every key of each.
 //!
 //! Must stay true: no client sees a name that begins as ours do, or counts one; a flush leaves a shard's members registered,
 //! and none is done while an operation has records there: what it has decided is in them.
 //! Rejected: a script for KEYS everywhere: a shard would hold all names twice, and be busy for longer.
 
+use crate::error::ClientError;
+use crate::limits::CROSS_SHARD_SHARDS_MAX;
 use crate::protocol::command::{AllKeys, Merge};
 use crate::protocol::encode::{self, Proto};
 use crate::protocol::errand;
 use crate::routing::merge::{counted_header, element_len, merge};
 use crate::routing::placement::RESERVED;
 use crate::routing::route::Request;
-use crate::session::backend::lane_parts;
+use crate::routing::topology::Shard;
+use crate::session::backend::{lane, lane_parts, LANES};
+use crate::session::cross_shard::call::{Redo, Scope};
 use crate::session::cross_shard::elements;
+use crate::session::cross_shard::jobs::{Job, ReplyKind};
+use crate::session::cross_shard::steps::Part;
 use crate::session::cross_shard::wire::script;
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
-use crate::session::gather::GatherKind;
+use crate::session::gather::{Gather, GatherKind};
+use crate::session::stats::PerShard;
 use std::sync::LazyLock;
 
 script!(COUNT, "own", "count");
@@ -29,6 +37,18 @@ script!(RECORDS, "own", "records");
 script!(NAMES, "names");
 script!(ANY, "own", "any");
 script!(FLUSH, "empty", "flush");
+
+/// A flush as it is kept in records; None: a server would not take its words.
+fn redo_of(request: &Request<'_>) -> Option<Redo> {
+    let how = request.arg(1);
+    let is_known = [&b"ASYNC"[..], b"SYNC"]
+        .iter()
+        .any(|known| how.eq_ignore_ascii_case(known));
+    let fits = request.args.len() == 1 || (request.args.len() == 2 && is_known);
+    let words = [request.arg(0), how].join(&b' ');
+    let words = std::str::from_utf8(&words).ok().filter(|_| fits)?;
+    Some(Redo(words.trim_end().into()))
+}
 
 /// How many records of ours a shard has, in that database.
 pub(crate) fn count_records(database: u8) -> Vec<u8> {
@@ -77,15 +97,68 @@ impl Engine {
     /// What is asked of all keys, or done to them.
     pub(crate) fn all_keys(&mut self, asker: &Asker, what: AllKeys, request: &Request<'_>) {
         let (merge, shards) = (what.merge(), self.shards_in(asker.keyspace));
-        let has_records = self.topology.keyspaces[asker.keyspace].cross_shard;
-        if has_records && what == AllKeys::Names {
-            return self.send_all(asker, GatherKind::Names, request.data);
+        if self.topology.keyspaces[asker.keyspace].cross_shard {
+            match what {
+                AllKeys::Names => return self.send_all(asker, GatherKind::Names, request.data),
+                AllKeys::Flush | AllKeys::FlushAll if self.flush(asker, what, request) => return,
+                AllKeys::Flush
+                | AllKeys::FlushAll
+                | AllKeys::Count
+                | AllKeys::Any
+                | AllKeys::Swap => {}
+            }
         }
         let kind = GatherKind::Everywhere { merge, shards };
         match self.recast(asker, what, request) {
             Some(other) => self.send_all(asker, kind, &other),
             None => self.send_all(asker, kind, request.data),
         }
+    }
+
+    /// Begins one operation that empties all shards, where that can be; false: each is to be emptied by itself.
+    fn flush(&mut self, asker: &Asker, what: AllKeys, request: &Request<'_>) -> bool {
+        let space = &self.topology.keyspaces[asker.keyspace];
+        let (database, proto) = lane_parts(asker.lane, space.database);
+        let Some(redo) = redo_of(request) else {
+            self.answer_error(asker, &ClientError::Syntax);
+            return true;
+        };
+        let count = space.shards.len();
+        let is_elsewhere = what == AllKeys::Flush && database != space.database;
+        let evicts = |shard: usize| self.all_stats[0].of_shard(shard, PerShard::Evicting) > 0;
+        if is_elsewhere
+            || !(2..=CROSS_SHARD_SHARDS_MAX).contains(&count)
+            || self.shards_of(asker.keyspace).any(evicts)
+        {
+            return false;
+        }
+        let part = |shard: &Shard| Part {
+            shard: shard.name.as_str().into(),
+            scope: Scope::All,
+            keys: Vec::new(),
+        };
+        let parts = space.shards.iter().map(part).collect();
+        // With all databases the keyspace's own is emptied, and there the records are.
+        let own = lane((asker.lane / LANES) as u16, space.database, proto);
+        let job = Job {
+            asker: Asker {
+                lane: own,
+                ..*asker
+            },
+            place: self.reserve_gather(asker, Gather::new(GatherKind::Operation, 1)),
+            parts,
+            shards: (0..count as u16).collect(),
+            home: 0,
+            requests: request.data.into(),
+            count: 1,
+            redo: Some(redo),
+            reply: ReplyKind::Single,
+            watches: Vec::new(),
+            scripts: Vec::new(),
+            tries: 0,
+        };
+        self.start_job(job);
+        true
     }
 
     /// What a shard is sent in place of a request that concerns all keys; None: the request itself.
@@ -109,6 +182,8 @@ impl Engine {
             AllKeys::Names => errand::run_script(&mut out, &NAMES, &[request.arg(1)]),
             AllKeys::Any => errand::run_script(&mut out, &ANY, &[]),
             AllKeys::Flush | AllKeys::FlushAll => {
+                // With other words the server says what is wrong.
+                redo_of(request)?;
                 // Of another database alone our records are no part; with all of them the own one is emptied, too.
                 let home: &[u8] = match what {
                     AllKeys::FlushAll if is_elsewhere => own.as_bytes(),

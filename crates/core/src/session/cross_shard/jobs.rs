@@ -15,7 +15,7 @@ use crate::protocol::command::{Access, CommandSpec};
 use crate::routing::claims::claims_of;
 use crate::routing::route::Request;
 use crate::session::client::Intake;
-use crate::session::cross_shard::call::{KeyClaim, Mode, Scope};
+use crate::session::cross_shard::call::{KeyClaim, Mode, Redo, Scope};
 use crate::session::cross_shard::steps::Part;
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
@@ -45,6 +45,8 @@ pub struct Job {
     pub(crate) home: usize,
     pub(crate) requests: Arc<[u8]>,
     pub(crate) count: usize,
+    /// What is done to every shard, in place of the one request.
+    pub(crate) redo: Option<Redo>,
     pub(crate) reply: ReplyKind,
     /// The client's own connections on which it watches keys, with their generations.
     pub(crate) watches: Vec<(u32, u32)>,
@@ -235,6 +237,7 @@ impl Engine {
             home,
             requests,
             count,
+            redo: None,
             reply,
             watches: Vec::new(),
             scripts: Vec::new(),
