@@ -93,14 +93,14 @@ def first_written(home: Shard, foreign: list[Foreign], requests: list[list[str |
 
 
 def test_joining_tells_the_servers_version_and_what_is_there(home: Shard, two: Fleet, connect: Connect) -> None:
-    version, members, records = parts(home.join(), b"joined")
+    version, evicts, members, records = parts(home.join(), b"joined")
     dump = two.client(0).dump("__shoal:m")
     assert isinstance(dump, bytes)
     assert version == int.from_bytes(dump[-10:-8], "little")
-    assert (members, records) == ([b"p1"], [])
+    assert (evicts, members, records) == (0, [b"p1"], [])
     prepared(home, TX, {KEY: "X", b"s": "S"})
     other = connect(0, "p2")
-    _, members, records = parts(other.join(), b"joined")
+    _, _, members, records = parts(other.join(), b"joined")
     assert sorted(map(str, array(members))) == ["b'p1'", "b'p2'"]
     [[tx, kind, fields]] = [array(record) for record in array(records)]
     assert (tx, kind) == (TX.encode(), b"f")
@@ -113,6 +113,19 @@ def test_joining_tells_the_servers_version_and_what_is_there(home: Shard, two: F
     [told] = parts(stranger.join("2"), b"other")
     assert told in {b"p1 1", b"p2 1"}
     assert state(home) == before
+
+
+@pytest.mark.parametrize(
+    ("policy", "memory", "evicts"),
+    [("allkeys-lru", 0, 0), ("allkeys-random", 1 << 30, 1), ("volatile-lru", 1 << 30, 0), ("noeviction", 1 << 30, 0)],
+)
+def test_joining_tells_whether_records_can_be_evicted(home: Shard, policy: str, memory: int, evicts: int) -> None:
+    home.wire.ask("CONFIG", "SET", "maxmemory-policy", policy)
+    home.wire.ask("CONFIG", "SET", "maxmemory", memory)
+    told = parts(home.join(), b"joined")[1]
+    home.wire.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    home.wire.ask("CONFIG", "SET", "maxmemory", 0)
+    assert told == evicts
 
 
 @pytest.mark.parametrize(
@@ -429,7 +442,7 @@ def test_a_full_shard_takes_what_is_decided(home: Shard, away: Shard, two: Fleet
     assert home.wire.ask("EXISTS", "h", KEY) == 0
     home.clean(TX)
     # A proxy that starts anew may come and others be evicted, or nobody could read or delete.
-    assert parts(connect(0, "p2").join(), b"joined")[2] == []
+    assert parts(connect(0, "p2").join(), b"joined")[3] == []
     assert home.evict("p2") == 1
     assert home.wire.ask("HKEYS", "__shoal:m") == [b"p1"]
 
@@ -502,7 +515,7 @@ def test_a_coordinator_that_was_given_up_after_its_commit_is_finished_by_another
     value = prepare_both(home, away)
     late = first_written(home, [("w", "away", KEY, value)], [["SET", KEY, "new"]])
     recovery = [connect(i, "p2") for i in (0, 1)]
-    records = parts(recovery[0].join(), b"joined")[2]
+    records = parts(recovery[0].join(), b"joined")[3]
     assert array(records)[0] == [TX.encode(), b"d", [b"c", b"p1", b"h", b"home", b"p1", b"other"]]
     parts(recovery[1].join(), b"joined")
     assert [shard.evict("p1") for shard in recovery] == [1, 1]

@@ -6,7 +6,7 @@ use shoal_core::session::cross_shard::call::{
     Call, Commit, Foreign, KeyClaim, Kind, Mode, Outcome, Pid, Prepare, Record, Scope, Tx, Value,
     Written,
 };
-use shoal_core::session::cross_shard::guard::guarded;
+use shoal_core::session::cross_shard::guard::{guarded, hold};
 use shoal_core::session::cross_shard::message::{own_channel, Message};
 use shoal_core::session::cross_shard::wire::{decode, encode, greeting, name};
 use std::sync::Arc;
@@ -265,7 +265,7 @@ fn the_other_calls() {
 
 #[test]
 fn what_is_joined_is_told_whole() {
-    let reply = b"*4\r\n$6\r\njoined\r\n:80\r\n*2\r\n$2\r\np1\r\n$4\r\np1:5\r\n*2\r\n*3\r\n$1\r\nt\r\n$1\r\nf\r\n*12\r\n\
+    let reply = b"*5\r\n$6\r\njoined\r\n:80\r\n:1\r\n*2\r\n$2\r\np1\r\n$4\r\np1:5\r\n*2\r\n*3\r\n$1\r\nt\r\n$1\r\nf\r\n*12\r\n\
         $1\r\nc\r\n$2\r\np1\r\n$1\r\nh\r\n$1\r\na\r\n$2\r\np1\r\n$1\r\nb\r\n$3\r\nk\r\n\r\n$1\r\nX\r\n$1\r\nk\r\n$1\r\nS\r\n\
         $1\r\na\r\n$1\r\nX\r\n*3\r\n$1\r\nu\r\n$1\r\nd\r\n*6\r\n$1\r\nc\r\n$2\r\np2\r\n$1\r\nh\r\n$1\r\na\r\n$2\r\np1\r\n$1\r\nb\r\n";
     let record = |tx: &str, kind, coordinator: &str, scope, keys| Record {
@@ -283,6 +283,7 @@ fn what_is_joined_is_told_whole() {
     ];
     let joined = Outcome::Joined {
         dump_version: 80,
+        evicts: true,
         members: vec![Pid(Arc::from("p1")), pid()],
         records: vec![
             record("t", Kind::Fence, "p1", Scope::All, keys),
@@ -546,4 +547,53 @@ fn a_guard_is_one_line_behind_the_flags() {
     );
     // No line follows: the server says what is wrong with it.
     assert!(guarded("#!lua").starts_with("#!lua"));
+}
+
+fn sent(requests: &[&[&str]]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for request in requests {
+        let words: Vec<&[u8]> = request.iter().map(|word| word.as_bytes()).collect();
+        shoal_core::protocol::encode::request(&mut out, &words);
+    }
+    out
+}
+
+#[test]
+fn scripts_among_the_requests_are_held_and_nothing_else_changes() {
+    let sha = "e0e1f9fabfc9d4800c877a703b823ac0578ff8db";
+    let known = |named: &[u8; 20]| {
+        let is_it = named[..2] == [0xe0, 0xe1];
+        is_it.then(|| Arc::from(b"return 1".as_slice()))
+    };
+    let guard = String::from_utf8(guarded(b"")).unwrap();
+    let (one, two) = (format!("{guard}return 1"), format!("{guard}return 2"));
+    let requests = sent(&[
+        &["SET", "a", "EVAL"],
+        &["eval", "return 2", "1", "k\r\n", "x"],
+        &["GET", "b"],
+        &["EVALSHA", sha, "0"],
+        &["EVAL_RO", "return 2", "2", "a", "b"],
+    ]);
+    let expected = sent(&[
+        &["SET", "a", "EVAL"],
+        &["EVAL", &two, "1", "k\r\n", "x"],
+        &["GET", "b"],
+        &["EVAL", &one, "0"],
+        &["EVAL_RO", &two, "2", "a", "b"],
+    ]);
+    let mut shown = Vec::new();
+    let held = hold(&requests, known, |script| shown.push(script), false);
+    assert_eq!(held.unwrap(), Some(expected));
+    let texts: Vec<&[u8]> = shown.iter().map(AsRef::as_ref).collect();
+    assert_eq!(texts, [b"return 2", b"return 1", b"return 2"]);
+    let none = |_: Arc<[u8]>| ();
+    let plain = sent(&[&["SET", "a", "1"], &["GET", "b"]]);
+    assert_eq!(hold(&plain, known, none, false).unwrap(), None);
+    let stranger = sent(&[&["EVALSHA", "ffffffffffffffffffffffffffffffffffffffff", "0"]]);
+    let error = hold(&stranger, known, none, true).unwrap_err();
+    assert!(error.text().starts_with("NOSCRIPT"));
+    let function = sent(&[&["FCALL", "f", "1", "k"]]);
+    assert_eq!(hold(&function, known, none, true).unwrap(), None);
+    let error = hold(&function, known, none, false).unwrap_err();
+    assert!(error.text().contains("cross_shard_scripts = true"));
 }

@@ -190,6 +190,14 @@ pub fn run_script(out: &mut Vec<u8>, text: &str, arguments: &[&[u8]]) {
     request(out, &words);
 }
 
+/// Runs a script that a client gave, with the keys and arguments that it gave.
+pub fn run_given(out: &mut Vec<u8>, is_read_only: bool, text: &[u8], given: &[&[u8]]) {
+    let name: &[u8] = if is_read_only { b"EVAL_RO" } else { b"EVAL" };
+    let mut words: Vec<&[u8]> = vec![name, text];
+    words.extend_from_slice(given);
+    request(out, &words);
+}
+
 /// The next transaction of this connection is executed only if the key is untouched until then.
 pub fn watch_for_exec(out: &mut Vec<u8>, key: &[u8]) {
     request(out, &[b"WATCH", key]);

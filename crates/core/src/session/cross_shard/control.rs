@@ -13,6 +13,7 @@ use crate::limits::CROSS_SHARD_SCAN_MS;
 use crate::protocol::encode::Proto;
 use crate::protocol::errand;
 use crate::protocol::subscription::Kind;
+use crate::routing::merge::counted_header;
 use crate::session::backend::{lane, Health, InFlight, Waiter};
 use crate::session::cross_shard::call::{Call, Outcome, Pid, Tx};
 use crate::session::cross_shard::elements::Elements;
@@ -238,7 +239,8 @@ impl Engine {
 
 /// What a message says: the last of its three words.
 fn payload(push: &[u8]) -> Option<&[u8]> {
-    let (count, mut words) = Elements::within(push)?;
+    let (count, body) = counted_header(push)?;
+    let mut words = Elements::new(push.get(body..)?);
     if count != 3 || words.text()? != b"message" {
         return None;
     }

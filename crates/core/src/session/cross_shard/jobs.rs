@@ -229,6 +229,7 @@ impl Engine {
                 space.database,
             )));
         }
+        let requests = self.held_to_keys(asker.keyspace, requests)?;
         Ok(Job {
             asker: *asker,
             place,

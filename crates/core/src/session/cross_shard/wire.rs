@@ -26,7 +26,7 @@
 //!
 //! What the servers' user needs: all keys and channels (`~* &*`), the commands of the clients, and `+eval +multi +exec +watch
 //! +unwatch +unlink +del +exists +dump +restore +pttl +memory|usage +hset +hget +hgetall +hdel +hexists +hkeys +hvals +hlen +sadd
-//! +srem +smembers +set +get +type +time +publish +subscribe +client|setname +client|list +client|kill`.
+//! +srem +smembers +set +get +type +time +info +publish +subscribe +client|setname +client|list +client|kill`.
 //! Rejected: EVALSHA (saves 1 KiB a call, and costs a second way through every state); Lua that runs the client's requests (their
 //! replies would pass through Lua's types).
 
