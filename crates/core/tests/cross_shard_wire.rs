@@ -121,8 +121,14 @@ fn requests(call: &Call) -> (usize, Vec<Vec<Vec<u8>>>) {
 
 fn number(rest: &mut &[u8], kind: u8) -> usize {
     assert_eq!(rest[0], kind);
-    let end = rest.windows(2).position(|two| two == b"\r\n").unwrap();
-    let number = std::str::from_utf8(&rest[1..end]).unwrap().parse().unwrap();
+    let end = rest
+        .windows(2)
+        .position(|two| two == b"\r\n")
+        .expect("a line end");
+    let number = std::str::from_utf8(&rest[1..end])
+        .expect("text")
+        .parse()
+        .expect("a number");
     *rest = &rest[end + 2..];
     number
 }
