@@ -179,7 +179,8 @@ def test_merge_rules_agree_with_the_servers_response_policies(tool: ModuleType) 
             (line,) = [line for line in text.splitlines() if f'full_name: "{name}",' in line]
             for what, rule in ALL_KEYS.items():
                 line = line.replace(f"AllKeys::{what})", f"Merge::{rule})")
-            if not any(policy in line for policy in ("Policy::Split", "Policy::AllShards", "Policy::AllKeys")) or not tips:
+            policies = ("Policy::Split", "Policy::AllShards", "Policy::AllKeys")
+            if not any(policy in line for policy in policies) or not tips:
                 continue
             if tips != ["special"]:
                 # All succeeded: with the name of what was loaded instead of OK it is the same from each.

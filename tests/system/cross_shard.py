@@ -78,6 +78,7 @@ class Shard:
         foreign: Sequence[Foreign],
         requests: Sequence[Words],
         before_exec: Callable[[], object] = lambda: None,
+        redo: str = "",
     ) -> list[Reply]:
         """All replies, that of EXEC last: the requests' stand in it between those for foreign keys and the last two."""
         burst: list[Words] = [["MULTI"]]
@@ -89,7 +90,7 @@ class Shard:
                 burst.append(["RESTORE", key, max(ttl, 0), dump, "REPLACE"])
         mark = f"__shoal:untouched:{tx}"
         burst += [["SET", key, mark] for letter, _, key, _ in foreign if letter == "b"]
-        burst += requests
+        burst += [["EVAL", script("EMPTY"), 0, tx, redo]] if redo else requests
         words = (
             word
             for letter, shard, key, value in foreign
@@ -108,6 +109,9 @@ class Shard:
             ttl, dump = pair(value) if value is not None else ("", b"")
             words += [key, ttl if ttl != -1 else 0, dump]
         return self.run("APPLY", tx, f"released {tx}", *words)
+
+    def release(self, tx: str) -> Reply:
+        return self.run("RELEASE", tx, f"released {tx}")
 
     def resolve(self, tx: str) -> Reply:
         return self.run("RESOLVE", tx, f"released {tx}")

@@ -38,6 +38,8 @@ def connect(two: Fleet, protocol: int) -> Iterator[Connect]:
     for server in two.servers:
         server.client().config_set("maxmemory", 0)
     two.heal()
+    for server in two.servers:
+        server.client().delete("__shoal:m")
     with ExitStack() as stack:
         yield lambda i, pid: stack.enter_context(closing(Shard(two.servers[i], pid, protocol)))
 

@@ -248,9 +248,7 @@ def test_invalidations_of_records_reach_nobody(proxy: Proxy, fleet: Fleet, optio
     assert not [push for push in seen if "__shoal:" in push]
 
 
-def test_without_operations_clients_may_have_such_names(
-    new_fleet: Callable[..., Fleet], new_proxy: NewProxy
-) -> None:
+def test_without_operations_clients_may_have_such_names(new_fleet: Callable[..., Fleet], new_proxy: NewProxy) -> None:
     fleet = new_fleet(2)
     proxy = new_proxy(fleet.addresses, options=["--cross-shard", "off"])
     client: redis.Redis = proxy.client()
