@@ -55,9 +55,11 @@ class Crew:
         self.rounds = rounds
         self.seen: list[Reply] = []
         self.wrong: list[str] = []
+        self.doomed: Proxy | None = None
 
     def run(self, *, kill: Proxy | None = None) -> None:
         roles = (self.write, self.empty, self.look, self.look, self.move)
+        self.doomed = kill
         threads = [
             threading.Thread(target=self.guarded, args=(role, proxy, number), daemon=True)
             for number, role in enumerate(roles)
@@ -79,7 +81,7 @@ class Crew:
                 for _ in range(self.rounds):
                     role(wire, chance)
         except OSError as error:
-            if proxy.running:
+            if proxy is not self.doomed:
                 self.wrong.append(repr(error))
 
     def write(self, wire: Wire, chance: random.Random) -> None:
