@@ -558,6 +558,18 @@ def test_one_shard_passes_with_faults() -> None:
     assert set(verdict["faults"]) == {"kill a shard", "reset connections"}
 
 
+def test_operations_over_shards_pass() -> None:
+    verdict = run_of("strict", 6, "--faults", "none")
+    assert verdict["violations"] == []
+    assert verdict["good"], verdict
+
+
+def test_operations_over_shards_pass_while_a_proxy_ends() -> None:
+    verdict = run_of("strict", 11, "--faults", "kill a proxy", "--proxies", "2")
+    assert verdict["violations"] == []
+    assert verdict["faults"]["kill a proxy"] > 0
+
+
 def test_every_fault_has_a_name_of_its_own() -> None:
     assert len({fault.name for fault in faults.ALL}) == len(faults.ALL)
     assert [fault.name for fault in faults.chosen(["kill at pre", "stop a shard"])] == [

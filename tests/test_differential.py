@@ -45,6 +45,10 @@ def number(value: int) -> Reply:
     return Reply(":", str(value).encode())
 
 
+def error(text: str) -> Reply:
+    return Reply("-", f"ERR {text}".encode())
+
+
 def array(*parts: Reply, kind: str = "*") -> Reply:
     return Reply(kind, parts)
 
@@ -110,6 +114,8 @@ SAME: list[tuple[Words, Reply, Reply]] = [
     (["HGETALL", "k"], array(A, B, C, B, kind="%"), array(C, B, A, B, kind="%")),
     (["HRANDFIELD", "k", 9, "WITHVALUES"], array(A, B, C, B), array(C, B, A, B)),
     (["SSCAN", "k", 0], array(bulk("0"), array(A, B)), array(bulk("0"), array(B, A))),
+    (["MGET", "k"], array(bulk("HYLL-1--cachedXXregisters")), array(bulk("HYLL-1--CACHEDYYregisters"))),
+    (["EVAL", "x", 0], error("a script: on @user_script:5."), error("a script: on @user_script:1.")),
     (["PTTL", "k"], number(100_000), number(100_009)),
     (["TTL", "k"], number(100), number(101)),
     (["HPEXPIRETIME", "k", "FIELDS", 1, "f"], array(number(5_000)), array(number(5_005))),
@@ -122,19 +128,22 @@ DIFFERENT: list[tuple[Words, Reply, Reply]] = [
     (["GET", "k"], bulk("1"), number(1)),
     (["GET", "k"], NIL, Reply("_", None)),
     (["LMPOP", 1, "k", "LEFT"], NIL, Reply("*", None)),
-    (["GET", "k"], Reply("-", b"ERR a"), Reply("-", b"ERR b")),
+    (["GET", "k"], error("a"), error("b")),
     (["LRANGE", "k", 0, -1], array(A, B), array(B, A)),
     (["ZRANGE", "k", 0, -1], array(A, B), array(B, A)),
     (["MGET", "a", "b"], array(A, B), array(B, A)),
     (["SUNION", "k"], array(A, B), array(A, A)),
     (["SUNION", "k"], array(A, B), array(A, B, kind="~")),
     (["HGETALL", "k"], array(A, B, C, B), array(A, C, B, B)),
+    (["GET", "k"], bulk("HYLL-1--cachedXXregisters"), bulk("HYLL-1--cachedXXregister2")),
     (["PTTL", "k"], number(100_000), number(100_050)),
     (["PTTL", "k"], number(-1), number(5)),
     (["PTTL", "k"], number(-1), number(-2)),
     (["TTL", "k"], number(100), number(103)),
     (["PEXPIRETIME", "k"], number(FAR_MS), number(FAR_MS + 1)),
     (["INCR", "k"], number(5), number(6)),
+    (["EVAL", "x", 0], error("a script: on @user_script:5."), error("b script: on @user_script:5.")),
+    (["GET", "x"], error("a script: on @user_script:5."), error("a script: on @user_script:1.")),
     (["EVAL", scripts.GOING_ON, 1, "k", 2, "LRANGE", "k"], array(array(A, B)), array(array(B, A))),
     (["EVAL", "return 1", 0], array(A, B), array(B, A)),
 ]  # fmt: skip
@@ -164,11 +173,11 @@ def test_exec_is_compared_command_by_command() -> None:
 
 
 def test_what_is_meant_to_differ_is_no_wider_than_that() -> None:
-    error = Reply("-", b"ERR syntax error")
+    syntax = error("syntax error")
     queued = Reply("+", b"QUEUED")
-    assert known(["MSET", "k"], queued, error, lambda _: error)
-    assert not known(["MSET", "k"], queued, error, lambda _: Reply("+", b"OK"))
-    assert not known(["MSET", "k"], Reply("+", b"OK"), error, lambda _: error)
+    assert known(["MSET", "k"], queued, syntax, lambda _: syntax)
+    assert not known(["MSET", "k"], queued, syntax, lambda _: Reply("+", b"OK"))
+    assert not known(["MSET", "k"], Reply("+", b"OK"), syntax, lambda _: syntax)
 
 
 def test_of_a_program_the_fewest_steps_are_left() -> None:
@@ -177,11 +186,14 @@ def test_of_a_program_the_fewest_steps_are_left() -> None:
 
     def run(candidate: Program) -> Difference | None:
         found = all(step in candidate.steps for step in wanted)
-        return Difference(candidate, 0, "left", "right") if found else None
+        return Difference(candidate, None, "state: left", "right") if found else None
 
     assert run(program) is not None
-    least = minimised(program, run, Difference(program, 0, "left", "right")).program
+    least = minimised(program, run, Difference(program, None, "state: left", "right")).program
     assert (least.steps, least.burst) == (wanted, 1)
+    # A part that differs in another way is not what was found.
+    other = minimised(program, run, Difference(program, None, "shards: left", "right")).program
+    assert other == program
 
 
 # --------------------------------------------------------------------------------------------- differences are found

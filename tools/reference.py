@@ -25,7 +25,7 @@ MARKED = re.compile(r"(<!-- generated: ([a-z-]+) -->\n)(.*?)(<!-- end: \2 -->)",
 POLICIES = {
     "blocking": "May wait: sent to the shard of their keys on a connection of the client's own.",
     "keyed": "Sent to the shard of their keys.",
-    "script": "Scripts and functions: sent to the shard of their keys (with `cross_shard_scripts` these may be on "
+    "script": "Scripts and functions: sent to the shard of their keys (with `cross_shard_functions` these may be on "
     "several, and it is one operation); without keys to the shard "
     "of their first argument if an affinity rule names a part of it, else to the `home_shard`. A script new to it is "
     "loaded there.",

@@ -16,7 +16,8 @@
     rig           real servers and one to three proxies over them, or one plain server
     faults        what goes wrong meanwhile, each fault a class with a name
     report        the verdict in words, as JSON, and as a record
-    __main__      the rounds: load, faults, quiescence, checks
+    rounds        load, faults, quiescence, checks, again and again
+    __main__      the command line
 
 `make test-consistency` runs it. The checkers are pure functions over a history; `tests/test_consistency.py` gives each
 of them histories that must fail. Rejected: a checker that exists. Elle and Knossos want a JVM, porcupine wants Go, and

@@ -6,41 +6,27 @@ The history of a round with violations is kept in .cache/consistency, and --chec
 """
 
 import argparse
-import json
 import random
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness import process, wait_until
-
 from benchmarks import machine
-from consistency import faults, report, residue, workload
-from consistency.client import TIMEOUT_S, Client
-from consistency.finding import Verdict
-from consistency.history import History, Operation, load, save
+from consistency import faults, report
+from consistency.history import load
 from consistency.judge import judge
-from consistency.model import is_read
 from consistency.rig import KINDS, Rig, Shape
+from consistency.rounds import Run
 
 TESTS = Path(__file__).resolve().parent.parent
 RECORD = TESTS.parent / "benchmarks" / "record"
-KEPT = TESTS.parent / ".cache" / "consistency"
 
 ROUND_S = 12.0
+ROUND_LEAST_S = 1.0
 # The fences are off: violations must come within a minute.
 FENCE_OFF_MINUTES = 1.0
-START_LEAD_S = 1.0
-# Between faults: operations that meet nothing, and those that follow on what was broken.
-CALM_S = 0.5
-# A fault and its mending take less, mostly.
-FAULT_S = 5.0
-# What is asked for at the opening and the close of a round, on a machine with nothing broken.
-TRIES_MAX = 100
-RETRY_S = 0.05
 
 EPILOG = """\
 examples:
@@ -82,127 +68,9 @@ def arguments() -> argparse.Namespace:
         "--json", action="store_true", help="print the verdict as one line of JSON; what happens goes to standard error"
     )
     add("--record", action="store_true", help="write the figures to benchmarks/record")
+    add("--keep", action="store_true", help="keep every history, not only those with violations")
     add("--check", type=Path, metavar="FILE", help="check a history that was kept, and run nothing")
     return parser.parse_args()
-
-
-class Run:
-    """One rig and its rounds."""
-
-    def __init__(
-        self, rig: Rig, tally: report.Tally, clients: int, injected: Sequence[faults.Fault], *, quiet: bool
-    ) -> None:
-        self.rig = rig
-        self.tally = tally
-        self.clients = clients
-        self.faults = [fault for fault in injected if not fault.between_rounds]
-        self.between = [fault for fault in injected if fault.between_rounds]
-        self.waiting: list[faults.Fault] = []  # of which each comes once before any comes again
-        self.stream = sys.stderr if quiet else sys.stdout
-        self.chance = random.Random(tally.seed)
-
-    def say(self, text: str) -> None:
-        print(text, file=self.stream, flush=True)
-
-    def round(self, seconds: float) -> bool:
-        """Load, faults, quiescence, checks. Whether nothing was found."""
-        number = self.tally.rounds
-        folder = self.rig.folder / f"round-{number}"
-        folder.mkdir()
-        opened = self.do_all(workload.opening(number, list(self.rig.places)), self.rig.endpoints[0], "opening")
-        files = self.load(number, folder, seconds)
-        self.rig.heal()
-        history = History([*opened, *load(files)])
-        used = [c for op in history if op.workload in (workload.REGISTER, workload.APPEND) for c in op.commands]
-        closing = workload.closing(number, list(self.rig.places), used)
-        closed = [
-            operation
-            for at, endpoint in enumerate(self.rig.endpoints)
-            for operation in self.do_all(closing, endpoint, f"closing-{at}")
-        ]
-        history = History.of([*history, *closed])
-        left = residue.check(self.rig.quiet(), self.rig.places)
-        verdicts: list[Verdict] = [*judge(history), left]
-        self.tally.add(history, verdicts, seconds)
-        self.rig.forget()
-        if self.between and number % 2:
-            self.inject(self.chance.choice(self.between))
-        found = [violation for verdict in verdicts for violation in verdict.violations]
-        self.say(f"round {number}: {len(history)} operations, {len(found)} violations")
-        if found:
-            KEPT.mkdir(parents=True, exist_ok=True)
-            kept = KEPT / f"seed-{self.tally.seed}-round-{number}.jsonl"
-            save(history, kept)
-            self.say(f"kept: {kept.relative_to(TESTS.parent)}")
-        for path in files:
-            path.unlink()
-        return not found
-
-    def load(self, number: int, folder: Path, seconds: float) -> list[Path]:
-        """The clients' processes, from start to end; the files that they wrote."""
-        started = time.monotonic_ns() + int(START_LEAD_S * 1e9)
-        names = [f"r{number}c{client}" for client in range(self.clients)]
-        children, files = [], []
-        for part in range(2):
-            path = folder / f"clients-{part}.jsonl"
-            order = {
-                "seed": f"{self.tally.seed} {number}",
-                "round": number,
-                "places": list(self.rig.places),
-                "endpoints": self.rig.endpoints,
-                "clients": names[part::2],
-                "started": started,
-                "until": started + int(seconds * 1e9),
-                "history": str(path),
-            }
-            (folder / f"order-{part}.json").write_text(json.dumps(order))
-            child = process.start(
-                [sys.executable, "-m", "consistency.client", folder / f"order-{part}.json"],
-                stdout=folder / f"clients-{part}.log",
-                env={"PYTHONPATH": str(TESTS)},
-            )
-            children.append(child)
-            files.append(path)
-        self.disturb(seconds)
-        limit = seconds + START_LEAD_S + 4 * TIMEOUT_S
-        wait_until(lambda: all(child.poll() is not None for child in children), limit, "the clients end")
-        for part, child in enumerate(children):
-            log = (folder / f"clients-{part}.log").read_text()
-            assert child.returncode == 0, f"clients ended with {child.returncode}:\n{log}"
-        return files
-
-    def disturb(self, seconds: float) -> None:
-        """One fault after the other, for as long as there is load; what each breaks is mended before the next."""
-        until = time.monotonic() + START_LEAD_S + seconds
-        faults.pass_time(START_LEAD_S + CALM_S)
-        while self.faults and time.monotonic() + FAULT_S < until:
-            if not self.waiting:
-                self.waiting = self.chance.sample(self.faults, len(self.faults))
-            self.inject(self.waiting.pop())
-            self.rig.heal()
-            faults.pass_time(CALM_S)
-
-    def inject(self, fault: faults.Fault) -> None:
-        came = fault.inject(self.rig, self.chance)
-        (self.tally.faults if came else self.tally.missed)[fault.name] += 1
-        self.say(f"  {fault.name}" + ("" if came else ": did not come about"))
-
-    def do_all(self, plans: Sequence[workload.Plan], endpoint: tuple[str, int], name: str) -> list[Operation]:
-        """Does each of them; again, for as long as it certainly was not done."""
-        client = Client(name, [endpoint], f"{self.tally.seed} {name}")
-        done: list[Operation] = []
-        for plan in plans:
-            for _ in range(TRIES_MAX):
-                assert client.connect(), f"nobody listens on {endpoint[0]}:{endpoint[1]}"
-                done.append(client.do(plan))
-                unknown = done[-1].outcome == "info" and not is_read(plan.commands)
-                if done[-1].outcome == "ok" or unknown or done[-1].error.startswith("CROSSSLOT"):
-                    break
-                faults.pass_time(RETRY_S)
-            if plan.kind == "open":
-                assert done[-1].outcome == "ok", f"not opened: {done[-1]}"
-        client.close()
-        return done
 
 
 def choose(options: argparse.Namespace) -> list[faults.Fault]:
@@ -234,12 +102,12 @@ def run(options: argparse.Namespace) -> report.Tally:
     total = options.seconds if options.seconds is not None else options.minutes * 60
     total = min(total, FENCE_OFF_MINUTES * 60) if options.fence_off else total
     with tempfile.TemporaryDirectory() as folder, Rig(Path(folder), shape) as rig:
-        runner = Run(rig, tally, options.clients, injected, quiet=options.json)
+        runner = Run(rig, tally, options.clients, injected, quiet=options.json, keeps=options.keep)
         runner.say(f"{report.describe(shape)}; seed {seed}")
         until = time.monotonic() + total
-        while (left := until - time.monotonic()) > 0:
+        while (left := until - time.monotonic()) > ROUND_LEAST_S or not tally.rounds:
             clean = runner.round(min(left, ROUND_S))
-            if options.fence_off and not clean:
+            if runner.over or (options.fence_off and not clean):
                 break
     return tally
 

@@ -30,7 +30,7 @@ ANSWER_TIMEOUT_S = 10.0
 PLACES_TRIED_MAX = 1000
 
 SETTINGS: dict[Kind, str] = {
-    "strict": 'cross_shard = "strict"\nmulti_key = "strict"\ncross_shard_scripts = true',
+    "strict": 'cross_shard = "strict"\nmulti_key = "strict"\ncross_shard_functions = true',
     "per-shard": 'transactions = "per-shard"',
     "one-shard": "",
     "plain": "",
@@ -160,6 +160,17 @@ class Rig:
             # The checker says what it is.
             return found
         return found
+
+    def records(self) -> str:
+        """What the reserved keys hold, for people."""
+        lines = []
+        for found, server in zip(self.look(), self.fleet.servers, strict=True):
+            client = server.client()
+            for key in (key for key in found.keys if key.startswith(residue.RESERVED)):
+                kind = client.type(key)
+                shown = client.hgetall(key) if kind == b"hash" else client.smembers(key) if kind == b"set" else kind
+                lines.append(f"{found.shard} {key} {shown!r}\n")
+        return "".join(lines)
 
     def heal(self) -> None:
         """Everything runs again, and answers."""

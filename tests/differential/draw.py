@@ -128,8 +128,9 @@ class Draw:
         return HUGE[: self.number(5_000, 20_000)] if self.chance(0.2) else ""
 
     def score(self) -> Word:
+        """Of a member. No -0: a server that restores a large set as a small one makes 0 of it."""
         if self.chance(0.06):
-            return self.pick("inf", "-inf", "1e300", "-1e-7", "0.1", "-0")
+            return self.pick("inf", "-inf", "1e300", "-1e-7", "0.1")
         return self.number(-4, 12) if self.chance(0.7) else f"{self.number(-40, 90) / 8}"
 
     def bound(self) -> str:

@@ -39,13 +39,21 @@ def _unbalanced(words: Words, left: Reply, right: Reply, _: Ask) -> bool:
     )
 
 
-def _other_database(_: Words, left: Reply, right: Reply, __: Ask) -> bool:
-    return not left.is_error and right.text.startswith(
-        b"ERR operations across shards are possible in the keyspace's own"
-    )
+def _unknown_script(_: Words, left: Reply, right: Reply, __: Ask) -> bool:
+    # Of a transaction nothing is done: shoal cannot hold a script to its keys that it does not know.
+    said = left.parts or (left,)
+    return right.text.startswith(b"NOSCRIPT ") and any(part.text.startswith(b"NOSCRIPT ") for part in said)
+
+
+def _other_database(_: Words, __: Reply, right: Reply, ___: Ask) -> bool:
+    return right.text.startswith(b"ERR operations across shards are possible in the keyspace's own database only, ")
 
 
 KNOWN = (
+    Known(
+        "a script that nobody has loaded is refused in the words of Redis, and with its transaction as a whole",
+        _unknown_script,
+    ),
     Known("operations across shards are refused in other databases than the keyspace's own", _other_database),
     Known("streams without as many ids are a syntax error: servers' own words for it differ", _unbalanced),
     Known("an unknown command's arguments are shown without bytes that are no text", _unknown_command),

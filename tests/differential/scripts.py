@@ -83,10 +83,14 @@ def misuse(draw: Draw) -> Words:
 OPS = (Op(10, run), Op(4, call), Op(1, misuse))
 
 
+def is_call(words: Words) -> bool:
+    """Whether a script or function is asked for."""
+    return str(words[0]).upper().removesuffix("_RO") in ("EVAL", "EVALSHA", "FCALL")
+
+
 def commands_within(words: Words) -> list[Words] | None:
     """What a call of one of ours does, command by command; None of other requests."""
-    name = str(words[0]).upper().removesuffix("_RO")
-    if name not in ("EVAL", "EVALSHA", "FCALL") or words[1] not in OURS:
+    if not is_call(words) or words[1] not in OURS:
         return None
     if not isinstance(words[2], int) or not 0 <= words[2] <= len(words) - 3:
         return None

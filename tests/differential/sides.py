@@ -44,7 +44,7 @@ shards = [%s]
 STRICT = """\
 cross_shard = "strict"
 multi_key = "strict"
-cross_shard_scripts = true
+cross_shard_functions = true
 """
 
 

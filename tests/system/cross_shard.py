@@ -86,8 +86,8 @@ class Shard:
             burst.append(["UNLINK", *(key for _, _, key, _ in foreign)])
         for _, _, key, value in foreign:
             if value is not None:
-                ttl, dump = pair(value)
-                burst.append(["RESTORE", key, max(ttl, 0), dump, "REPLACE"])
+                until, dump = pair(value)
+                burst.append(["RESTORE", key, max(until, 0), dump, "REPLACE", "ABSTTL"])
         mark = f"__shoal:untouched:{tx}"
         burst += [["SET", key, mark] for letter, _, key, _ in foreign if letter == "b"]
         burst += [["EVAL", script("EMPTY"), 0, tx, redo]] if redo else requests
@@ -106,8 +106,8 @@ class Shard:
     def apply(self, tx: str, values: Mapping[bytes, Reply] | None = None) -> Reply:
         words: Words = []
         for key, value in (values or {}).items():
-            ttl, dump = pair(value) if value is not None else ("", b"")
-            words += [key, ttl if ttl != -1 else 0, dump]
+            until, dump = pair(value) if value is not None else ("", b"")
+            words += [key, until if until != -1 else 0, dump]
         return self.run("APPLY", tx, f"released {tx}", *words)
 
     def release(self, tx: str) -> Reply:
@@ -133,11 +133,11 @@ class Shard:
 
 
 def pair(value: Reply) -> tuple[int, bytes]:
-    """A value as scripts answer it: how long it has, and its dump."""
-    ttl, dump = array(value)
-    assert isinstance(ttl, int)
+    """A value as scripts answer it: until when it is there, and its dump."""
+    until, dump = array(value)
+    assert isinstance(until, int)
     assert isinstance(dump, bytes)
-    return ttl, dump
+    return until, dump
 
 
 def parts(reply: Reply, word: bytes) -> list[Reply]:
@@ -165,11 +165,11 @@ def number(reply: Reply) -> int:
 def _before(letter: str, mark: str, value: Reply) -> tuple[str, int | str]:
     """By which it is seen that a key is as it was."""
     if letter == "b":
-        return mark, ""
+        return mark, -1
     if value is None or letter == "-":
-        return "", ""
-    ttl, dump = pair(value)
-    return hashlib.sha1(dump, usedforsecurity=False).hexdigest(), ttl
+        return "", -1
+    until, dump = pair(value)
+    return hashlib.sha1(dump, usedforsecurity=False).hexdigest(), until
 
 
 def _claims(keys: Mapping[bytes, str]) -> Iterable[str | bytes]:

@@ -74,9 +74,9 @@ def test_without_operations_across_shards_the_setting_is_named(fleet: Fleet, new
         assert isinstance(reply, ErrorReply)
         assert reply.startswith(f"CROSSSLOT 'rename' has keys on different shards: '{one}' in slot ")
         assert '; set cross_shard = "strict", or give them a common {hash tag} or an affinity rule' in reply
-        reply = wire.ask("EVAL", "return 1", "2", one, two)
+        reply = wire.ask("FCALL", "anything", "2", one, two)
         assert isinstance(reply, ErrorReply)
-        assert '; set cross_shard = "strict", and cross_shard_scripts = true if scripts touch only the keys ' in reply
+        assert '; set cross_shard = "strict", and cross_shard_functions = true if functions touch only the ' in reply
         assert "cross-shard off" in str(wire.ask("SHOAL", "TOPOLOGY"))
         lines = str(wire.ask("SHOAL", "EXPLAIN", "RENAME", one, one))
         assert 'with keys on several shards: refused; set cross_shard = "strict"' in lines
@@ -96,7 +96,7 @@ def test_a_cache_is_not_told_of_a_setting_that_it_cannot_have(fleet: Fleet, new_
 
 def test_what_could_be_split_is_one_operation_where_that_is_wanted(fleet: Fleet, new_proxy: NewProxy) -> None:
     one, two = keys_on(0, 1)[0], keys_on(3, 1)[0]
-    settings = 'multi_key = "strict"\ncross_shard_scripts = true'
+    settings = 'multi_key = "strict"\ncross_shard_functions = true'
     for given, expected in (("", "per-shard"), (settings, "strict")):
         proxy = new_proxy(fleet.addresses, config=CONFIG.format(settings=given))
         with proxy.socket() as wire:

@@ -1,5 +1,5 @@
 //! Calls of the protocol across shards as bytes, and replies as outcomes: against what the protocol of the servers says, written
-//! out by hand. That servers do with the scripts what they should is shown in tests/system/test_cross_shard_scripts.py.
+//! out by hand. That servers do with the scripts what they should is shown in tests/system/test_cross_shard_functions.py.
 
 use proptest::prelude::*;
 use shoal_core::session::cross_shard::call::{
@@ -27,9 +27,9 @@ fn claim(key: &[u8], mode: Mode, is_wanted: bool) -> KeyClaim {
     }
 }
 
-fn value(ttl_ms: Option<u64>, dump: &[u8]) -> Value {
+fn value(expires_ms: Option<u64>, dump: &[u8]) -> Value {
     Value {
-        ttl_ms,
+        expires_ms,
         dump: Arc::from(dump),
     }
 }
@@ -184,9 +184,12 @@ fn a_commit_is_one_transaction() {
     assert_eq!((replies, sent.len()), (10, 10));
     assert_eq!(words(&sent[0]), ["MULTI"]);
     assert_eq!(words(&sent[1]), ["UNLINK", "k1", "k2", "k3", "k4"]);
-    let value = ["RESTORE", "k1", "5", "\0D\r\n", "REPLACE"];
+    let value = ["RESTORE", "k1", "5", "\0D\r\n", "REPLACE", "ABSTTL"];
     assert_eq!(words(&sent[2]), value);
-    assert_eq!(words(&sent[3]), ["RESTORE", "k3", "0", "E", "REPLACE"]);
+    assert_eq!(
+        words(&sent[3]),
+        ["RESTORE", "k3", "0", "E", "REPLACE", "ABSTTL"]
+    );
     let mark = "__shoal:untouched:p1:5-0-7";
     assert_eq!(words(&sent[4]), ["SET", "k2", mark]);
     assert_eq!(words(&sent[5]), ["PING"]);
@@ -306,9 +309,11 @@ fn what_is_joined_is_told_whole() {
 
 #[test]
 fn what_was_prepared_or_why_not() {
-    let done = b"*3\r\n$8\r\nprepared\r\n*1\r\n$4\r\np1:5\r\n*2\r\n*2\r\n:7\r\n$2\r\n\r\n\r\n";
+    let done =
+        b"*4\r\n$8\r\nprepared\r\n*1\r\n$4\r\np1:5\r\n*0\r\n*2\r\n*2\r\n:7\r\n$2\r\n\r\n\r\n";
     let outcome = Outcome::Prepared {
         members: vec![pid()],
+        silent: vec![],
         values: vec![Some(value(Some(7), b"\r\n")), None],
     };
     let case = |parts: &[&[u8]]| [&[done.as_slice()], parts].concat().concat();
@@ -601,5 +606,5 @@ fn scripts_among_the_requests_are_held_and_nothing_else_changes() {
     let function = sent(&[&["FCALL", "f", "1", "k"]]);
     assert_eq!(hold(&function, known, none, true).unwrap(), None);
     let error = hold(&function, known, none, false).unwrap_err();
-    assert!(error.text().contains("cross_shard_scripts = true"));
+    assert!(error.text().contains("cross_shard_functions = true"));
 }

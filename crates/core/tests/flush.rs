@@ -53,6 +53,7 @@ fn calls(steps: &[Step]) -> Vec<(usize, &Call)> {
 fn prepared() -> Outcome {
     Outcome::Prepared {
         members: vec![Pid(Arc::from("p"))],
+        silent: Vec::new(),
         values: Vec::new(),
     }
 }

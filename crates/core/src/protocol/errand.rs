@@ -210,10 +210,11 @@ pub fn remove(out: &mut Vec<u8>, keys: &[&[u8]]) {
     request(out, &words);
 }
 
-/// Puts a value in a key's place; 0: it does not expire.
-pub fn restore(out: &mut Vec<u8>, key: &[u8], ttl_ms: u64, dump: &[u8]) {
-    let ttl = ttl_ms.to_string();
-    request(out, &[b"RESTORE", key, ttl.as_bytes(), dump, b"REPLACE"]);
+/// Puts a value in a key's place, until an instant (ms since 1970); 0: it does not expire.
+pub fn restore(out: &mut Vec<u8>, key: &[u8], expires_ms: u64, dump: &[u8]) {
+    let at = expires_ms.to_string();
+    let at = at.as_bytes();
+    request(out, &[b"RESTORE", key, at, dump, b"REPLACE", b"ABSTTL"]);
 }
 
 /// Takes a field out of a hash.

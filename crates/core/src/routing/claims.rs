@@ -1,7 +1,7 @@
 //! What an operation over several shards has to hold while it runs: its keys, where they are, and what is done to each.
 //!
 //! Owns: `Claim` and `claims_of`, which works the claims of a request out of its key specifications; and `beyond_keys`, which
-//! says what cannot be known of a request so.
+//! says what cannot be known of a request so. (Scripts are held to their keys where they run: `session/cross_shard/guard.rs`.)
 //!
 //! Flow: `Route::CrossShard`, or each command between MULTI and EXEC -> `claims_of` -> locks, what is gathered, what is written
 //! back.
@@ -86,7 +86,8 @@ pub fn claims_of(
     Ok(claims)
 }
 
-/// Why a request cannot be carried out anywhere but on the shard of its keys, though it names them: what else it reaches.
+/// Why a request cannot be carried out anywhere but on the shard of its keys, though it names them: what else it reaches. Within
+/// an operation over several shards that holds for requests whose own keys are on one of them, too.
 pub fn beyond_keys(spec: &'static CommandSpec, request: &Request<'_>) -> Option<ClientError> {
     let reason = match spec.check {
         Check::SortPatterns if has_star(request) => HAS_PATTERNS,

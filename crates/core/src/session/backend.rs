@@ -336,6 +336,17 @@ impl Link {
         self.queue.push_back(entry);
     }
 
+    /// Whose the reply is that comes now. `ends`: this is the end of it.
+    #[inline]
+    pub fn next_entry(&mut self, ends: bool) -> Option<InFlight> {
+        if ends {
+            self.answered = self.answered.wrapping_add(1);
+            self.queue.pop_front()
+        } else {
+            self.queue.front().copied()
+        }
+    }
+
     /// Something that was taken for a client which has left may come, or has not been put back for sure.
     pub fn owes_elements(&self) -> bool {
         let is_put_back = |entry: &InFlight| entry.waiter == Waiter::PutBack;

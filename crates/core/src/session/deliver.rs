@@ -136,13 +136,7 @@ impl Engine {
             }
             // Of a quiet request only the answer to what was sent behind it is the end.
             let ends = progress.done && (!is_quiet || (is_first && bytes == line::NOTHING_ANSWER));
-            let entry = if ends {
-                link.answered = link.answered.wrapping_add(1);
-                link.queue.pop_front()
-            } else {
-                link.queue.front().copied()
-            };
-            let Some(entry) = entry else {
+            let Some(entry) = link.next_entry(ends) else {
                 self.link_lost(id, "it sent a reply that nobody asked for");
                 return data.len();
             };

@@ -11,7 +11,7 @@ use crate::protocol::command::{AllKeys, CommandSpec, Grade, Local, Policy};
 use crate::routing::admission::{Admission, SHARE_WHOLE};
 use crate::routing::claims::beyond_keys;
 use crate::routing::distribution::Distribution;
-use crate::routing::route::{decide, shard_of_keys, Request, Route, Scratch};
+use crate::routing::route::{decide, key_shards, shard_of_keys, Request, Route, Scratch};
 use crate::routing::topology::{Keyspace, Role};
 use crate::session::acl::USERS_ARE_CONFIGURED;
 use crate::session::dispatch::Asker;
@@ -157,10 +157,13 @@ fn explanation(keyspace: &Keyspace, admission: &Admission, request: &Request<'_>
     line("route", what);
     line("atomicity", atomicity.to_string());
     if matches!(route, Route::Local(Local::Exec)) {
-        let value = if keyspace.transactions_per_shard {
-            "executed by each shard on its own, atomic on each"
-        } else {
-            "refused"
+        let value = match (keyspace.transactions_per_shard, keyspace.cross_shard) {
+            (true, _) => "executed by each shard on its own, atomic on each",
+            (false, true) => "strict",
+            (false, false) if keyspace.can_cross_shards() => {
+                "refused; set cross_shard = \"strict\""
+            }
+            (false, false) => "refused",
         };
         line("with keys on several shards", value.to_string());
     }
@@ -197,20 +200,23 @@ fn refused_later(
 ) -> Route {
     let must_be_one = match route {
         Route::Blocking => spec.grade == Grade::Refused,
-        Route::Local(Local::Watch) => true,
+        Route::Local(Local::Watch) => !keyspace.cross_shard || keyspace.transactions_per_shard,
         Route::Local(Local::AclSetuser | Local::AclDeluser | Local::AclLoad | Local::AclSave) => {
             return Route::Refuse(Box::new(ClientError::Refused {
                 command: spec.full_name,
                 reason: USERS_ARE_CONFIGURED,
             }))
         }
-        _ => false,
+        _ => return route,
     };
-    if !must_be_one {
-        return route;
-    }
-    match shard_of_keys(keyspace, admission, spec, request, &mut Scratch::default()) {
-        Ok(_) => route,
+    let scratch = &mut Scratch::default();
+    let placed = if must_be_one {
+        shard_of_keys(keyspace, admission, spec, request, scratch).map(|_| ())
+    } else {
+        key_shards(keyspace, admission, spec, request, scratch)
+    };
+    match placed {
+        Ok(()) => route,
         Err(error) => Route::Refuse(Box::new(error)),
     }
 }

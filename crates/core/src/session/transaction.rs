@@ -12,7 +12,7 @@
 
 use crate::error::{ClientError, KeyPlace, NOT_IN_TRANSACTION};
 use crate::limits::{REQUEST_BYTES_TOTAL_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_COMMANDS_MAX};
-use crate::protocol::command::{flags, keys, AllKeys, CommandSpec, Local, Merge, Policy};
+use crate::protocol::command::{flags, keys, CommandSpec, Local, Merge, Policy};
 use crate::protocol::encode;
 use crate::routing::distribution::Distribution;
 use crate::routing::route::{decide, shard_of_keys, Request, Route};
@@ -31,8 +31,6 @@ pub(crate) enum Deed {
     Sent,
     /// By the shard that holds its keys.
     At(u16),
-    /// The same, in other words: it concerns all keys, and some are our own.
-    Recast(AllKeys),
     /// By us, when the shard has executed the rest.
     Own(Local),
 }
@@ -234,9 +232,8 @@ impl Engine {
             {
                 sent
             }
-            Route::AllKeys(what) if space.shards.len() == 1 => {
-                Ok(Placed::Whole(Deed::Recast(what)))
-            }
+            // With one shard there are no operations across shards, and no records of them.
+            Route::AllKeys(_) if space.shards.len() == 1 => sent,
             Route::Local(local) if is_own(local) => Ok(Placed::Whole(Deed::Own(local))),
             Route::Refuse(error) => Err(*error),
             Route::AllShards(_)
@@ -310,7 +307,7 @@ impl Engine {
                 Deed::At(shard) => {
                     transaction.part_at(shard, || key_place(space, shard, spec, request))
                 }
-                Deed::Sent | Deed::Recast(_) | Deed::Own(_) => 0,
+                Deed::Sent | Deed::Own(_) => 0,
             };
             let sha = match spec.map(|spec| spec.policy) {
                 Some(Policy::Script { sha: true, .. }) => sha_from_hex(request.arg(1)),

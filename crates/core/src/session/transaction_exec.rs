@@ -17,7 +17,7 @@ use crate::protocol::command::Local;
 use crate::protocol::encode;
 use crate::protocol::errand;
 use crate::protocol::request::RequestScanner;
-use crate::routing::route::Request;
+use crate::routing::route::{cross_shard_off, Request};
 use crate::session::backend::{Health, InFlight, Waiter, LANES};
 use crate::session::dispatch::Asker;
 use crate::session::engine::{Engine, Level};
@@ -120,11 +120,9 @@ impl Engine {
             }
             let named = places.iter().map(|(_, place)| place);
             let named = named.chain(beyond_key);
-            return Err(ClientError::CrossShard {
-                command: "exec",
-                // One more than are shown: that there are more is shown too.
-                keys: named.take(KEYS_IN_ERROR_MAX + 1).cloned().collect(),
-            });
+            // One more than are shown: that there are more is shown too.
+            let keys = named.take(KEYS_IN_ERROR_MAX + 1).cloned().collect();
+            return Err(cross_shard_off(space, "exec", keys));
         }
         let has_sent = transaction
             .commands
@@ -191,11 +189,8 @@ impl Engine {
         let owns = commands
             .iter()
             .any(|queued| matches!(queued.deed, Deed::Own(_)));
-        let is_recast = commands
-            .iter()
-            .any(|queued| matches!(queued.deed, Deed::Recast(_)));
         let is_named = commands.iter().any(|queued| queued.sha.is_some());
-        let cuts = if parts.len() == 1 && !owns && !is_recast {
+        let cuts = if parts.len() == 1 && !owns {
             // Nothing is to be put into the reply, so nobody looks at the requests again.
             vec![Cut {
                 commands: commands.len(),
@@ -203,7 +198,7 @@ impl Engine {
                 bytes: std::mem::take(&mut transaction.bytes),
             }]
         } else {
-            self.cut(asker, &transaction, parts.len(), |part| {
+            cut(&transaction, parts.len(), |part| {
                 first.is_none_or(|first| first == part)
             })
         };
@@ -242,8 +237,7 @@ impl Engine {
         reply: &[u8],
     ) {
         let shards: Vec<usize> = plan.parts.iter().map(|part| part.shard).collect();
-        let is_wanted = |part| part != watched;
-        let cuts = self.cut(asker, &plan.transaction, shards.len(), is_wanted);
+        let cuts = cut(&plan.transaction, shards.len(), |part| part != watched);
         // What the client has said of its reads holds for all of them.
         self.trackers.caching = plan.caching;
         let mut gather = Gather::new(GatherKind::Exec(plan), shards.len());
@@ -361,38 +355,21 @@ impl Engine {
         }
         out.extend_from_slice(&self.captured.take().unwrap_or_default());
     }
+}
 
-    /// The parts of a transaction that are wanted; the others stay empty.
-    fn cut(
-        &self,
-        asker: &Asker,
-        transaction: &Transaction,
-        parts: usize,
-        is_wanted: impl Fn(usize) -> bool,
-    ) -> Vec<Cut> {
-        let mut cuts: Vec<Cut> = (0..parts).map(|_| Cut::default()).collect();
-        for (index, queued) in transaction.commands.iter().enumerate() {
-            let part = queued.part as usize;
-            if matches!(queued.deed, Deed::Own(_)) || !is_wanted(part) {
-                continue;
-            }
-            let data = transaction.request(index);
-            let other = match queued.deed {
-                Deed::Recast(what) => {
-                    let mut scanner = RequestScanner::default();
-                    scanner.scan(data, true);
-                    let args = &scanner.args;
-                    self.recast(asker, what, &Request { data, args })
-                }
-                Deed::Sent | Deed::At(_) | Deed::Own(_) => None,
-            };
-            if let Some(cut) = cuts.get_mut(part) {
-                cut.bytes
-                    .extend_from_slice(other.as_deref().unwrap_or(data));
-                cut.commands += 1;
-                cut.scripts.extend(queued.sha);
-            }
+/// The parts of a transaction that are wanted; the others stay empty.
+fn cut(transaction: &Transaction, parts: usize, is_wanted: impl Fn(usize) -> bool) -> Vec<Cut> {
+    let mut cuts: Vec<Cut> = (0..parts).map(|_| Cut::default()).collect();
+    for (index, queued) in transaction.commands.iter().enumerate() {
+        let part = queued.part as usize;
+        if matches!(queued.deed, Deed::Own(_)) || !is_wanted(part) {
+            continue;
         }
-        cuts
+        if let Some(cut) = cuts.get_mut(part) {
+            cut.bytes.extend_from_slice(transaction.request(index));
+            cut.commands += 1;
+            cut.scripts.extend(queued.sha);
+        }
     }
+    cuts
 }

@@ -6,6 +6,7 @@ use shoal_core::protocol::command::{keys, keys_of, Access, AllKeys, CommandSpec}
 use shoal_core::routing::admission::Admission;
 use shoal_core::routing::claims::{claims_of, Claim};
 use shoal_core::routing::route::{decide, specification, Request, Route, Scratch};
+use shoal_core::routing::topology::{Ejection, Keyspace, Protocol, Role, Topology};
 
 /// What two uses of one key come to. Written out, so that it is not the same code twice.
 fn both(one: Access, other: Access) -> Access {
@@ -233,7 +234,7 @@ fn what_is_done_across_shards_is_what_the_keyspace_says() {
         (
             "EVAL s 2 {a}k {b}k",
             on,
-            refused("; set cross_shard_scripts = true if scripts touch only"),
+            refused("; set cross_shard_functions = true if scripts touch only"),
         ),
         ("EVAL s 2 {a}k {b}k", all, crossed.clone()),
         ("FCALL_RO f 2 {a}k {b}k", all, crossed.clone()),
@@ -317,4 +318,48 @@ fn what_is_done_across_shards_is_what_the_keyspace_says() {
     };
     assert!(matches!(mget(on), Route::Split { .. }));
     assert_eq!(mget(all), Route::CrossShard);
+}
+
+/// What cannot be is not a topology, so nobody has to look whether the flags fit each other.
+#[test]
+fn only_a_store_that_speaks_resp_has_operations_across_shards() {
+    let good = || {
+        halves(Across {
+            is_on: true,
+            splits: true,
+            scripts: true,
+        })
+        .keyspace()
+    };
+    let rules = Ejection {
+        after: 1,
+        retry_after_ms: 1,
+        on_replies: false,
+        shards_max: 1,
+        readmit_ms: 0,
+    };
+    let bad = [
+        Keyspace {
+            role: Role::Cache(rules),
+            ..good()
+        },
+        Keyspace {
+            protocol: Protocol::Memcached,
+            ..good()
+        },
+        Keyspace {
+            cross_shard: false,
+            ..good()
+        },
+        Keyspace {
+            cross_shard: false,
+            multi_key_strict: false,
+            ..good()
+        },
+    ];
+    assert!(Topology::new(1, vec![good()]).is_ok());
+    for keyspace in bad {
+        let refused = Topology::new(1, vec![keyspace]).expect_err("flags that do not fit");
+        assert!(refused.0.contains("across shards"), "{refused:?}");
+    }
 }

@@ -61,7 +61,7 @@ impl Space {
             home_shard: self.home,
             cross_shard: self.across.is_on,
             multi_key_strict: self.across.splits,
-            cross_shard_scripts: self.across.scripts,
+            cross_shard_functions: self.across.scripts,
             ..Keyspace::over(
                 "test",
                 (0..self.shards).map(shard).collect(),
@@ -439,7 +439,7 @@ fn check_need(space: &Space, spec: &CommandSpec, error: &ClientError, parts: &[V
             let across = Across {
                 is_on: true,
                 splits: space.across.splits,
-                scripts: setting.contains("cross_shard_scripts = true"),
+                scripts: setting.contains("cross_shard_functions = true"),
             };
             let obeying = Space {
                 across,

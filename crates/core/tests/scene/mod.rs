@@ -67,6 +67,7 @@ impl Scene {
             process_id: 1,
             ports: vec![6380],
             seed: 7,
+            trial: Default::default(),
         };
         let mut scene = Self {
             engine: Engine::new(identity, topology, Arc::clone(&stats), 0),
@@ -91,6 +92,7 @@ impl Scene {
                     self.links.remove(&link);
                 }
                 Action::CloseClient(slot) | Action::LetClientGo(slot) => self.closed.push(slot),
+                Action::Fault { .. } => {}
                 Action::Event(event) => {
                     let reason = event.fields.iter().find(|(name, _)| *name == "reason");
                     let reason = reason.map_or(String::new(), |(_, reason)| reason.clone());

@@ -4,7 +4,7 @@
 //!
 //! Flow: `Route::AllKeys` -> a keyspace without operations across shards: the request goes to every shard as it is. Else a count, a
 //! random key and a flush go as scripts (`lua/`), so that what they leave out is left out in the same atomic step; the names of
-//! KEYS and SCAN are taken out of the replies here. Between MULTI and EXEC all of them are scripts. A flush of several shards is one
+//! KEYS and SCAN are taken out of the replies here. A flush of several shards is one
 //! operation across them, with a claim on every key of each.
 //!
 //! Must stay true: no client sees a name that begins as ours do, or counts one; a flush leaves a shard's members registered,
@@ -34,7 +34,6 @@ use std::sync::LazyLock;
 
 script!(COUNT, "own", "count");
 script!(RECORDS, "own", "records");
-script!(NAMES, "names");
 script!(ANY, "own", "any");
 script!(FLUSH, "empty", "flush");
 
@@ -162,12 +161,7 @@ impl Engine {
     }
 
     /// What a shard is sent in place of a request that concerns all keys; None: the request itself.
-    pub(crate) fn recast(
-        &self,
-        asker: &Asker,
-        what: AllKeys,
-        request: &Request<'_>,
-    ) -> Option<Vec<u8>> {
+    fn recast(&self, asker: &Asker, what: AllKeys, request: &Request<'_>) -> Option<Vec<u8>> {
         let space = &self.topology.keyspaces[asker.keyspace];
         if !space.cross_shard {
             return None;
@@ -179,11 +173,8 @@ impl Engine {
         let mut out = Vec::new();
         match what {
             AllKeys::Count => errand::run_script(&mut out, &COUNT, &[]),
-            AllKeys::Names => errand::run_script(&mut out, &NAMES, &[request.arg(1)]),
             AllKeys::Any => errand::run_script(&mut out, &ANY, &[]),
             AllKeys::Flush | AllKeys::FlushAll => {
-                // With other words the server says what is wrong.
-                redo_of(request)?;
                 // Of another database alone our records are no part; with all of them the own one is emptied, too.
                 let home: &[u8] = match what {
                     AllKeys::FlushAll if is_elsewhere => own.as_bytes(),
@@ -192,8 +183,8 @@ impl Engine {
                 let all: Vec<&[u8]> = std::iter::once(home).chain(words).collect();
                 errand::run_script(&mut out, &FLUSH, &all);
             }
-            // Of a database that has records it is refused.
-            AllKeys::Swap => return None,
+            // Of a database that has records the last is refused.
+            AllKeys::Names | AllKeys::Swap => return None,
         }
         Some(out)
     }

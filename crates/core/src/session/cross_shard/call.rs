@@ -63,8 +63,9 @@ pub struct KeyClaim {
 /// A key's value as DUMP gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Value {
-    /// What was left of its time, in milliseconds, at least 1; None: it does not expire.
-    pub ttl_ms: Option<u64>,
+    /// When it expires, in milliseconds since 1970; None: it does not. An instant, because what is left of a time would grow
+    /// by each way between shards.
+    pub expires_ms: Option<u64>,
     /// The payload of DUMP.
     pub dump: Arc<[u8]>,
 }
@@ -248,6 +249,8 @@ pub enum Outcome {
     Prepared {
         /// All of them, the coordinator too.
         members: Vec<Pid>,
+        /// Those of them that do not hear what is published there: nobody waits for them.
+        silent: Vec<Pid>,
         /// One for each key; None for what is not there or not wanted.
         values: Vec<Option<Value>>,
     },

@@ -90,6 +90,8 @@ pub struct CrossShards {
     pub(crate) recoveries: Vec<Recovering>,
     /// So many were begun.
     pub(crate) recovered: u64,
+    /// Times that the step of a trial was reached.
+    pub(crate) points: u32,
     /// Jobs that met others, to be begun again at the next tick.
     pub(crate) postponed: Vec<Job>,
 }
@@ -108,6 +110,7 @@ impl CrossShards {
             remotes: HashMap::new(),
             recoveries: Vec::new(),
             recovered: 0,
+            points: 0,
             pid,
             worker: identity.worker,
             number: 0,
@@ -252,7 +255,10 @@ impl Engine {
             let Some(running) = self.cross_shards.running.get_mut(index) else {
                 return;
             };
+            let before = running.operation.phase();
             running.operation.after(event, now_ms, &mut steps);
+            let after = running.operation.phase();
+            self.pass_points(before, after, &steps);
             for step in std::mem::take(&mut steps) {
                 if let Some(part) = self.step(index, step) {
                     events.push_back(Event::Lost(part));

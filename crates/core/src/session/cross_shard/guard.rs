@@ -9,7 +9,7 @@
 //!
 //! Must stay true: a key that was not declared is on another shard, or may be: at home it would be read as missing and written as
 //! garbage. So what cannot be judged is refused: commands without keys that look at the whole shard (SCAN, DBSIZE), patterns of
-//! SORT, other databases. This holds for a script of a transaction, too, whose own keys are on one shard: it may run on another.
+//! SORT, other databases. Servers cannot tell the keys of some commands that have fewer arguments than most: one alone is the key. This holds for a script of a transaction, too, whose own keys are on one shard: it may run on another.
 //! The lines of the client's script keep their numbers. This is against mistakes, not against malice: who wants can reach the
 //! server's functions by `_G`.
 //! Rejected: an ACL user limited to the keys, for one EXEC (servers do hold scripts to it; but the proxy would need the right to
@@ -116,7 +116,7 @@ impl Engine {
         keyspace: usize,
         requests: Arc<[u8]>,
     ) -> Result<Arc<[u8]>, ClientError> {
-        let may_call = self.topology.keyspaces[keyspace].cross_shard_scripts;
+        let may_call = self.topology.keyspaces[keyspace].cross_shard_functions;
         let mut shown = Vec::new();
         let known = |sha: &Sha| self.scripts.get(sha).cloned();
         let held = hold(&requests, known, |script| shown.push(script), may_call)?;

@@ -18,4 +18,5 @@ pub mod recovery;
 pub mod registrar;
 pub mod remote;
 pub mod steps;
+pub mod trial;
 pub mod wire;

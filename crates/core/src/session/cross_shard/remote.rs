@@ -9,7 +9,7 @@
 //! Must stay true: what is held back for a record of one shard ends with that record, not with another shard's.
 //! Rejected: a table of its own for others' claims: an operation of this process must not run on keys that it has acknowledged.
 
-use crate::session::cross_shard::call::{Outcome, Record, Tx};
+use crate::session::cross_shard::call::{Call, Outcome, Record, Tx};
 use crate::session::cross_shard::control::Question;
 use crate::session::cross_shard::member::{Claim, Event, Step};
 use crate::session::cross_shard::notes::Note;
@@ -197,8 +197,19 @@ impl Engine {
             };
             let mut steps = Vec::new();
             running.recovery.after(event, now_ms, &mut steps);
+            let called = steps.iter().find_map(|step| match step {
+                recovery::Step::Call(_, Call::Resolve { .. }) => Some("recover-evicted"),
+                recovery::Step::Call(_, Call::Apply { .. } | Call::Release { .. }) => {
+                    Some("recover-resolved")
+                }
+                recovery::Step::Call(_, Call::Clean { .. }) => Some("recover-applied"),
+                _ => None,
+            });
             let keyspace = running.keyspace;
             let shards = running.recovery.subject().shards.clone();
+            if let Some(point) = called {
+                self.at_point(point, false);
+            }
             for step in steps {
                 match step {
                     recovery::Step::Call(part, call) => {

@@ -17,16 +17,18 @@
 //! requests may fail, for an error there does not undo the rest:
 //! * memory: EXEC is refused as a whole when there is none and anything queued could take some (Redis 7.0 lets nothing be
 //!   queued then); `drop`, the first step of the last script, is a write that servers always let pass, and after one such write
-//!   a script is not held up for memory. Join, Deregister and Apply make use of the same: a proxy may come to a full shard or be evicted from it, and what is
-//!   committed is applied to it. Prepare does not: a full shard is refused before anything has happened, which bounds what
-//!   Apply can bring to it.
-//! * RESTORE: always with REPLACE, and the caller has compared the versions of dumps. Should it fail nevertheless (a type of a
-//!   module that home lacks), the reply is `Failed`, which the operation takes for an unknown outcome.
+//!   a script is not held up for memory. Join, Deregister and Apply make use of the same: a proxy may come to a full shard or
+//!   be evicted from it, and what is committed is applied to it. Prepare does not: a full shard is refused before anything has
+//!   happened, which bounds what Apply can bring to it.
+//! * RESTORE: always with REPLACE, and the caller has compared the versions of dumps. An instant that has passed meanwhile is
+//!   no error: the key is then gone, as it should be. Should it fail nevertheless (a type of a module that home lacks), the
+//!   reply is `Failed`, which the operation takes for an unknown outcome.
 //! * refused writes (MISCONF, NOREPLICAS, READONLY): the plain write that ends the queue is refused like any, and EXEC with it.
 //!
 //! What the servers' user needs: all keys and channels (`~* &*`), the commands of the clients, and `+eval +multi +exec +watch
-//! +unwatch +unlink +del +exists +dump +restore +pttl +memory|usage +hset +hget +hgetall +hdel +hexists +hkeys +hvals +hlen +sadd
-//! +srem +smembers +set +get +type +time +info +publish +subscribe +client|setname +client|list +client|kill`.
+//! +unwatch +unlink +del +exists +dump +restore +pexpiretime +pttl +memory|usage +hset +hget +hgetall +hdel +hexists +hkeys +hvals
+//! +hlen +sadd +srem +smembers +set +get +type +time +info +publish +pubsub|numsub +subscribe +client|setname +client|list
+//! +client|kill`.
 //! Rejected: EVALSHA (saves 1 KiB a call, and costs a second way through every state); Lua that runs the client's requests (their
 //! replies would pass through Lua's types).
 
@@ -42,6 +44,9 @@ use std::sync::{Arc, LazyLock};
 
 /// Keys of ours on a shard begin with it.
 pub const PREFIX: &[u8] = b"__shoal:";
+
+/// Said of a key that does not expire, as servers say it.
+const FOR_EVER: &str = "-1";
 
 /// What members of a shard must agree on.
 pub const VERSION: &str = "1";
@@ -189,16 +194,14 @@ fn encode_prepare(prepare: &Prepare, out: &mut Vec<u8>) -> usize {
     replies + 3
 }
 
-/// By which it is seen that a key is as it was: its dump's SHA-1 (none: it was not there) and what was left of its time.
+/// By which it is seen that a key is as it was: its dump's SHA-1 (none: it was not there) and when it expires.
 fn before_of(foreign: &Foreign) -> (String, String) {
     let Some(value) = foreign.value.as_ref().filter(|_| foreign.is_written) else {
-        return (String::new(), String::new());
+        return (String::new(), FOR_EVER.into());
     };
     let digest = sha1_smol::Sha1::from(&value.dump).digest().to_string();
-    let ttl = value
-        .ttl_ms
-        .map_or(-1, |ttl| ttl.min(i64::MAX as u64) as i64);
-    (digest, ttl.to_string())
+    let expires = value.expires_ms.map(|at| at.to_string());
+    (digest, expires.unwrap_or_else(|| FOR_EVER.into()))
 }
 
 /// Keys whose values are put in place before the client's requests.
@@ -216,7 +219,12 @@ fn encode_commit(commit: &Commit, out: &mut Vec<u8>) -> usize {
         replies += 1;
     }
     for (foreign, value) in brought(commit) {
-        errand::restore(out, &foreign.key, value.ttl_ms.unwrap_or(0), &value.dump);
+        errand::restore(
+            out,
+            &foreign.key,
+            value.expires_ms.unwrap_or(0),
+            &value.dump,
+        );
         replies += 1;
     }
     let mark = untouched(&commit.tx);
@@ -237,14 +245,14 @@ fn encode_commit(commit: &Commit, out: &mut Vec<u8>) -> usize {
         &message,
     ];
     let marks: Vec<(String, String)> = commit.foreign.iter().map(before_of).collect();
-    for (foreign, (digest, ttl)) in commit.foreign.iter().zip(&marks) {
+    for (foreign, (digest, expires)) in commit.foreign.iter().zip(&marks) {
         let (letter, before): (&[u8], &[u8]) = match (foreign.is_written, foreign.is_blind) {
             (false, _) => (b"-", b""),
             (true, true) => (b"b", &mark),
             (true, false) => (b"w", digest.as_bytes()),
         };
         let shard = foreign.shard.as_bytes();
-        words.extend([letter, shard, &foreign.key, before, ttl.as_bytes()]);
+        words.extend([letter, shard, &foreign.key, before, expires.as_bytes()]);
     }
     run(out, &FINISH, &words);
     errand::remove(out, &[&record_key(&commit.tx)]);
@@ -254,16 +262,16 @@ fn encode_commit(commit: &Commit, out: &mut Vec<u8>) -> usize {
 
 fn encode_apply(tx: &Tx, values: &[Held], out: &mut Vec<u8>) -> usize {
     let message = released(tx);
-    let ttls: Vec<String> = (values.iter())
+    let times: Vec<String> = (values.iter())
         .map(|(_, value)| match value {
-            Some(value) => value.ttl_ms.unwrap_or(0).to_string(),
+            Some(value) => value.expires_ms.unwrap_or(0).to_string(),
             None => String::new(),
         })
         .collect();
     let mut words: Vec<&[u8]> = vec![tx.0.as_bytes(), &message];
-    for ((key, value), ttl) in values.iter().zip(&ttls) {
+    for ((key, value), time) in values.iter().zip(&times) {
         let dump: &[u8] = value.as_ref().map_or(b"", |value| &value.dump);
-        words.extend([key, ttl.as_bytes(), dump]);
+        words.extend([key, time.as_bytes(), dump]);
     }
     run(out, &APPLY, &words)
 }
@@ -341,12 +349,12 @@ fn value(words: &mut Elements) -> Option<Option<Value>> {
         return Some(None);
     }
     let (_, mut parts) = Elements::within(element)?;
-    let ttl = parts.integer()?;
+    let expires = parts.integer()?;
     Some(Some(Value {
-        ttl_ms: if ttl == -1 {
+        expires_ms: if expires == -1 {
             None
         } else {
-            Some(ttl.try_into().ok()?)
+            Some(expires.try_into().ok()?)
         },
         dump: Arc::from(parts.text()?),
     }))
@@ -420,6 +428,7 @@ fn record(words: &mut Elements) -> Option<Record> {
 
 fn prepared(prepare: &Prepare, words: &mut Elements, replies: &mut Elements) -> Option<Outcome> {
     let members = pids(words)?;
+    let silent = pids(words)?;
     let values = values(prepare.keys.len(), words)?;
     if prepare.is_home {
         replies.next_reply()?;
@@ -429,7 +438,11 @@ fn prepared(prepare: &Prepare, words: &mut Elements, replies: &mut Elements) -> 
             return Some(Outcome::Gone);
         }
     }
-    Some(Outcome::Prepared { members, values })
+    Some(Outcome::Prepared {
+        members,
+        silent,
+        values,
+    })
 }
 
 fn resolved(words: &mut Elements) -> Option<Outcome> {

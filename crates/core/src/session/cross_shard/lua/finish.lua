@@ -1,13 +1,9 @@
 -- Whether a written key is as it was: a replaced or untouched one by its mark, another by its dump's digest and its time.
-local function same(kind, key, value, before, ttl)
-  if kind == 'b' then
-    return value and redis.call('TYPE', key).ok == 'string' and redis.call('GET', key) == before
-  end
+local function same(kind, key, value, before, at)
   if not value then return before == '' end
-  if before == '' or redis.sha1hex(value[2]) ~= before then return false end
-  local passed = tonumber(ttl) - value[1]
-  if value[1] == -1 or ttl == '-1' then return passed == 0 end
-  return passed >= 0 and passed < 5
+  if value[1] ~= tonumber(at) then return false end
+  if kind == 'b' then return redis.call('TYPE', key).ok == 'string' and redis.call('GET', key) == before end
+  return before ~= '' and redis.sha1hex(value[2]) == before
 end
 local tx, coordinator, message = ARGV[1], ARGV[2], ARGV[3]
 local d, written, noted, count = '__shoal:d:' .. tx, {}, 0, 0
@@ -39,8 +35,7 @@ if noted > 0 or is_redone then
       redis.call('HSET', d, 'p' .. count, fields[i + 1])
     end
   end
-  local now = redis.call('TIME')
-  redis.call('HSET', d, 'n', count, 'w', noted, 'm', now[1] * 1000 + math.floor(now[2] / 1000))
+  redis.call('HSET', d, 'n', count, 'w', noted)
   redis.call('SADD', '__shoal:fs', tx)
 else
   redis.call('SREM', '__shoal:fs', tx)

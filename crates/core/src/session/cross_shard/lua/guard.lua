@@ -8,7 +8,8 @@ local redis = (function(redis)
     if keyless[command] then return end
     local words = elsewhere[command]
     local keys = redis.pcall('COMMAND', 'GETKEYS', name, ...)
-    local is_refused = keys.err or command == 'move'
+    local is_refused = command == 'move'
+    if keys.err then is_refused = select('#', ...) ~= 1 or not declared[...] end
     if words then
       for _, word in ipairs({...}) do is_refused = is_refused or words[tostring(word):lower()] end
     end

@@ -37,5 +37,11 @@ for i = first, #ARGV, 2 do
   redis.call('HSET', k, 'k' .. ARGV[i + 1], claims[i] .. ' ' .. tx)
 end
 local members = redis.call('HKEYS', '__shoal:m')
-if #members > 1 then redis.call('PUBLISH', '__shoal:ctl', message) end
-return {'prepared', members, values}
+local silent = {}
+if #members > 1 then
+  redis.call('PUBLISH', '__shoal:ctl', message)
+  for _, pid in ipairs(members) do
+    if redis.call('PUBSUB', 'NUMSUB', '__shoal:c:' .. pid)[2] == 0 then silent[#silent + 1] = pid end
+  end
+end
+return {'prepared', members, silent, values}
