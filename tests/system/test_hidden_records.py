@@ -42,14 +42,15 @@ def scanned(wire: Wire, *options: str | int) -> list[bytes]:
     while cursor != b"0":
         reply = wire.ask("SCAN", cursor, *options)
         assert isinstance(reply, list)
-        cursor, keys = reply
-        assert isinstance(cursor, bytes)
+        following, keys = reply
+        assert isinstance(following, bytes)
         assert isinstance(keys, list)
+        cursor = following
         found += [key for key in keys if isinstance(key, bytes)]
     return found
 
 
-def members(fleet: Fleet) -> list[dict[bytes, bytes]]:
+def members(fleet: Fleet) -> list[dict[bytes | str, bytes | str]]:
     return [server.client().hgetall("__shoal:m") for server in fleet.servers]
 
 
