@@ -79,7 +79,7 @@ def empty(shard: Shard) -> None:
 
 def prepared(shard: Shard, tx: str, claims: dict[bytes, str]) -> list[Reply]:
     """Claims keys, which must be free; their values."""
-    return array(parts(shard.prepare(tx, claims), b"prepared")[1])
+    return array(parts(shard.prepare(tx, claims), b"prepared")[2])
 
 
 def prepare_both(home: Shard, away: Shard) -> Reply:
