@@ -113,6 +113,7 @@ def main() -> int:
         known=dict(made.known),
         asked=dict(sorted(made.asked.items())),
         longest_ms=round(made.longest_ms, 1),
+        longest=made.longest,
     )
     if options.json:
         print(report.as_json(figures, found))

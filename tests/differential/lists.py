@@ -5,7 +5,7 @@ from differential.draw import HUGE, Draw, Op, Words
 
 def push(draw: Draw) -> Words:
     name = draw.pick("RPUSH", "LPUSH", "RPUSH", "LPUSHX", "RPUSHX")
-    return [name, draw.key("list"), *draw.members(1, 6), *draw.maybe(0.03, HUGE[:9_000], HUGE[:9_000])]
+    return [name, draw.key("list"), *draw.members(1, 6), *draw.maybe(0.03, HUGE, HUGE)]
 
 
 def write(draw: Draw) -> Words:

@@ -30,6 +30,7 @@ class Figures:
     known: dict[str, int]
     asked: dict[str, int]
     longest_ms: float
+    longest: str
 
 
 def word(text: Word) -> str:
@@ -75,7 +76,8 @@ def summary(figures: Figures) -> str:
     if figures.forms:
         forms = "; ".join(f"{name} ({count:,})" for name, count in sorted(figures.forms.items()))
         lines.append(f"forms that only a restored value has: {forms}")
-    lines.append(f"times were compared within what a group of requests took, {figures.longest_ms:.0f} ms at most")
+    longest = f"{figures.longest_ms:.0f} ms at most ({figures.longest})"
+    lines.append(f"times were compared within what a group of requests took, {longest}")
     return "\n".join(lines)
 
 

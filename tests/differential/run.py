@@ -7,6 +7,7 @@ Must stay true: the time that a group took is measured on both sides, because ti
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from harness import wait_until
@@ -74,6 +75,7 @@ class Pair:
     errors: Counter[str] = field(default_factory=Counter)
     known: Counter[str] = field(default_factory=Counter)
     longest_ms: float = 0.0
+    longest: str = ""
 
     @property
     def sides(self) -> tuple[Side, Side]:
@@ -101,7 +103,6 @@ class Pair:
         finally:
             for side in self.sides:
                 side.close()
-        self.longest_ms = max(self.longest_ms, tolerance.ms)
         if parting is None:
             return self._end(program, tolerance)
         at, left, right = parting
@@ -120,13 +121,18 @@ class Pair:
             for side in self.sides:
                 side.send(burst[0].client, requests)
             left, right = (side.receive(burst[0].client, len(burst)) for side in self.sides)
-            tolerance.measured(time.monotonic() - begin)
+            self._took(burst, time.monotonic() - begin, tolerance)
             for step, one, other in zip(burst, left, right, strict=True):
                 self._count(step.words, one)
                 if not transactions.equal(step, one, other, tolerance):
                     return at, one, other
                 at += 1
         return None
+
+    def _took(self, burst: Sequence[Step], seconds: float, tolerance: Tolerance) -> None:
+        tolerance.measured(seconds)
+        if seconds * 1000 > self.longest_ms:
+            self.longest_ms, self.longest = seconds * 1000, ", ".join(str(step.words[0]) for step in burst)
 
     def _count(self, words: Words, answer: Reply) -> None:
         self.asked[str(words[0]).upper()] += 1

@@ -547,7 +547,7 @@ def test_who_is_being_evicted_counts_until_its_connections_are_gone(home: Shard,
     parts(other.join(), b"joined")
     assert home.run("MARK", "p2", "1") is None
     # Its connections live, so it must be told; but it begins nothing.
-    members, _ = parts(home.prepare("t1", {b"h": "X"}), b"prepared")
+    members, *_ = parts(home.prepare("t1", {b"h": "X"}), b"prepared")
     assert sorted(map(str, array(members))) == ["b'p1'", "b'p2'"]
     assert other.prepare("t2", {b"x": "X"}) == [b"stranger"]
     parts(connect(0, "p3").join(), b"joined")
@@ -569,7 +569,7 @@ def test_members_are_told_if_there_are_others(home: Shard, away: Shard, two: Fle
             prepared(home, tx, {b"h": "X"})
             assert home.apply(tx) == 1
         parts(connect(0, "p2").join(), b"joined")
-        members, _ = parts(home.prepare("t3", {b"h": "X"}), b"prepared")
+        members, *_ = parts(home.prepare("t3", {b"h": "X"}), b"prepared")
         assert sorted(map(str, array(members))) == ["b'p1'", "b'p2'"]
         home.watch("t3")
         home.commit("t3", [], [["PING"]])

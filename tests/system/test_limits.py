@@ -152,7 +152,8 @@ def test_a_client_that_stops_reading_in_full_flight(proxy: Proxy, fleet: Fleet) 
         # It waits until the client before it is given up (OUTPUT_STALL_MS), and until the rest of the 256 MiB has come.
         assert behind.exactly(7 * WINDOW_MIN) == b"$1\r\ns\r\n" * WINDOW_MIN
         wait_until(partial(have_read, others, others.requests + 100), 10, "others go on")
-    others.were_not_hurt()
+    # Beside them 256 MiB pass through the one worker.
+    others.were_not_hurt(longest_s=2.5)
     grown = memory(proxy, "VmHWM") - before
     assert grown < 128 * MIB, f"{grown / MIB:.0f} MiB"
 

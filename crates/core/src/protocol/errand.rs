@@ -59,6 +59,14 @@ pub fn watch(keys: &[&[u8]]) -> Vec<u8> {
     out
 }
 
+/// How much a list or a sorted set holds.
+pub fn length(key: &[u8], is_sorted: bool) -> Vec<u8> {
+    let name: &[u8] = if is_sorted { b"ZCARD" } else { b"LLEN" };
+    let mut out = Vec::new();
+    request(&mut out, &[name, key]);
+    out
+}
+
 /// The last entry of a stream.
 pub fn last_entry(key: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
@@ -203,6 +211,9 @@ pub fn watch_for_exec(out: &mut Vec<u8>, key: &[u8]) {
     request(out, &[b"WATCH", key]);
 }
 
+/// How a database is emptied, where that is said.
+pub const EMPTYING: [&[u8]; 2] = [b"ASYNC", b"SYNC"];
+
 /// Takes keys away.
 pub fn remove(out: &mut Vec<u8>, keys: &[&[u8]]) {
     let mut words: Vec<&[u8]> = vec![b"UNLINK"];
@@ -229,6 +240,14 @@ pub fn name_connection(out: &mut Vec<u8>, name: &str) {
 
 /// A server is asked for all its connections.
 pub const CONNECTIONS: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$4\r\nLIST\r\n";
+
+/// A server is asked for some of its connections.
+pub fn connections(out: &mut Vec<u8>, ids: &[u64]) {
+    let ids: Vec<String> = ids.iter().map(u64::to_string).collect();
+    let mut words: Vec<&[u8]> = vec![b"CLIENT", b"LIST", b"ID"];
+    words.extend(ids.iter().map(String::as_bytes));
+    request(out, &words);
+}
 
 /// Ends a connection to the same server.
 pub fn end_connection(out: &mut Vec<u8>, id: u64) {

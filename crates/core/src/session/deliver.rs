@@ -217,6 +217,8 @@ impl Engine {
                 self.number_known(id);
             }
             Waiter::PutBack if is_first && is_error => self.not_put_back(shard, bytes),
+            Waiter::Again => self.pass_on_or_recall(id, entry, bytes, (is_first && done, done)),
+            Waiter::Listing => self.listed(shard, entry.number, bytes, done),
             Waiter::Subscription if done => self.feed_refused(id, bytes),
             Waiter::Subscription | Waiter::Prelude | Waiter::PutBack | Waiter::Ghost => {}
         }
@@ -232,7 +234,7 @@ impl Engine {
 
     /// A reply as it is, to its client.
     #[inline]
-    fn pass_on(&mut self, id: u32, entry: &InFlight, bytes: &[u8], done: bool) {
+    pub(crate) fn pass_on(&mut self, id: u32, entry: &InFlight, bytes: &[u8], done: bool) {
         let Some(client) = self.clients.get_same(entry.client, entry.generation) else {
             return self.orphaned(id, entry, bytes, done);
         };

@@ -314,11 +314,7 @@ impl Engine {
                 let known = self.known_scripts(request);
                 self.send_all(asker, GatherKind::Known(known), request.data);
             }
-            Route::AllShards(merge) => {
-                let shards = self.shards_in(asker.keyspace);
-                let kind = GatherKind::Everywhere { merge, shards };
-                self.send_all(asker, kind, request.data);
-            }
+            Route::AllShards(merge) => self.ask_all(asker, merge, request.data),
             Route::AllKeys(what) => self.all_keys(asker, what, request),
             Route::AnyShard => self.send_any(asker, request.data),
             Route::Scan => self.scan(asker, request),
@@ -435,7 +431,7 @@ impl Engine {
         waiter: Waiter,
     ) {
         let part = match waiter {
-            Waiter::Client => self.slow.heads.sign(asker.place(number)),
+            Waiter::Client | Waiter::Again => self.slow.heads.sign(asker.place(number)),
             _ => part,
         };
         self.await_reply(asker, link_id, number, part, waiter);

@@ -7,7 +7,7 @@
 
 use crate::error::ClientError;
 use crate::limits::CROSS_SHARD_SHARDS_MAX;
-use crate::protocol::command::{AllKeys, CommandSpec, Grade, Local, Policy};
+use crate::protocol::command::{AllKeys, Check, CommandSpec, Grade, Local, Policy};
 use crate::routing::admission::{Admission, SHARE_WHOLE};
 use crate::routing::claims::beyond_keys;
 use crate::routing::distribution::Distribution;
@@ -153,7 +153,11 @@ fn explanation(keyspace: &Keyspace, admission: &Admission, request: &Request<'_>
         Some(spec) => refused_later(keyspace, admission, spec, request, route),
         None => route,
     };
-    let (what, atomicity) = deed(keyspace, &route);
+    let is_spread = is_spread(keyspace, admission, request, &scratch);
+    let (what, atomicity) = match &route {
+        Route::Blocking if is_spread && keyspace.cross_shard => takes(spec),
+        route => deed(keyspace, route),
+    };
     line("route", what);
     line("atomicity", atomicity.to_string());
     if matches!(route, Route::Local(Local::Exec)) {
@@ -199,7 +203,9 @@ fn refused_later(
     route: Route,
 ) -> Route {
     let must_be_one = match route {
-        Route::Blocking => spec.grade == Grade::Refused,
+        Route::Blocking => {
+            spec.grade == Grade::Refused || (spec.grade == Grade::Strict && !keyspace.cross_shard)
+        }
         Route::Local(Local::Watch) => !keyspace.cross_shard || keyspace.transactions_per_shard,
         Route::Local(Local::AclSetuser | Local::AclDeluser | Local::AclLoad | Local::AclSave) => {
             return Route::Refuse(Box::new(ClientError::Refused {
@@ -219,6 +225,35 @@ fn refused_later(
         Ok(()) => route,
         Err(error) => Route::Refuse(Box::new(error)),
     }
+}
+
+/// Whether its keys, which are in `scratch`, are on several shards.
+fn is_spread(
+    keyspace: &Keyspace,
+    admission: &Admission,
+    request: &Request<'_>,
+    scratch: &Scratch,
+) -> bool {
+    let shard = |&key: &u32| keyspace.shard_of(request.arg(key as usize), admission);
+    let mut shards = scratch.keys.iter().map(shard);
+    let first = shards.next();
+    shards.any(|shard| Some(shard) != first)
+}
+
+/// A request that waits for keys on several shards, where operations across shards are possible.
+fn takes(spec: Option<&'static CommandSpec>) -> (String, &'static str) {
+    if spec.is_some_and(|spec| spec.check == Check::BlockOption) {
+        return (
+            "waits for its keys on connections of the client's own, each shard's read by itself"
+                .into(),
+            "per-shard",
+        );
+    }
+    (
+        "waits for its keys on connections of the client's own; takes as one operation over the keys' shards"
+            .into(),
+        "strict",
+    )
 }
 
 /// Why a script that names no key runs where it does.

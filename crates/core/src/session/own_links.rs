@@ -203,20 +203,23 @@ impl Engine {
             return;
         }
         let (shard, lane, was) = (link.shard, link.exclusive_lane, link.owner);
-        link.owner = Owner::Idle;
         link.used_ms = now_ms;
         link.undo = Undo::Nothing;
+        link.waits = None;
         link.ends = None;
         let is_clean = is_clean && link.state == LinkState::Up && link.queue.is_empty();
+        let is_kept = is_clean && self.backends[shard].idle.len() < OWN_LINKS_IDLE_MAX;
+        if is_kept {
+            link.owner = Owner::Idle;
+        }
         if let Owner::Client {
             slot, generation, ..
         } = was
         {
             self.disown(slot, generation, id);
         }
-        let idle = &mut self.backends[shard].idle;
-        if is_clean && idle.len() < OWN_LINKS_IDLE_MAX {
-            idle.push((lane, id));
+        if is_kept {
+            self.backends[shard].idle.push((lane, id));
         } else {
             self.close_link(id);
         }

@@ -134,6 +134,13 @@ impl Engine {
         self.send_each(asker, kind, &[data]);
     }
 
+    /// To every shard the client's request, or where shoal keeps records of its own what leaves them out.
+    pub(crate) fn ask_all(&mut self, asker: &Asker, merge: Merge, data: &[u8]) {
+        let shards = self.shards_in(asker.keyspace);
+        let kind = GatherKind::Everywhere { merge, shards };
+        self.send_all(asker, kind, data);
+    }
+
     /// To every shard of the keyspace that takes keys the bytes at its place; the last ones to all that follow.
     pub(crate) fn send_each(&mut self, asker: &Asker, kind: GatherKind, requests: &[&[u8]]) {
         let shards = self.shards_in(asker.keyspace);

@@ -19,6 +19,7 @@ use crate::protocol::errand;
 use crate::protocol::request::RequestScanner;
 use crate::routing::route::{cross_shard_off, Request};
 use crate::session::backend::{Health, InFlight, Waiter, LANES};
+use crate::session::cross_shard::late::Late;
 use crate::session::dispatch::Asker;
 use crate::session::engine::{Engine, Level};
 use crate::session::gather::{Gather, GatherKind};
@@ -236,6 +237,16 @@ impl Engine {
         watched: usize,
         reply: &[u8],
     ) {
+        if let Some(tx) = self.holder_of_parts(asker.keyspace, &plan) {
+            let late = Late::Exec {
+                asker: *asker,
+                number: place,
+                plan,
+                watched,
+                reply: reply.to_vec(),
+            };
+            return self.keep_late(tx, late);
+        }
         let shards: Vec<usize> = plan.parts.iter().map(|part| part.shard).collect();
         let cuts = cut(&plan.transaction, shards.len(), |part| part != watched);
         // What the client has said of its reads holds for all of them.

@@ -258,6 +258,8 @@ impl Engine {
 
     /// Every request has been answered and written, and nothing has to be put back.
     pub fn stop_is_done(&self) -> bool {
-        self.clients.is_empty() && !self.links.iter().any(|(_, link)| link.owes_elements())
+        self.clients.is_empty()
+            && !self.keeps_elements()
+            && !self.links.iter().any(|(_, link)| link.owes_elements())
     }
 }

@@ -196,7 +196,7 @@ fn what_is_done_across_shards_is_what_the_keyspace_says() {
     let all = Across {
         is_on: true,
         splits: true,
-        scripts: true,
+        functions: true,
     };
     let on = Across {
         is_on: true,
@@ -232,11 +232,11 @@ fn what_is_done_across_shards_is_what_the_keyspace_says() {
         ("COPY {a}k {a}j DB 1", on, Ok(Route::Shard(1))),
         ("JSON.MGET {a}k {b}k $", on, refused("on 's0'; give them")),
         (
-            "EVAL s 2 {a}k {b}k",
+            "FCALL f 2 {a}k {b}k",
             on,
-            refused("; set cross_shard_functions = true if scripts touch only"),
+            refused("; set cross_shard_functions = true if functions touch only"),
         ),
-        ("EVAL s 2 {a}k {b}k", all, crossed.clone()),
+        ("EVAL s 2 {a}k {b}k", on, crossed.clone()),
         ("FCALL_RO f 2 {a}k {b}k", all, crossed.clone()),
         ("DEL {a}k {b}k", all, crossed.clone()),
         (
@@ -260,47 +260,8 @@ fn what_is_done_across_shards_is_what_the_keyspace_says() {
             refused("ERR keys that begin with '__shoal:' are shoal's own"),
         ),
         ("GET __shoal", on, Ok(Route::Shard(0))),
-        (
-            "SORT {a}k GET __shoal:f:*",
-            on,
-            refused("ERR keys that begin with '__shoal:' are shoal's own"),
-        ),
-        (
-            "XREAD BLOCK 0 STREAMS __shoal:m 0",
-            on,
-            refused("ERR keys that begin with '__shoal:' are shoal's own"),
-        ),
-        (
-            "SWAPDB 0 1",
-            on,
-            refused("ERR 'swapdb' of the keyspace's own database is not possible"),
-        ),
-        ("SWAPDB 2 1", on, Ok(Route::AllKeys(AllKeys::Swap))),
-        (
-            "SWAPDB 0 1",
-            Across::default(),
-            Ok(Route::AllKeys(AllKeys::Swap)),
-        ),
     ];
-    for (text, across, expected) in cases {
-        let keyspace = halves(across).keyspace();
-        let (data, args) = encode(&words(text));
-        let request = Request {
-            data: &data,
-            args: &args,
-        };
-        let admission = Admission::whole(2);
-        match (
-            decide(&keyspace, &admission, &request, &mut Scratch::default()).1,
-            expected,
-        ) {
-            (Route::Refuse(error), Err(part)) => {
-                let shown = error.text();
-                assert!(shown.contains(&part), "{text}: {shown}");
-            }
-            (route, expected) => assert_eq!(Ok(route), expected, "{text}"),
-        }
-    }
+    check_cases(&cases);
     let mget = |across: Across| {
         let (data, args) = encode(&words("MGET {a}k {b}k"));
         let request = Request {
@@ -327,7 +288,7 @@ fn only_a_store_that_speaks_resp_has_operations_across_shards() {
         halves(Across {
             is_on: true,
             splits: true,
-            scripts: true,
+            functions: true,
         })
         .keyspace()
     };
@@ -362,4 +323,60 @@ fn only_a_store_that_speaks_resp_has_operations_across_shards() {
         let refused = Topology::new(1, vec![keyspace]).expect_err("flags that do not fit");
         assert!(refused.0.contains("across shards"), "{refused:?}");
     }
+}
+
+type Case<'c> = (&'c str, Across, Result<Route, String>);
+
+fn check_cases(cases: &[Case<'_>]) {
+    for (text, across, expected) in cases {
+        let keyspace = halves(*across).keyspace();
+        let (data, args) = encode(&words(text));
+        let request = Request {
+            data: &data,
+            args: &args,
+        };
+        let admission = Admission::whole(2);
+        match (
+            decide(&keyspace, &admission, &request, &mut Scratch::default()).1,
+            expected,
+        ) {
+            (Route::Refuse(error), Err(part)) => {
+                let shown = error.text();
+                assert!(shown.contains(part), "{text}: {shown}");
+            }
+            (route, expected) => assert_eq!(&Ok(route), expected, "{text}"),
+        }
+    }
+}
+
+#[test]
+fn our_own_keys_are_nobodys() {
+    let on = Across {
+        is_on: true,
+        ..Across::default()
+    };
+    let refused = |text: &str| Err(text.to_string());
+    check_cases(&[
+        (
+            "SORT {a}k GET __shoal:f:*",
+            on,
+            refused("ERR keys that begin with '__shoal:' are shoal's own"),
+        ),
+        (
+            "XREAD BLOCK 0 STREAMS __shoal:m 0",
+            on,
+            refused("ERR keys that begin with '__shoal:' are shoal's own"),
+        ),
+        (
+            "SWAPDB 0 1",
+            on,
+            refused("ERR 'swapdb' of the keyspace's own database is not possible"),
+        ),
+        ("SWAPDB 2 1", on, Ok(Route::AllKeys(AllKeys::Swap))),
+        (
+            "SWAPDB 0 1",
+            Across::default(),
+            Ok(Route::AllKeys(AllKeys::Swap)),
+        ),
+    ]);
 }

@@ -43,7 +43,7 @@ struct Space {
 struct Across {
     is_on: bool,
     splits: bool,
-    scripts: bool,
+    functions: bool,
 }
 
 impl Space {
@@ -61,7 +61,7 @@ impl Space {
             home_shard: self.home,
             cross_shard: self.across.is_on,
             multi_key_strict: self.across.splits,
-            cross_shard_functions: self.across.scripts,
+            cross_shard_functions: self.across.functions,
             ..Keyspace::over(
                 "test",
                 (0..self.shards).map(shard).collect(),
@@ -74,7 +74,11 @@ impl Space {
     fn goes_across(&self, spec: &CommandSpec, parts: &[Vec<u8>]) -> bool {
         match spec.policy {
             Policy::Split { .. } => self.across.splits,
-            Policy::Script { .. } => self.across.scripts,
+            Policy::Script {
+                body: false,
+                sha: false,
+            } => self.across.functions,
+            Policy::Script { .. } => self.across.is_on,
             _ => self.across.is_on && spec.grade == Grade::Strict && !reaches_beyond(spec, parts),
         }
     }
@@ -339,14 +343,11 @@ fn check(space: &Space, parts: &[Vec<u8>], seen: &mut Seen) {
             if **error == ClientError::ReservedKey =>
         {
             let names_ours = positions.iter().any(|&at| is_ours(&parts[at as usize]));
-            let may_by_pattern = twin_spec.check == Check::SortPatterns;
-            let has_ours = may_by_pattern && parts.iter().any(|part| is_ours(part));
-            assert!(space.across.is_on && (names_ours || has_ours));
+            assert!(space.across.is_on && (names_ours || may_by_pattern(twin_spec, parts)));
             seen.reserved += 1;
         }
         (Policy::AllKeys(AllKeys::Swap), Route::Refuse(_)) => {
-            let is_other = |part: &Vec<u8>| matches!(part.as_slice(), b"1" | b"2" | b"3");
-            assert!(space.across.is_on && !parts[1..].iter().all(is_other));
+            assert!(space.across.is_on && !parts[1..].iter().all(is_other_database));
             seen.refused += 1;
         }
         (_, Route::CrossShard) => {
@@ -426,6 +427,15 @@ fn check(space: &Space, parts: &[Vec<u8>], seen: &mut Seen) {
     }
 }
 
+/// A key of ours may be what a pattern reaches.
+fn may_by_pattern(spec: &CommandSpec, parts: &[Vec<u8>]) -> bool {
+    spec.check == Check::SortPatterns && parts.iter().any(|part| is_ours(part))
+}
+
+fn is_other_database(part: &Vec<u8>) -> bool {
+    matches!(part.as_slice(), b"1" | b"2" | b"3")
+}
+
 fn is_ours(key: &[u8]) -> bool {
     key.starts_with(b"__shoal:")
 }
@@ -439,7 +449,7 @@ fn check_need(space: &Space, spec: &CommandSpec, error: &ClientError, parts: &[V
             let across = Across {
                 is_on: true,
                 splits: space.across.splits,
-                scripts: setting.contains("cross_shard_functions = true"),
+                functions: setting.contains("cross_shard_functions = true"),
             };
             let obeying = Space {
                 across,
@@ -547,10 +557,10 @@ fn plain_route(policy: &Policy, spec: &'static CommandSpec) -> Route {
 fn space() -> impl Strategy<Value = Space> {
     let cuts = prop::collection::btree_set(1u16..SLOTS as u16, 0..9);
     let across = (any::<bool>(), any::<bool>(), any::<bool>());
-    let across = across.prop_map(|(is_on, splits, scripts)| Across {
+    let across = across.prop_map(|(is_on, splits, functions)| Across {
         is_on,
         splits: is_on && splits,
-        scripts: is_on && scripts,
+        functions: is_on && functions,
     });
     let flags = (any::<bool>(), any::<bool>());
     (cuts, 1usize..6, any::<u64>(), flags, across).prop_map(

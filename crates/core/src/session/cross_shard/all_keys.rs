@@ -23,7 +23,7 @@ use crate::routing::topology::Shard;
 use crate::session::backend::{lane, lane_parts, LANES};
 use crate::session::cross_shard::call::{Redo, Scope};
 use crate::session::cross_shard::elements;
-use crate::session::cross_shard::jobs::{Job, ReplyKind};
+use crate::session::cross_shard::jobs::Job;
 use crate::session::cross_shard::steps::Part;
 use crate::session::cross_shard::wire::script;
 use crate::session::dispatch::Asker;
@@ -40,7 +40,7 @@ script!(FLUSH, "empty", "flush");
 /// A flush as it is kept in records; None: a server would not take its words.
 fn redo_of(request: &Request<'_>) -> Option<Redo> {
     let how = request.arg(1);
-    let is_known = [&b"ASYNC"[..], b"SYNC"]
+    let is_known = errand::EMPTYING
         .iter()
         .any(|known| how.eq_ignore_ascii_case(known));
     let fits = request.args.len() == 1 || (request.args.len() == 2 && is_known);
@@ -139,22 +139,15 @@ impl Engine {
         let parts = space.shards.iter().map(part).collect();
         // With all databases the keyspace's own is emptied, and there the records are.
         let own = lane((asker.lane / LANES) as u16, space.database, proto);
+        let asker = Asker {
+            lane: own,
+            ..*asker
+        };
+        let place = self.reserve_gather(&asker, Gather::new(GatherKind::Operation, 1));
+        let shards = (0..count as u16).collect();
         let job = Job {
-            asker: Asker {
-                lane: own,
-                ..*asker
-            },
-            place: self.reserve_gather(asker, Gather::new(GatherKind::Operation, 1)),
-            parts,
-            shards: (0..count as u16).collect(),
-            home: 0,
-            requests: request.data.into(),
-            count: 1,
             redo: Some(redo),
-            reply: ReplyKind::Single,
-            watches: Vec::new(),
-            scripts: Vec::new(),
-            tries: 0,
+            ..Job::new(asker, place, shards, parts, request.data.into())
         };
         self.start_job(job);
         true

@@ -18,10 +18,12 @@ use crate::routing::topology::{Keyspace, Topology};
 use crate::session::backend::{InFlight, Waiter, NONE};
 use crate::session::cross_shard::call::{Call, Mode, Pid, Tx};
 use crate::session::cross_shard::control::Control;
+use crate::session::cross_shard::drains::Drain;
 use crate::session::cross_shard::fences::{Fences, Parked};
 use crate::session::cross_shard::jobs::{Job, ReplyKind};
+use crate::session::cross_shard::late::Late;
 use crate::session::cross_shard::member::Member;
-use crate::session::cross_shard::notes::{Drain, Note};
+use crate::session::cross_shard::notes::Note;
 use crate::session::cross_shard::operation::{Operation, Phase};
 use crate::session::cross_shard::recovery::Subject;
 use crate::session::cross_shard::registrar::{Claims, LockTable, ShardClaims};
@@ -76,6 +78,10 @@ pub struct CrossShards {
     pub(crate) askers: HashMap<Tx, (usize, Claims)>,
     /// Fences that are installed and not drained.
     pub(crate) drains: Vec<Drain>,
+    /// Questions to shards about requests that wait, ever.
+    pub(crate) listings: u32,
+    /// What is to be sent when an operation has its keys no more.
+    pub(crate) late: Vec<(Tx, Late)>,
     /// Clients whose requests are to be shown again.
     pub(crate) unparked: VecDeque<Parked>,
     /// To be done before anything else is.
@@ -120,6 +126,8 @@ impl CrossShards {
             tables: (0..spaces).map(|_| table()).collect(),
             askers: HashMap::new(),
             drains: Vec::new(),
+            listings: 0,
+            late: Vec::new(),
             unparked: VecDeque::new(),
             notes: VecDeque::new(),
             is_settling: false,
@@ -222,7 +230,7 @@ impl Engine {
     }
 
     /// Whether values can be moved between home and the others, and their records stay; false: that is not known yet.
-    fn may_move(&self, job: &Job) -> Result<bool, ClientError> {
+    pub(crate) fn may_move(&self, job: &Job) -> Result<bool, ClientError> {
         let refused = |error| Err(ClientError::Operation(error));
         let number = |part: usize| self.shard_number(&job.asker, job.shards[part]);
         let home = self.backends[number(job.home)].dump_version;
@@ -562,6 +570,9 @@ impl Engine {
                 out.extend_from_slice(b"\r\n");
             }
             ClientErrorOr::Error(error) => self.write_error(asker.keyspace, error, &mut out),
+        }
+        if job.waits && self.goes_on_waiting(job, answer, &mut out) {
+            return;
         }
         self.part_arrived(asker.slot, asker.generation, job.place, 0, &out);
     }

@@ -9,7 +9,8 @@
 //!
 //! Must stay true: a key that was not declared is on another shard, or may be: at home it would be read as missing and written as
 //! garbage. So what cannot be judged is refused: commands without keys that look at the whole shard (SCAN, DBSIZE), patterns of
-//! SORT, other databases. Servers cannot tell the keys of some commands that have fewer arguments than most: one alone is the key. This holds for a script of a transaction, too, whose own keys are on one shard: it may run on another.
+//! SORT, other databases. This holds for a script of a transaction, too, whose own keys are on one shard: it may run on another.
+//! (Servers cannot tell the key of a command with one argument that mostly has more, PFMERGE: the argument is taken for it.)
 //! The lines of the client's script keep their numbers. This is against mistakes, not against malice: who wants can reach the
 //! server's functions by `_G`.
 //! Rejected: an ACL user limited to the keys, for one EXEC (servers do hold scripts to it; but the proxy would need the right to

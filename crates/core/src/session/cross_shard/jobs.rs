@@ -11,11 +11,13 @@
 
 use crate::error::{ClientError, OperationError};
 use crate::limits::{CROSS_SHARD_KEYS_MAX, CROSS_SHARD_SHARDS_MAX};
-use crate::protocol::command::{Access, CommandSpec};
+use crate::protocol::command::{Access, CommandSpec, Undo};
+use crate::protocol::encode;
 use crate::routing::claims::claims_of;
 use crate::routing::route::Request;
 use crate::session::client::Intake;
 use crate::session::cross_shard::call::{KeyClaim, Mode, Redo, Scope};
+use crate::session::cross_shard::executor::ClientErrorOr;
 use crate::session::cross_shard::steps::Part;
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
@@ -52,8 +54,39 @@ pub struct Job {
     pub(crate) watches: Vec<(u32, u32)>,
     /// Scripts that home must know.
     pub(crate) scripts: Vec<Sha>,
+    /// It is a step of a request that waits, which goes on when there is nothing; how what it took is put back when its client has left.
+    pub(crate) waits: bool,
+    pub(crate) undo: Undo,
     /// How often it was begun again.
     pub(crate) tries: usize,
+}
+
+impl Job {
+    /// One request; home is the first part's shard.
+    pub(crate) fn new(
+        asker: Asker,
+        place: u32,
+        shards: Vec<u16>,
+        parts: Vec<Part>,
+        requests: Arc<[u8]>,
+    ) -> Self {
+        Self {
+            asker,
+            place,
+            parts,
+            shards,
+            home: 0,
+            requests,
+            count: 1,
+            redo: None,
+            reply: ReplyKind::Single,
+            watches: Vec::new(),
+            scripts: Vec::new(),
+            waits: false,
+            undo: Undo::Nothing,
+            tries: 0,
+        }
+    }
 }
 
 /// Keys of an operation: each with its shard and what is done with it.
@@ -63,6 +96,7 @@ pub(crate) struct Keys {
     /// Keys that are only watched: nobody may write them, and nobody needs their values.
     watched: HashMap<Arc<[u8]>, u16>,
     order: Vec<Arc<[u8]>>,
+    home: Option<u16>,
 }
 
 impl Keys {
@@ -74,6 +108,11 @@ impl Keys {
         let key: Arc<[u8]> = key.into();
         self.order.push(key.clone());
         self.by_key.insert(key, (shard, access));
+    }
+
+    /// That shard is to be home.
+    pub(crate) fn prefer(&mut self, shard: u16) {
+        self.home = Some(shard);
     }
 
     /// A key that is watched.
@@ -135,6 +174,10 @@ impl Keys {
     /// The shard from which most would have to be brought: what is both read and written counts twice, because it
     /// would have to go back as well.
     fn home(&self, shards: &[u16]) -> usize {
+        let preferred = self.home.and_then(|home| shards.binary_search(&home).ok());
+        if let Some(home) = preferred {
+            return home;
+        }
         let mut weights = vec![0usize; shards.len()];
         for (shard, access) in self.by_key.values() {
             let weight = match access {
@@ -231,18 +274,34 @@ impl Engine {
         }
         let requests = self.held_to_keys(asker.keyspace, requests)?;
         Ok(Job {
-            asker: *asker,
-            place,
-            parts,
-            shards,
             home,
-            requests,
             count,
-            redo: None,
             reply,
-            watches: Vec::new(),
-            scripts: Vec::new(),
-            tries: 0,
+            ..Job::new(*asker, place, shards, parts, requests)
         })
+    }
+
+    /// A step of a request that waits is answered. True when nobody is to be given it: what was taken goes back.
+    pub(crate) fn goes_on_waiting(
+        &mut self,
+        job: &Job,
+        answer: &ClientErrorOr,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        match answer {
+            ClientErrorOr::Replies(replies) if !self.is_there(&job.asker) => {
+                self.put_back_taken(&job.asker, job.undo, replies);
+                return true;
+            }
+            // A key grew after it was looked at: all are looked at again.
+            ClientErrorOr::Error(ClientError::Operation(OperationError::TooLarge(_)))
+                if job.undo != Undo::Nothing =>
+            {
+                out.clear();
+                encode::null_array(out, encode::Proto::Resp2);
+            }
+            _ => {}
+        }
+        false
     }
 }

@@ -3,12 +3,14 @@
 pub mod all_keys;
 pub mod call;
 pub mod control;
+pub mod drains;
 pub mod elements;
 pub mod executor;
 pub mod fences;
 pub mod guard;
 pub mod jobs;
 pub mod join;
+pub mod late;
 pub mod member;
 pub mod message;
 pub mod notes;

@@ -1,6 +1,6 @@
 //! What workers of one process tell each other about operations across shards, and what each does at once.
 //!
-//! Owns: `Note`, the queue in which a worker's own are done, and the draining of connections.
+//! Owns: `Note`, and the queue in which a worker's own are done.
 //!
 //! Flow: the coordinating worker asks worker 0 for the keys (`Lock`) -> granted, worker 0 tells every worker to hold them back
 //! (`Fence`) -> each does so at once and, when everything that it had sent to those shards before is answered, says `Drained` ->
@@ -11,7 +11,6 @@
 //! the shard has confirmed that the connection is dead.
 //! Rejected: a shared table with a lock: the hot path would have to look at it.
 
-use crate::session::backend::{InFlight, LinkState, Waiter};
 use crate::session::client::{care, Intake};
 use crate::session::cross_shard::call::{Pid, Record, Tx};
 use crate::session::cross_shard::jobs::Job;
@@ -21,7 +20,6 @@ use crate::session::cross_shard::registrar::Claims;
 use crate::session::cross_shard::steps::Event;
 use crate::session::engine::{Action, Engine};
 use crate::session::mail::Mail;
-use crate::session::own_links::{Owner, Purpose};
 
 /// See the head of this file.
 #[derive(Debug, Clone)]
@@ -85,17 +83,6 @@ pub enum Note {
     Event(u32, u32, Box<Event>),
 }
 
-/// A fence that is installed, and what is to be answered before it is drained.
-#[derive(Debug)]
-pub(crate) struct Drain {
-    tx: Tx,
-    worker: usize,
-    /// Shards, numbered through the topology.
-    shards: Vec<usize>,
-    /// (link, generation, replies that it will have brought by then).
-    links: Vec<(u32, u32, u64)>,
-}
-
 impl Engine {
     /// Tells a worker; this one too is told only after what is being done now.
     pub(crate) fn post(&mut self, worker: usize, note: Note) {
@@ -117,8 +104,10 @@ impl Engine {
                 self.note(note);
             } else if let Some(parked) = self.cross_shards.unparked.pop_front() {
                 let client = self.clients.get_same(parked.slot, parked.generation);
-                if client.is_some_and(|client| client.intake == Intake::Fenced) {
-                    self.open_intake(parked.slot);
+                match client.map(|client| client.intake) {
+                    Some(Intake::Fenced) => self.open_intake(parked.slot),
+                    Some(Intake::Blocked) => self.let_wait_go_on(parked.slot),
+                    _ => {}
                 }
             } else {
                 break;
@@ -215,62 +204,7 @@ impl Engine {
     fn install_fence(&mut self, tx: Tx, keyspace: usize, claims: &Claims, worker: usize) {
         self.cross_shards.fences[keyspace].install(&tx, claims);
         self.care |= care::FENCED;
-        let first = self.topology.keyspaces[keyspace].first_shard;
-        let shards: Vec<usize> = claims
-            .iter()
-            .map(|claim| first + usize::from(claim.shard))
-            .collect();
-        let links = self.in_flight_on(&shards);
-        self.cross_shards.drains.push(Drain {
-            tx,
-            worker,
-            shards,
-            links,
-        });
-        self.look_at_drains();
-    }
-
-    /// Connections of these shards that owe replies to what may touch keys, and how many they will have brought by then.
-    fn in_flight_on(&self, shards: &[usize]) -> Vec<(u32, u32, u64)> {
-        let mut found = Vec::new();
-        for (id, link) in self.links.iter() {
-            let counts = shards.contains(&link.shard)
-                && matches!(
-                    link.owner,
-                    Owner::Lane
-                        | Owner::Client {
-                            purpose: Purpose::Watch | Purpose::Track | Purpose::Wake,
-                            ..
-                        }
-                )
-                && matches!(link.state, LinkState::Up | LinkState::Retired);
-            let is_work = |entry: &InFlight| entry.waiter != Waiter::Probe;
-            if counts && link.queue.iter().any(is_work) {
-                let until = link.answered.wrapping_add(link.queue.len() as u64);
-                found.push((id, self.links.generation(id), until));
-            }
-        }
-        found
-    }
-
-    /// Tells who waits for it which fences are drained now.
-    pub(crate) fn look_at_drains(&mut self) {
-        let drains = std::mem::take(&mut self.cross_shards.drains);
-        for mut drain in drains {
-            drain.links.retain(|&(id, generation, until)| {
-                self.links.generation(id) == generation
-                    && self
-                        .links
-                        .get(id)
-                        .is_some_and(|link| (until.wrapping_sub(link.answered) as i64) > 0)
-            });
-            let has_ghosts = |&shard: &usize| !self.backends[shard].ghosts.is_empty();
-            if drain.links.is_empty() && !drain.shards.iter().any(has_ghosts) {
-                self.post(drain.worker, Note::Drained(drain.tx));
-            } else {
-                self.cross_shards.drains.push(drain);
-            }
-        }
+        self.begin_drain(tx, keyspace, claims, worker);
     }
 
     fn worker_drained(&mut self, tx: &Tx) {
@@ -316,5 +250,6 @@ impl Engine {
         {
             self.care &= !care::FENCED;
         }
+        self.do_late(tx);
     }
 }

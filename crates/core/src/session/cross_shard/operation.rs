@@ -473,10 +473,7 @@ impl Operation {
         match outcome {
             // If the record was not there, somebody else has applied it meanwhile.
             Outcome::Done(_) => {
-                self.progress[part].is_asked = false;
-                self.progress[part].is_prepared = false;
-                self.progress[part].written = Vec::new();
-                self.progress[part].is_owed = false;
+                self.progress[part] = Progress::default();
                 self.look_whether_applied(steps);
             }
             _ => self.apply_later(part, now_ms),
