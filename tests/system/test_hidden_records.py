@@ -21,19 +21,29 @@ KEYS = one_key_each("seen")
 
 @contextmanager
 def records(fleet: Fleet) -> Iterator[None]:
-    """Every kind of record on every shard."""
-    for server in fleet.servers:
+    """Every kind of record on every shard, for two seconds at least: then somebody finds that nobody finishes them."""
+    for number, server in enumerate(fleet.servers):
         client = server.client()
         assert client.exists("__shoal:m")
         client.sadd("__shoal:fs", TX)
         client.hset("__shoal:k", "kother", f"S {TX}")
-        client.hset(f"__shoal:d:{TX}", mapping={"c": "nobody", "h": "s0", "n": 0, "w": 0, "m": 0})
-        client.hset(f"__shoal:f:{TX}", mapping={"c": "nobody", "h": "s0", "kother": "S"})
+        client.hset(f"__shoal:d:{TX}", mapping={"c": "nobody", "h": f"s{number}", "n": 0, "w": 0, "m": 0})
+        client.hset(f"__shoal:f:{TX}", mapping={"c": "nobody", "h": f"s{number}", "kother": "S"})
     try:
         yield
     finally:
         for server in fleet.servers:
             server.client().delete("__shoal:fs", "__shoal:k", f"__shoal:d:{TX}", f"__shoal:f:{TX}")
+
+
+@contextmanager
+def connected(proxy: Proxy, protocol: int, database: int = 0) -> Iterator[Wire]:
+    """A client whose like has every shard's connection already: a new one waits where records are."""
+    with proxy.socket() as wire:
+        wire.ask("HELLO", protocol)
+        wire.ask("SELECT", database)
+        assert wire.ask("DBSIZE") == 0
+        yield wire
 
 
 def scanned(wire: Wire, *options: str | int) -> list[bytes]:
@@ -56,8 +66,7 @@ def members(fleet: Fleet) -> list[dict[bytes | str, bytes | str]]:
 
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_an_empty_keyspace_looks_empty(proxy: Proxy, fleet: Fleet, protocol: int) -> None:
-    with proxy.socket() as wire, records(fleet):
-        wire.ask("HELLO", protocol)
+    with connected(proxy, protocol) as wire, records(fleet):
         assert wire.ask("DBSIZE") == 0
         assert wire.ask("KEYS", "*") == []
         assert wire.ask("KEYS", "__shoal:*") == []
@@ -71,8 +80,7 @@ def test_an_empty_keyspace_looks_empty(proxy: Proxy, fleet: Fleet, protocol: int
 
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_clients_see_their_own_keys_and_no_others(proxy: Proxy, fleet: Fleet, protocol: int) -> None:
-    with proxy.socket() as wire, records(fleet):
-        wire.ask("HELLO", protocol)
+    with connected(proxy, protocol) as wire, records(fleet):
         names = {f"k:{number}".encode() for number in range(100)}
         wire.ask("MSET", *(word for name in names for word in (name, "v")))
         assert wire.ask("DBSIZE") == 100
@@ -98,8 +106,7 @@ def test_the_only_key_of_a_shard_is_found_among_records(proxy: Proxy, fleet: Fle
 
 
 def test_another_database_has_no_records_and_is_counted_as_it_is(proxy: Proxy, fleet: Fleet) -> None:
-    with proxy.socket() as wire, records(fleet):
-        wire.ask("SELECT", 3)
+    with connected(proxy, 2, database=3) as wire, records(fleet):
         wire.ask("MSET", *(word for key in KEYS for word in (key, "v")))
         assert wire.ask("DBSIZE") == SHARDS
         assert set(scanned(wire)) == {key.encode() for key in KEYS}
