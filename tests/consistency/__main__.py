@@ -24,6 +24,8 @@ TESTS = Path(__file__).resolve().parent.parent
 RECORD = TESTS.parent / "benchmarks" / "record"
 
 ROUND_S = 12.0
+# Time for several.
+FAULTS_ROUND_S = 24.0
 ROUND_LEAST_S = 1.0
 # The fences are off: violations must come within a minute.
 FENCE_OFF_MINUTES = 1.0
@@ -106,7 +108,7 @@ def run(options: argparse.Namespace) -> report.Tally:
         runner.say(f"{report.describe(shape)}; seed {seed}")
         until = time.monotonic() + total
         while (left := until - time.monotonic()) > ROUND_LEAST_S or not tally.rounds:
-            clean = runner.round(min(left, ROUND_S))
+            clean = runner.round(min(left, FAULTS_ROUND_S if injected else ROUND_S))
             if runner.over or (options.fence_off and not clean):
                 break
     return tally

@@ -1,5 +1,5 @@
 //! Calls of the protocol across shards as bytes, and replies as outcomes: against what the protocol of the servers says, written
-//! out by hand. That servers do with the scripts what they should is shown in tests/system/test_cross_shard_functions.py.
+//! out by hand. That servers do with the scripts what they should is shown in tests/system/test_cross_shard_scripts.py.
 
 use proptest::prelude::*;
 use shoal_core::session::cross_shard::call::{
@@ -196,6 +196,7 @@ fn a_commit_is_one_transaction() {
     assert_eq!(words(&sent[6]), ["GET", "x"]);
     // As sha1sum has it.
     let digest = b"ead9225f956c11dbe3b766df2f526997383c72cf";
+    // -1: it does not expire, as a mark does not.
     let finish: [&[u8]; 23] = [
         b"p1:5-0-7",
         b"p1:5",
@@ -209,17 +210,17 @@ fn a_commit_is_one_transaction() {
         b"b",
         b"k2",
         mark.as_bytes(),
-        b"",
+        b"-1",
         b"-",
         b"b",
         b"k3",
         b"",
-        b"",
+        b"-1",
         b"w",
         b"b",
         b"k4",
         b"",
-        b"",
+        b"-1",
     ];
     assert_eq!(arguments(&sent[7]), finish);
     assert_eq!(words(&sent[8]), ["UNLINK", "__shoal:f:p1:5-0-7"]);

@@ -228,11 +228,6 @@ pub fn restore(out: &mut Vec<u8>, key: &[u8], expires_ms: u64, dump: &[u8]) {
     request(out, &[b"RESTORE", key, at, dump, b"REPLACE", b"ABSTTL"]);
 }
 
-/// Takes a field out of a hash.
-pub fn remove_field(out: &mut Vec<u8>, key: &[u8], field: &[u8]) {
-    request(out, &[b"HDEL", key, field]);
-}
-
 /// Names a connection.
 pub fn name_connection(out: &mut Vec<u8>, name: &str) {
     request(out, &[b"CLIENT", b"SETNAME", name.as_bytes()]);
