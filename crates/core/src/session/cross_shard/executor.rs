@@ -192,6 +192,7 @@ impl Engine {
             home: job.home,
             requests: job.requests.clone(),
             count: job.count,
+            redo: job.redo.clone(),
             watches: !job.watches.is_empty(),
             is_careful: job.tries > 0,
         };

@@ -107,9 +107,9 @@ impl Fences {
         holder.map(|(tx, _)| tx)
     }
 
-    /// Who keeps a request from what may be any key.
-    pub fn any_holder(&self) -> Option<&Tx> {
-        self.by_tx.keys().next()
+    /// Who keeps a request from what may be any key: somebody who has all of a shard.
+    pub fn holder_of_all(&self) -> Option<&Tx> {
+        self.whole.first().map(|(tx, _)| tx)
     }
 
     /// Somebody waits until that operation is over.
@@ -171,6 +171,7 @@ mod tests {
         fences.install(&tx("all"), &claims(Scope::All, &[]));
         assert_eq!(fences.holder(3, b"any", false), Some(&tx("all")));
         assert_eq!(fences.holder(2, b"any", true), None);
+        assert_eq!(fences.holder_of_all(), Some(&tx("all")));
         let parked = Parked {
             slot: 1,
             generation: 2,
@@ -178,5 +179,6 @@ mod tests {
         fences.park(&tx("all"), parked);
         assert_eq!(fences.lift(&tx("all")), [parked]);
         assert_eq!(fences.holder(3, b"any", false), None);
+        assert_eq!(fences.holder_of_all(), None);
     }
 }

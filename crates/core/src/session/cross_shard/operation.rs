@@ -70,6 +70,8 @@ struct Progress {
     evicting: Option<Pid>,
     /// What it shall have.
     written: Vec<Held>,
+    /// It has not got it, or has not done what its record says.
+    is_owed: bool,
     /// When a call that failed is sent again (ms).
     again_ms: Option<u64>,
     failures: u32,
@@ -212,6 +214,7 @@ impl Operation {
             is_home: part == plan.home,
             scope: plan.parts[part].scope,
             keys: plan.parts[part].keys.clone(),
+            redo: plan.redo.clone(),
             gather_max: CROSS_SHARD_GATHER_BYTES_MAX as u64,
         });
         self.call(part, call, steps);
@@ -393,6 +396,7 @@ impl Operation {
             foreign,
             requests: self.plan.requests.clone(),
             count: self.plan.count,
+            redo: self.plan.redo.clone(),
         });
         self.phase = Phase::Committing;
         self.deadline_ms = u64::MAX;
@@ -410,7 +414,7 @@ impl Operation {
                 self.distribute(written);
                 self.phase = Phase::Applying;
                 for part in 0..self.progress.len() {
-                    if !self.progress[part].written.is_empty() {
+                    if self.progress[part].is_owed {
                         self.apply(part, steps);
                     }
                 }
@@ -443,9 +447,11 @@ impl Operation {
                 if let Some(Written::Now(value)) = written.next() {
                     let held = (claim.key.clone(), value);
                     self.progress[index].written.push(held);
-                    self.has_decision = true;
+                    self.progress[index].is_owed = true;
                 }
             }
+            self.progress[index].is_owed |= self.plan.redo.is_some();
+            self.has_decision |= self.progress[index].is_owed;
         }
     }
 
@@ -467,9 +473,7 @@ impl Operation {
         match outcome {
             // If the record was not there, somebody else has applied it meanwhile.
             Outcome::Done(_) => {
-                self.progress[part].is_asked = false;
-                self.progress[part].is_prepared = false;
-                self.progress[part].written = Vec::new();
+                self.progress[part] = Progress::default();
                 self.look_whether_applied(steps);
             }
             _ => self.apply_later(part, now_ms),
@@ -479,7 +483,7 @@ impl Operation {
     /// It is decided, so it will be done: for want of memory or of a connection only later.
     fn apply_later(&mut self, part: usize, now_ms: u64) {
         let shard = &mut self.progress[part];
-        if shard.written.is_empty() {
+        if !shard.is_owed {
             return;
         }
         shard.is_asked = false;
@@ -489,7 +493,7 @@ impl Operation {
     }
 
     fn look_whether_applied(&mut self, steps: &mut Vec<Step>) {
-        if self.progress.iter().any(|shard| !shard.written.is_empty()) {
+        if self.progress.iter().any(|shard| shard.is_owed) {
             return;
         }
         self.phase = Phase::Finishing;

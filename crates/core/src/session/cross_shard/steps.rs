@@ -5,7 +5,7 @@
 //!
 //! Must stay true: an operation gives exactly one `Answer`, and ends with exactly one `Unlock` or `HandOver`.
 
-use crate::session::cross_shard::call::{Call, KeyClaim, Outcome, Pid, Scope, Tx};
+use crate::session::cross_shard::call::{Call, KeyClaim, Outcome, Pid, Redo, Scope, Tx};
 use std::sync::Arc;
 
 /// What an operation needs of one shard.
@@ -34,6 +34,8 @@ pub struct Plan {
     pub requests: Arc<[u8]>,
     /// How many.
     pub count: usize,
+    /// What is done to every shard, in place of the one request.
+    pub redo: Option<Redo>,
     /// The client watches keys: whether they are as they were is asked when all is fenced.
     pub watches: bool,
     /// Shards are prepared one after the other: slower, but two operations that do so cannot take turns in stopping each other.
