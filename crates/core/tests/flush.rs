@@ -5,8 +5,9 @@
 use shoal_core::session::cross_shard::call::{
     Call, Outcome, Pid, Record, Redo, Scope, Tx, Value, Written,
 };
-use shoal_core::session::cross_shard::operation::{Operation, Phase};
+use shoal_core::session::cross_shard::operation::Operation;
 use shoal_core::session::cross_shard::recovery::{self, Recovery, Subject};
+use shoal_core::session::cross_shard::steps::Phase;
 use shoal_core::session::cross_shard::steps::{Answer, Event, Part, Plan, Step};
 use shoal_core::session::cross_shard::wire::encode;
 use std::sync::Arc;

@@ -17,38 +17,13 @@
 
 use crate::limits::{
     CROSS_SHARD_ACK_MS, CROSS_SHARD_APPLY_RETRY_MS, CROSS_SHARD_GATHER_BYTES_MAX,
-    CROSS_SHARD_PREPARE_MS,
+    CROSS_SHARD_LOCK_MS, CROSS_SHARD_PREPARE_MS,
 };
 use crate::session::cross_shard::call::{
     Call, Commit, Foreign, Held, Mode, Outcome, Pid, Prepare, Value, Written,
 };
-use crate::session::cross_shard::steps::{Again, Answer, Event, Plan, Step};
+use crate::session::cross_shard::steps::{Again, Answer, Event, Phase, Plan, Step};
 use std::sync::Arc;
-
-/// How far an operation is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// The keys are being locked within this proxy.
-    Locking,
-    /// Shards are asked to claim.
-    Preparing,
-    /// Other members are waited for.
-    Fencing,
-    /// Values are gathered again, watches validated.
-    Gathering,
-    /// COMMIT was sent.
-    Committing,
-    /// Committed: shards are given their new values.
-    Applying,
-    /// Answered; records go.
-    Finishing,
-    /// It will not be done; what was claimed is given back.
-    Releasing,
-    /// Recovery has it.
-    HandedOver,
-    /// Over.
-    Over,
-}
 
 /// What one shard is doing for it.
 #[derive(Debug, Clone, Default)]
@@ -513,6 +488,16 @@ impl Operation {
 
     // ------------------------------------------------------------------------------------------------- ways to the end
 
+    /// Nothing has been sent: it may be given up at any time.
+    fn wait_for_keys(&mut self, now_ms: u64, steps: &mut Vec<Step>) {
+        if self.deadline_ms == u64::MAX {
+            self.deadline_ms = now_ms + CROSS_SHARD_LOCK_MS as u64;
+        } else if now_ms >= self.deadline_ms {
+            self.phase = Phase::Over;
+            steps.extend([Step::Answer(Answer::Waited), Step::Withdraw]);
+        }
+    }
+
     fn let_go(&mut self, part: usize, steps: &mut Vec<Step>) {
         self.progress[part].is_asked = false;
         self.progress[part].is_prepared = false;
@@ -572,6 +557,9 @@ impl Operation {
     }
 
     fn tick(&mut self, now_ms: u64, steps: &mut Vec<Step>) {
+        if self.phase == Phase::Locking {
+            return self.wait_for_keys(now_ms, steps);
+        }
         for part in 0..self.progress.len() {
             let again_ms = self.progress[part].again_ms;
             if self.phase == Phase::Applying && again_ms.is_some_and(|again| again <= now_ms) {

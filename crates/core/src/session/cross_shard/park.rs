@@ -137,6 +137,7 @@ impl Engine {
             self.advance(index, Event::Tick);
         }
         self.look_at_members();
+        self.doubt_old_fences();
         self.ask_again(None);
         for job in std::mem::take(&mut self.cross_shards.postponed) {
             self.begin_job(job);

@@ -36,12 +36,13 @@ for i = first, #ARGV, 2 do
   redis.call('HSET', f, 'k' .. ARGV[i + 1], ARGV[i]:sub(1, 1))
   redis.call('HSET', k, 'k' .. ARGV[i + 1], claims[i] .. ' ' .. tx)
 end
-local members = redis.call('HKEYS', '__shoal:m')
-local silent = {}
-if #members > 1 then
-  redis.call('PUBLISH', '__shoal:ctl', message)
-  for _, pid in ipairs(members) do
-    if redis.call('PUBSUB', 'NUMSUB', '__shoal:c:' .. pid)[2] == 0 then silent[#silent + 1] = pid end
-  end
+local listed, members, silent = redis.call('HGETALL', '__shoal:m'), {}, {}
+if #listed > 2 then redis.call('PUBLISH', '__shoal:ctl', message) end
+for i = 1, #listed, 2 do
+  members[#members + 1] = listed[i]
+  -- Who has just come may not listen yet.
+  local since = tonumber(listed[i + 1]:match('@(%d+)') or 0)
+  if #listed > 2 and redis.call('PUBSUB', 'NUMSUB', '__shoal:c:' .. listed[i])[2] == 0
+    and redis.call('TIME')[1] - since >= 2 then silent[#silent + 1] = listed[i] end
 end
 return {'prepared', members, silent, values}
