@@ -107,6 +107,13 @@ impl Fences {
         holder.map(|(tx, _)| tx)
     }
 
+    /// Whether an operation claims a key of this shard.
+    pub fn has(&self, tx: &Tx, shard: u16, key: &[u8]) -> bool {
+        let whole = || self.whole.iter().any(|it| it.1 == shard && it.0 == *tx);
+        let holders = self.by_key.get(key).map_or(&[][..], Vec::as_slice);
+        holders.iter().any(|(holder, _)| holder == tx) || whole()
+    }
+
     /// Who keeps a request from what may be any key.
     pub fn any_holder(&self) -> Option<&Tx> {
         self.by_tx.keys().next()
