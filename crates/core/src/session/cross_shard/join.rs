@@ -114,6 +114,7 @@ impl Engine {
                 // What waits in it was let pass before the fence was known, and nobody may be waiting for it to be answered.
                 if let Some(link) = self.links.get_mut(id) {
                     link.behind.push(name);
+                    self.cross_shards.has_behind = true;
                 }
             }
         }
