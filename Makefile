@@ -25,6 +25,7 @@ ARGS ?=
 PYTEST_ARGS ?=
 CARGO_ARGS ?=
 FUZZ_SECONDS ?= 10
+MINUTES ?= 2
 
 # --------------------------------------------------------------------------------------------------- build and run
 
@@ -88,9 +89,17 @@ test-clients: build $(VENV)/.installed-dev  ## run the smoke tests of ioredis, n
 test-redispy: build $(VENV)/.installed-dev  ## run redis-py's own tests on one Redis and through shoal (ARGS='--record')
 	@PYTHONPATH=tests:. $(BIN)/python -m redispy $(ARGS)
 
+.PHONY: test-differential
+test-differential: build $(VENV)/.installed-dev  ## compare random programs on one server and through shoal (ARGS='--seed 7')
+	@PYTHONPATH=tests:. $(BIN)/python -m differential $(ARGS)
+
 .PHONY: test-apps
 test-apps: build $(VENV)/.installed-dev  ## run applications (Celery, RQ, BullMQ, ...) through shoal (ARGS='-k celery --plain')
 	@PYTHONPATH=tests:. $(BIN)/python -m apps $(ARGS)
+
+.PHONY: test-consistency
+test-consistency: build $(VENV)/.installed-dev  ## check histories of many clients for MINUTES (2), see CONTRIBUTING.md (ARGS)
+	@PYTHONPATH=tests:. $(BIN)/python -m consistency --minutes $(MINUTES) $(ARGS)
 
 .PHONY: lint
 lint:  ## check style and types, Python and Rust
@@ -150,4 +159,4 @@ clean:  ## remove everything that was built or installed; data under ./shoal-dat
 
 .PHONY: help
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile

@@ -32,7 +32,7 @@ unknown_commands = "first-key"
 transactions = "per-shard"
 cross_shard = "strict"
 multi_key = "strict"
-cross_shard_scripts = true
+cross_shard_functions = true
 debug_commands = true
 timeout_ms = 0
 max_clients = 5
@@ -90,7 +90,7 @@ def test_every_setting_arrives(everything: Config) -> None:
     assert main.affinity_presets == ("arq",)
     assert main.unknown_commands_first_key
     assert main.transactions_per_shard
-    assert (main.cross_shard, main.multi_key_strict, main.cross_shard_scripts) == (True, True, True)
+    assert (main.cross_shard, main.multi_key_strict, main.cross_shard_functions) == (True, True, True)
     assert main.debug_commands
     assert (main.timeout_ms, main.max_clients) == (0, 5)
     assert [(user.name, user.password) for user in main.users] == [("default", "hidden-default"), ("app", "hidden-app")]
@@ -110,7 +110,7 @@ def test_every_setting_arrives(everything: Config) -> None:
     assert second.users == ()
     assert not second.unknown_commands_first_key
     assert not second.transactions_per_shard
-    assert (second.cross_shard, second.multi_key_strict, second.cross_shard_scripts) == (True, False, False)
+    assert (second.cross_shard, second.multi_key_strict, second.cross_shard_functions) == (True, False, False)
     assert not second.debug_commands
 
 
@@ -197,8 +197,8 @@ BODIES = [
     ('shards = ["a:1"]\ncross_shard = "off"\nmulti_key = "strict"', 'multi_key = "strict" is a part of cross_shard'),
     ('shards = ["a:1"]\nrole = "cache"\nmulti_key = "strict"', 'multi_key = "strict" is a part of cross_shard'),
     (
-        'shards = ["a:1"]\ncross_shard = "off"\ncross_shard_scripts = true',
-        "cross_shard_scripts is a part of cross_shard",
+        'shards = ["a:1"]\ncross_shard = "off"\ncross_shard_functions = true',
+        "cross_shard_functions is a part of cross_shard",
     ),
     ('shards = ["a:1"]\ncross_shard = true', 'keyspace.main.cross_shard: must be "strict" or "off"'),
     ('shards = ["a:1"]\ntransactions = "split"', 'keyspace.main.transactions: must be "one-shard" or "per-shard"'),

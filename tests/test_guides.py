@@ -11,7 +11,8 @@ from harness.shown import Document, Stage
 from tidy.tree import ROOT
 
 # The guide to benchmarks has commands that take hours.
-PAGES = [Document(f"docs/guides/{name}.md") for name in ("twemproxy", "partitioning", "tls", "acl", "applications")]
+NAMES = ("twemproxy", "partitioning", "tls", "acl", "applications", "promises")
+PAGES = [Document(f"docs/guides/{name}.md") for name in NAMES]
 
 
 @pytest.fixture

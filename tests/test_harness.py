@@ -4,10 +4,13 @@ Real servers, no proxy: `Fault` stands between a raw connection and a server her
 """
 
 import signal
+import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import pytest
-from harness import FLAVOURS, ErrorReply, Fault, Fleet, Mischief, Wire, wait_until
+from harness import FLAVOURS, Clock, ErrorReply, Fault, Fleet, Mischief, Server, Wire, wait_until
 
 NewFleet = Callable[..., Fleet]
 NewFault = Callable[..., Fault]
@@ -138,3 +141,24 @@ def test_wait_until_fails_with_its_message_and_the_last_reason() -> None:
     with pytest.raises(AssertionError, match=r"not within 0\.01 s: the moon is full") as caught:
         wait_until(never, 0.01, "the moon is full")
     assert str(caught.value.__cause__) == "the reason"
+
+
+def shows(server: Server, seconds: int) -> bool:
+    """Whether the server's time is so far from ours."""
+    found: tuple[int, int] = server.client().time()
+    return abs(found[0] - time.time() - seconds) < 60
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_a_clock_jumps_under_a_running_server(tmp_path: Path, flavour: str) -> None:
+    clock = Clock(tmp_path, "server")
+    server = Server(tmp_path / "server", flavour, env=clock.environment)
+    server.start()
+    try:
+        server.ready()
+        for seconds in (3600, -3600, 0):
+            clock.move(seconds)
+            wait_until(partial(shows, server, seconds), 5, "the server's time jumps")
+    finally:
+        server.end(signal.SIGKILL)
+        server.port.release()

@@ -65,6 +65,7 @@ MERGES = {
     "all-ok": "AllOk",
     "first": "First",
     "sum": "Sum",
+    "key-count": "KeyCount",
     "latency-latest": "LatencyLatest",
     "latency-history": "LatencyHistory",
     "latency-histogram": "LatencyHistogram",
@@ -441,9 +442,14 @@ def varies_text(entry: Json | None) -> str:
         return "Varies::Never"
     if "reads-with" in entry:
         words = ", ".join(f"b{json.dumps(word)}" for word in entry["reads-with"])
-        return f"Varies::ReadsWith {{ words: &[{words}], from: {entry['from']} }}"
-    options = ", ".join(f"(b{json.dumps(word)}, {count})" for word, count in entry["reads-only"].items())
-    return f"Varies::OnlyReads {{ options: &[{options}], from: {entry['from']} }}"
+        plain = options_text(entry["overwrites-with"])
+        return f"Varies::ReadsWith {{ words: &[{words}], from: {entry['from']}, plain: &[{plain}] }}"
+    return f"Varies::OnlyReads {{ options: &[{options_text(entry['reads-only'])}], from: {entry['from']} }}"
+
+
+def options_text(options: dict[str, int]) -> str:
+    """Options with the number of their values, as Rust text."""
+    return ", ".join(f"(b{json.dumps(word)}, {count})" for word, count in options.items())
 
 
 def key_text(spec: Json) -> str:

@@ -23,9 +23,10 @@ MARKED = re.compile(r"(<!-- generated: ([a-z-]+) -->\n)(.*?)(<!-- end: \2 -->)",
 
 # What the words of the core's command table mean, in the order in which they are shown.
 POLICIES = {
-    "blocking": "May wait: sent to the shard of their keys on a connection of the client's own.",
+    "blocking": "May wait: sent to the shard of their keys on a connection of the client's own. With keys on several shards the first "
+    'that has something gives; with `cross_shard = "strict"` that is one operation, so that the order of the keys holds exactly.',
     "keyed": "Sent to the shard of their keys.",
-    "script": "Scripts and functions: sent to the shard of their keys (with `cross_shard_scripts` these may be on "
+    "script": "Scripts and functions: sent to the shard of their keys (with `cross_shard_functions` these may be on "
     "several, and it is one operation); without keys to the shard "
     "of their first argument if an affinity rule names a part of it, else to the `home_shard`. A script new to it is "
     "loaded there.",
@@ -59,6 +60,7 @@ MERGES = {
     "min": "the smallest",
     "running": "of the shard that runs something",
     "sum": "added up",
+    "key-count": "added up, without what shoal keeps there itself",
     "latency-latest": "of each event the latest time and the worst",
     "latency-history": "of each second the worst",
     "latency-histogram": "counts added up, bound by bound",

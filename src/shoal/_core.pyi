@@ -159,7 +159,7 @@ class KeyspaceSpec(Protocol):
     @property
     def multi_key_strict(self) -> bool: ...  # also what could be split
     @property
-    def cross_shard_scripts(self) -> bool: ...  # also scripts with declared keys
+    def cross_shard_functions(self) -> bool: ...  # also functions with declared keys
     @property
     def debug_commands(self) -> bool: ...  # DEBUG OBJECT, SLEEP and ERROR are let through
     @property

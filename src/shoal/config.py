@@ -203,7 +203,7 @@ class _Reader:
             transactions_per_shard=table.transactions == "per-shard",
             cross_shard=table.cross_shard == "strict" if table.cross_shard is not None else is_store_of_redis(table),
             multi_key_strict=table.multi_key == "strict",
-            cross_shard_scripts=table.cross_shard_scripts,
+            cross_shard_functions=table.cross_shard_functions,
             timeout_ms=table.timeout_ms,
             max_clients=table.max_clients,
             hash_tag=tag,

@@ -147,7 +147,7 @@ class KeyspaceTable(_Table):
     transactions: Literal["one-shard", "per-shard"] = "one-shard"
     cross_shard: Literal["strict", "off"] | None = None
     multi_key: Literal["per-shard", "strict"] = "per-shard"
-    cross_shard_scripts: bool = False
+    cross_shard_functions: bool = False
     debug_commands: bool = False
     timeout_ms: int = Field(TIMEOUT_MS_DEFAULT, ge=0, le=DAY_MS)
     max_clients: int = Field(MAX_CLIENTS_DEFAULT, ge=1, le=MAX_CLIENTS_MAX)

@@ -109,7 +109,7 @@ class Keyspace:
     transactions_per_shard: bool = False
     cross_shard: bool = False
     multi_key_strict: bool = False
-    cross_shard_scripts: bool = False
+    cross_shard_functions: bool = False
     timeout_ms: int = TIMEOUT_MS_DEFAULT
     max_clients: int = MAX_CLIENTS_DEFAULT
     hash_tag: str = BRACES
@@ -328,8 +328,8 @@ def _cross_shard_problems(keyspace: Keyspace) -> Iterable[str]:
     elif not keyspace.cross_shard:
         if keyspace.multi_key_strict:
             yield 'multi_key = "strict" is a part of cross_shard = "strict": set both, or neither'
-        if keyspace.cross_shard_scripts:
-            yield 'cross_shard_scripts is a part of cross_shard = "strict": set both, or neither'
+        if keyspace.cross_shard_functions:
+            yield 'cross_shard_functions is a part of cross_shard = "strict": set both, or neither'
 
 
 def _memcached_problems(keyspace: Keyspace) -> Iterable[str]:

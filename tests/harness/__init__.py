@@ -2,12 +2,13 @@
 
 Owns nothing itself; one noun, one file: `wait` (the only place that sleeps), `ports`, `process` (nothing outlives the
 run), `needs` (what is not on the machine), `fleet` (real servers), `proxy` (shoal as a process), `wire` (raw sockets),
-`fault` (a relay that misbehaves), `memcached` and `nutcracker` (real ones), `shown` (what documents show). conftest.py
-turns them into fixtures.
+`fault` (a relay that misbehaves), `clock` (a wall clock that jumps), `memcached` and `nutcracker` (real ones), `shown`
+(what documents show). conftest.py turns them into fixtures.
 
 Must stay true: nothing here imports shoal. The tests speak to it as its users do, over sockets and command lines.
 """
 
+from harness.clock import Clock
 from harness.fault import Fault, Mischief
 from harness.fleet import FLAVOURS, Fleet, Server
 from harness.memcached import Memcached
@@ -18,6 +19,7 @@ from harness.wait import wait_until
 from harness.wire import ErrorReply, Wire
 
 __all__ = [
+    "Clock",
     "ErrorReply",
     "FLAVOURS",
     "Fault",

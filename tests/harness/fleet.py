@@ -11,7 +11,7 @@ Must stay true: nothing below Server touches a process that it has not started.
 import importlib.util
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -65,6 +65,7 @@ class Server:
         *,
         host: str = "127.0.0.1",
         port: Port | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.flavour = flavour
@@ -72,6 +73,7 @@ class Server:
         self.host = host
         self.password: str | None = next((s.split()[1] for s in settings if s.startswith("requirepass ")), None)
         self.log = folder / "server.log"
+        self._env = env
         self._program = binary(flavour)
         self._process: subprocess.Popen[bytes] | None = None
         self._client: redis.Redis | None = None
@@ -102,7 +104,7 @@ class Server:
 
     def start(self) -> None:
         assert not self.running, f"{self.address} runs already"
-        self._process = process.start([self._program, self.folder / "server.conf"], stdout=self.log)
+        self._process = process.start([self._program, self.folder / "server.conf"], stdout=self.log, env=self._env)
 
     def ready(self) -> None:
         """Waits until the process that we started answers on the port and has loaded its data."""
@@ -141,9 +143,19 @@ class Server:
 class Fleet:
     """Several servers of one flavour; a context manager, `end` by hand otherwise."""
 
-    def __init__(self, folder: Path, count: int, flavour: str = "valkey", settings: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        count: int,
+        flavour: str = "valkey",
+        settings: Sequence[str] = (),
+        envs: Sequence[Mapping[str, str]] | None = None,
+    ) -> None:
+        """`envs` is what each server's environment has in addition."""
         self.flavour = flavour
-        self.servers = [Server(folder / f"{flavour}-{i}", flavour, settings) for i in range(count)]
+        self.servers = [
+            Server(folder / f"{flavour}-{i}", flavour, settings, env=envs[i] if envs else None) for i in range(count)
+        ]
         for server in self.servers:
             server.start()
         try:

@@ -1,23 +1,24 @@
-"""The calls of the protocol across shards, as the core writes them: the same scripts, the same arguments, the same order.
+"""The calls of the protocol across shards, as the core writes them: the same scripts, the same order of arguments.
 
-Owns: `Shard`, one connection to one server with a method for each call; replies as the server gave them (RESP2 or RESP3).
-Must stay true: the scripts are read from the core's files, and which parts make one script from its source, so that only
-the order of arguments is written twice.
+Owns: `Shard`, one connection to one server with a method for each call; replies as the server gave them.
+Must stay true: the scripts are read from the core's files, and which parts make one script from its source, so that
+only the order of arguments is written twice.
 """
 
+import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from harness import Server, Wire
+from harness import ErrorReply, Server, Wire
 from harness.wire import Reply, encode
 
 SOURCE = Path(__file__).resolve().parents[2] / "crates/core/src/session/cross_shard"
 GATHER_MAX = 8 << 20
 
 Words = list[str | bytes | int]
-Foreign = tuple[str, str, bytes, Reply]  # "w" if it may be written, shard, key, value
+Foreign = tuple[str, str, bytes, Reply]  # "w" if it may be written, "b" if it is not gathered either; shard, key, value
 
 
 @cache
@@ -40,6 +41,9 @@ class Shard:
             self.wire.ask("HELLO", 3)
         assert self.wire.ask("CLIENT", "SETNAME", f"shoal:{pid}") == "OK"
 
+    def close(self) -> None:
+        self.wire.close()
+
     def run(self, name: str, *words: str | bytes | int) -> Reply:
         return self.wire.ask("EVAL", script(name), 0, *words)
 
@@ -61,33 +65,47 @@ class Shard:
 
     def watch(self, tx: str) -> list[Reply]:
         """What follows Prepare at home."""
+        assert self.wire.ask("UNWATCH") == "OK"
         return [self.wire.ask("WATCH", f"__shoal:f:{tx}"), self.wire.ask("EXISTS", f"__shoal:f:{tx}")]
 
     def gather(self, tx: str, keys: Mapping[bytes, str], gather_max: int = GATHER_MAX) -> Reply:
         return self.run("GATHER", tx, gather_max, *_claims(keys))
 
-    def commit(self, tx: str, foreign: Sequence[Foreign], requests: Sequence[Words]) -> list[Reply]:
-        """All replies, that of EXEC last; of its elements the requests' are between those for foreign keys and the last two."""
+    def commit(
+        self,
+        tx: str,
+        foreign: Sequence[Foreign],
+        requests: Sequence[Words],
+        before_exec: Callable[[], object] = lambda: None,
+    ) -> list[Reply]:
+        """All replies, that of EXEC last: the requests' stand in it between those for foreign keys and the last two."""
         burst: list[Words] = [["MULTI"]]
         if foreign:
             burst.append(["UNLINK", *(key for _, _, key, _ in foreign)])
         for _, _, key, value in foreign:
             if value is not None:
-                ttl, dump = pair(value)
-                burst.append(["RESTORE", key, max(ttl, 0), dump, "REPLACE"])
+                until, dump = pair(value)
+                burst.append(["RESTORE", key, max(until, 0), dump, "REPLACE", "ABSTTL"])
+        mark = f"__shoal:untouched:{tx}"
+        burst += [["SET", key, mark] for letter, _, key, _ in foreign if letter == "b"]
         burst += requests
-        words = (word for letter, shard, key, _ in foreign for word in (letter, shard, key))
+        words = (
+            word
+            for letter, shard, key, value in foreign
+            for word in (letter, shard, key, *_before(letter, mark, value))
+        )
         burst.append(["EVAL", script("FINISH"), 0, tx, self.pid, f"released {tx}", *words])
         burst.append(["UNLINK", f"__shoal:f:{tx}"])
-        burst.append(["EXEC"])
         self.wire.send(b"".join(encode(*request) for request in burst))
-        return [self.wire.reply() for _ in burst]
+        replies = [self.wire.reply() for _ in burst]
+        before_exec()
+        return [*replies, self.wire.ask("EXEC")]
 
     def apply(self, tx: str, values: Mapping[bytes, Reply] | None = None) -> Reply:
         words: Words = []
         for key, value in (values or {}).items():
-            ttl, dump = pair(value) if value is not None else ("", b"")
-            words += [key, ttl if ttl != -1 else 0, dump]
+            until, dump = pair(value) if value is not None else ("", b"")
+            words += [key, until if until != -1 else 0, dump]
         return self.run("APPLY", tx, f"released {tx}", *words)
 
     def resolve(self, tx: str) -> Reply:
@@ -98,34 +116,55 @@ class Shard:
 
     def evict(self, pid: str) -> int:
         """Deregister, and Kill of every connection of that name; how many there were."""
-        self.run("MARK", pid)
+        assert self.run("MARK", pid, "1") is None
         listed = self.wire.ask("CLIENT", "LIST")
         assert isinstance(listed, bytes)
         lines = [line.split() for line in listed.decode().splitlines()]
         ids = [line[0].removeprefix("id=") for line in lines if f"name=shoal:{pid}" in line]
         for number in ids:
             self.wire.ask("CLIENT", "KILL", "ID", number)
-        self.run("FORGET", pid)
+        assert self.run("UNLIST", pid, "1") is None
         return len(ids)
 
 
 def pair(value: Reply) -> tuple[int, bytes]:
-    """A value as scripts answer it: how long it has, and its dump."""
-    assert isinstance(value, list) and len(value) == 2, value
-    ttl, dump = value
-    assert isinstance(ttl, int) and isinstance(dump, bytes)
-    return ttl, dump
+    """A value as scripts answer it: until when it is there, and its dump."""
+    until, dump = array(value)
+    assert isinstance(until, int)
+    assert isinstance(dump, bytes)
+    return until, dump
 
 
 def parts(reply: Reply, word: bytes) -> list[Reply]:
     """What a script answered behind the word that is expected."""
-    assert isinstance(reply, list) and reply[0] == word, reply
-    return reply[1:]
+    first, *rest = array(reply)
+    assert first == word, reply
+    return rest
 
 
 def array(reply: Reply) -> list[Reply]:
     assert isinstance(reply, list), reply
     return reply
+
+
+def refusal(reply: Reply) -> str:
+    assert isinstance(reply, ErrorReply), reply
+    return reply
+
+
+def number(reply: Reply) -> int:
+    assert isinstance(reply, int), reply
+    return reply
+
+
+def _before(letter: str, mark: str, value: Reply) -> tuple[str, int | str]:
+    """By which it is seen that a key is as it was."""
+    if letter == "b":
+        return mark, -1
+    if value is None or letter == "-":
+        return "", -1
+    until, dump = pair(value)
+    return hashlib.sha1(dump, usedforsecurity=False).hexdigest(), until
 
 
 def _claims(keys: Mapping[bytes, str]) -> Iterable[str | bytes]:

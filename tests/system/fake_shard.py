@@ -1,7 +1,8 @@
 """A shard that answers what a test wants: a thread that parses requests and asks a function for the reply.
 
-The proxy's own requests (INFO, PING, HELLO, SELECT) get a server's answers, so that the proxy takes it for up; all
-others go to the test's function, whose bytes are sent as they are. None closes the connection with RST.
+The proxy's own requests (INFO, PING, HELLO, SELECT, and those of a member: CLIENT SETNAME, CLIENT ID, CLIENT KILL, the
+script that registers, SUBSCRIBE) get a server's answers, so that the proxy takes it for up; all others go to the test's
+function, whose bytes are sent as they are. None closes the connection with RST.
 """
 
 import contextlib
@@ -21,6 +22,11 @@ GREETINGS = {
     b"PING": b"+PONG\r\n",
     b"SELECT": b"+OK\r\n",
     b"HELLO": b"%0\r\n",
+    b"CLIENT SETNAME": b"+OK\r\n",
+    b"CLIENT ID": b":7\r\n",
+    b"CLIENT KILL": b":1\r\n",
+    # Registered; a version of dumps, it evicts nothing, it tells of no members and no fences.
+    b"EVAL": b"*5\r\n$6\r\njoined\r\n:11\r\n:0\r\n*0\r\n*0\r\n",
 }
 
 
@@ -72,9 +78,16 @@ class FakeShard:
                 for _ in range(int(header[1:])):
                     length = int(stream.readline()[1:])
                     words.append(stream.read(length + 2)[:-2])
-                reply = self._greetings.get(words[0].upper()) or self._answer(words)
+                reply = self._greeting(words) or self._answer(words)
                 if reply is None:
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     break
                 end.sendall(reply)
         end.close()
+
+    def _greeting(self, words: list[bytes]) -> bytes | None:
+        if words[0].upper() == b"SUBSCRIBE":
+            made = ((len(name), name, count) for count, name in enumerate(words[1:], 1))
+            return b"".join(b">3\r\n$9\r\nsubscribe\r\n$%d\r\n%s\r\n:%d\r\n" % one for one in made)
+        names = (words[0].upper(), b" ".join(words[:2]).upper())
+        return next((self._greetings[name] for name in names if name in self._greetings), None)

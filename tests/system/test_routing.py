@@ -8,7 +8,7 @@ import json
 import random
 import re
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
 import pytest
@@ -147,9 +147,9 @@ def test_affinity_rules_keep_the_keys_of_a_queue_together(fleet: Fleet, new_prox
             assert wire.ask("SET", f"plain:{queue}", "v") == "OK"
             assert wire.ask("SADD", f"rq:workers:{queue}", "w") == 1
         assert wire.ask("SUNIONSTORE", "rq:all", *(f"rq:workers:{i}" for i in range(20))) == 1
-        refused = wire.ask("RPOPLPUSH", *far_apart("bull:{}:wait", "bull:{}:active"))
-        assert isinstance(refused, ErrorReply)
-        assert refused.startswith("CROSSSLOT")
+        explained = wire.ask("SHOAL", "EXPLAIN", "RPOPLPUSH", *far_apart("bull:{}:wait", "bull:{}:active"))
+        assert isinstance(explained, list)
+        assert "atomicity: strict" in explained, "two queues are not on one shard"
     for shard in range(4):
         for key in keys_of(fleet, shard):
             hashed = re.match(rb"bull:([^:]+):|(rq:)", key)
@@ -220,11 +220,20 @@ MULTI_KEY = [
 ]
 
 
+@pytest.fixture(scope="module")
+def without(module_fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """A proxy without operations across shards."""
+    with Proxy(tmp_path_factory.mktemp("off"), module_fleet.addresses, options=["--cross-shard", "off"]) as proxy:
+        yield proxy
+
+
 @pytest.mark.parametrize("request_text", MULTI_KEY)
-def test_keys_on_two_shards_are_refused_with_their_slots(proxy: Proxy, fleet: Fleet, request_text: str) -> None:
+def test_without_operations_across_shards_keys_on_two_are_refused_with_their_slots(
+    without: Proxy, fleet: Fleet, request_text: str
+) -> None:
     one, two = keys_on(0, 1)[0], keys_on(3, 1)[0]
     words = request_text.format(one, two).split(" ")
-    with proxy.socket() as wire:
+    with without.socket() as wire:
         wire.ask("SET", one, "before")
         reply = wire.ask(*words)
         assert isinstance(reply, ErrorReply)
@@ -233,8 +242,64 @@ def test_keys_on_two_shards_are_refused_with_their_slots(proxy: Proxy, fleet: Fl
             assert f"'{key}' in slot {slot_of(key.encode())}" in reply
         assert "{hash tag}" in reply
         assert wire.ask("PING") == "PONG"
+        assert "refused" in str(wire.ask("SHOAL", "EXPLAIN", "WATCH", one, two))
+        assert 'refused; set cross_shard = "strict"' in str(wire.ask("SHOAL", "EXPLAIN", "EXEC"))
     assert fleet.client(0).get(one) == b"before"
     assert keys_of(fleet, 3) == set()
+
+
+# What the first key holds; the second holds nothing.
+BEFORE = {
+    "SET {} before": ["MSETNX", "RENAME", "COPY", "BITOP", "LCS"],
+    "SADD {} m n": ["SMOVE", "SUNIONSTORE", "SINTER"],
+    "ZADD {} 1 m 2 n": ["ZUNIONSTORE", "ZDIFF"],
+    "PFADD {} a b": ["PFMERGE"],
+    "RPUSH {} 3 1 2": ["LMPOP", "RPOPLPUSH", "LMOVE", "SORT"],
+    "GEOADD {} 1 1 m 2 2 n": ["GEOSEARCHSTORE", "GEORADIUS"],
+}
+
+
+@pytest.fixture(scope="module")
+def module_plain(tmp_path_factory: pytest.TempPathFactory, flavour: str) -> Iterator[Wire]:
+    with Fleet(tmp_path_factory.mktemp("plain"), 1, flavour) as fleet:
+        server = fleet.servers[0]
+        with Wire(server.host, server.port.number) as plain:
+            yield plain
+
+
+@pytest.fixture
+def plain(module_plain: Wire) -> Wire:
+    """One server, empty."""
+    assert module_plain.ask("FLUSHALL") == "OK"
+    return module_plain
+
+
+@pytest.mark.parametrize("request_text", [text for text in MULTI_KEY if not text.startswith("EVAL")])
+@pytest.mark.parametrize("is_swapped", [False, True], ids=["s0-s3", "s3-s0"])
+def test_keys_on_two_shards_are_as_on_one_server(
+    proxy: Proxy, plain: Wire, request_text: str, is_swapped: bool
+) -> None:
+    keys = [keys_on(0, 1)[0], keys_on(3, 1)[0]]
+    if is_swapped:
+        keys.reverse()
+    command = request_text.partition(" ")[0]
+    before = next(text for text, commands in BEFORE.items() if command in commands)
+    after = [f"{look} {key}" for look in ("TYPE", "DUMP") for key in keys]
+    with proxy.socket() as wire:
+        for text in (before, request_text, *after):
+            words = text.format(*keys).split(" ")
+            assert wire.ask(*words) == plain.ask(*words), words
+
+
+def test_functions_over_shards_are_refused_unless_they_are_wanted(proxy: Proxy) -> None:
+    one, two = keys_on(0, 1)[0], keys_on(3, 1)[0]
+    with proxy.socket() as wire:
+        reply = wire.ask("FCALL", "anything", 2, one, two)
+        assert isinstance(reply, ErrorReply)
+        assert reply.startswith("CROSSSLOT 'fcall'")
+        assert "; set cross_shard_functions = true if functions touch only the keys that they are given" in reply
+        assert wire.ask("EVAL", "return redis.call('SET', KEYS[1], ARGV[1])", 2, one, two, "v") == "OK"
+        assert (wire.ask("GET", one), wire.ask("GET", two)) == (b"v", None)
 
 
 def test_a_destination_alone_is_a_whole_pfmerge(proxy: Proxy, fleet: Fleet) -> None:
@@ -262,7 +327,10 @@ def test_explain_names_slot_shard_and_atomicity(proxy: Proxy, fleet: Fleet) -> N
         assert "atomicity: strict" in explain("RENAME", one, two)
         assert "with keys on several shards: strict" in explain("RENAME", one, one)
         assert "atomicity: refused" in explain("SORT", one, "BY", "w_*", "STORE", two)
-        assert "cross_shard_scripts = true" in explain("EVAL", "return 1", "2", one, two)
+        assert "with keys on several shards: strict" in explain("EXEC")
+        assert "refused" not in explain("WATCH", one, two)
+        assert "cross_shard_functions = true" in explain("FCALL", "anything", "2", one, two)
+        assert "atomicity: strict" in explain("EVAL", "return 1", "2", one, two)
         assert "answered by shoal" in explain("PING")
         assert "published on one shard" in explain("PUBLISH", "c", "m")
         assert "on every shard" in explain("SUBSCRIBE", "c")

@@ -55,7 +55,7 @@ def test_patterns_with_the_tag_of_the_key_are_as_on_one_server(
         assert wire.ask("LRANGE", "{s}sorted", 0, -1) == plain.ask("LRANGE", "{s}sorted", 0, -1)
 
 
-def test_a_pattern_that_may_reach_another_shard_is_refused_by_name(proxy: Proxy) -> None:
+def test_a_pattern_that_may_reach_another_shard_is_refused_by_name(proxy: Proxy, plain: Wire) -> None:
     with proxy.socket() as wire:
         fill(wire)
         for option, pattern in (("BY", "w_*"), ("GET", "v_*"), ("GET", "*{s}"), ("BY", "{s*}"), ("GET", "v_*->f")):
@@ -68,8 +68,13 @@ def test_a_pattern_that_may_reach_another_shard_is_refused_by_name(proxy: Proxy)
         assert isinstance(reply, ErrorReply)
         assert reply.startswith("CROSSSLOT 'sort'")
         assert f"{{{far}}}w_*" in reply
-        assert isinstance(wire.ask("SORT", "{s}list", "STORE", far), ErrorReply)
+        reply = wire.ask("SORT", "{s}list", "BY", "{s}w_*", "ALPHA", "STORE", far)
+        assert isinstance(reply, ErrorReply), "keys that a pattern names would have to be brought along"
         assert wire.ask("EXISTS", far, "{s}sorted") == 0
+        # Without a pattern it is one operation over two shards.
+        fill(plain)
+        for words in (["SORT", "{s}list", "ALPHA", "STORE", far], ["LRANGE", far, "0", "-1"]):
+            assert wire.ask(*words) == plain.ask(*words)
 
 
 def test_over_one_shard_every_pattern_goes_through(fleet: Fleet, new_proxy: Callable[..., Proxy], plain: Wire) -> None:

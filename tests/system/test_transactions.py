@@ -53,6 +53,12 @@ SCENARIOS = [
 ]
 
 
+@pytest.fixture
+def off(fleet: Fleet, new_proxy: Callable[..., Proxy]) -> Proxy:
+    """Without operations across shards."""
+    return new_proxy(fleet.addresses, options=["--cross-shard", "off"])
+
+
 def run(connect: Callable[[], Wire], scenario: list[str], *, resp3: bool) -> list[Reply]:
     replies: list[Reply] = []
     with connect() as own, connect() as other:
@@ -97,10 +103,29 @@ def test_a_whole_transaction_in_one_packet(proxy: Proxy) -> None:
         assert [wire.reply() for _ in range(6)] == ["OK", "OK", "OK", "QUEUED", None, b"7"]
 
 
-def test_a_script_without_keys_is_named_where_it_is_on_another_shard(proxy: Proxy) -> None:
-    """It runs on the home shard, also within a transaction: what it writes has to be found there."""
+def test_a_script_without_keys_touches_none_where_the_transaction_is_elsewhere(proxy: Proxy, fleet: Fleet) -> None:
+    """What such a script writes has to be found on the home shard: it may run, but not there."""
     key = keys_on(3, 1)[0]
     with proxy.socket() as wire:
+        for script in ("return 1", "return redis.call('SET', 'undeclared', 'v')"):
+            assert wire.ask("MULTI") == "OK"
+            assert wire.ask("INCR", key) == "QUEUED"
+            assert wire.ask("EVAL", script, 0) == "QUEUED"
+            told = wire.ask("EXEC")
+            assert isinstance(told, list)
+            if script == "return 1":
+                assert told == [1, 1]
+            else:
+                assert told[0] == 2
+                assert isinstance(told[1], ErrorReply)
+                assert "must be given every key: undeclared" in told[1]
+    assert [fleet.client(shard).exists("undeclared") for shard in range(len(fleet))] == [0] * len(fleet)
+
+
+def test_a_script_without_keys_is_named_where_it_is_on_another_shard(off: Proxy) -> None:
+    """It runs on the home shard, also within a transaction: what it writes has to be found there."""
+    key = keys_on(3, 1)[0]
+    with off.socket() as wire:
         assert wire.ask("MULTI") == "OK"
         assert wire.ask("SET", key, "1") == "QUEUED"
         assert wire.ask("EVAL", "return 1", 0) == "QUEUED"
@@ -110,9 +135,33 @@ def test_a_script_without_keys_is_named_where_it_is_on_another_shard(proxy: Prox
         assert wire.ask("EXISTS", key) == 0
 
 
-def test_keys_on_several_shards_are_refused_and_nothing_is_executed(proxy: Proxy) -> None:
+def test_keys_on_several_shards_are_one_transaction(proxy: Proxy, fleet: Fleet) -> None:
     one, two, *_ = one_key_each("tx")
+    scenarios = [
+        ["MULTI", f"SET {one} 1", f"SET {two} 2", f"MGET {two} {one}", f"INCR {one}", "PING", "EXEC"],
+        [f"WATCH {one}", f"WATCH {two}", f"GET {two}", "MULTI", f"SET {one} 1", f"SET {two} 3", "EXEC"],
+        [f"WATCH {one}", f"WATCH {two}", f"other:SET {two} 5", "MULTI", f"SET {one} 1", f"INCR {two}", "EXEC"],
+        [f"WATCH {one}", f"WATCH {two}", f"other:SET {two} 5", "UNWATCH", "MULTI", f"RENAME {two} {one}", "EXEC"],
+        ["MULTI", f"SET {one} 1", f"SET {two} 2", "NOPE x", "EXEC"],
+        ["MULTI", f"SET {one} 1", f"SET {two} x", f"INCR {two}", f"LPUSH {one} 1", "EXEC"],
+    ]
+    server = fleet.servers[0]
+    for scenario in scenarios:
+        scenario = [*scenario, f"GET {one}", f"GET {two}", f"DEL {one}", f"DEL {two}"]
+        ours = run(proxy.socket, scenario, resp3=False)
+        assert ours == run(lambda: Wire(server.host, server.port.number), scenario, resp3=False), scenario
+
+
+def test_what_concerns_every_shard_aborts_a_transaction(proxy: Proxy) -> None:
     with proxy.socket() as wire:
+        assert wire.ask("MULTI") == "OK"
+        assert isinstance(wire.ask("DBSIZE"), ErrorReply)
+        assert str(wire.ask("EXEC")).startswith("EXECABORT")
+
+
+def test_without_operations_across_shards_keys_on_several_are_refused_and_nothing_is_executed(off: Proxy) -> None:
+    one, two, *_ = one_key_each("tx")
+    with off.socket() as wire:
         for word in ("MULTI", f"SET {one} 1", f"SET {two} 2"):
             wire.ask(*word.split(" "))
         told = wire.ask("EXEC")

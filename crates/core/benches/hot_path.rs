@@ -255,6 +255,7 @@ fn engine(shards: usize) -> Engine {
         process_id: 1,
         ports: vec![6380],
         seed: 1,
+        trial: Default::default(),
     };
     let mut engine = Engine::new(identity, topology, stats, 0);
     for action in std::mem::take(&mut engine.actions) {

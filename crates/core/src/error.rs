@@ -217,8 +217,12 @@ pub enum OperationError {
     Unknown,
     /// The keyspace's database, which is the only one for such operations.
     Database(u8),
+    /// A shard may evict the records that keep such operations whole.
+    Evicts(String),
     /// One server does not take the values of another: their versions.
     Versions(String),
+    /// A function, whose keys nobody can check.
+    Function,
 }
 
 impl OperationError {
@@ -232,6 +236,8 @@ impl OperationError {
             Self::TooLarge(bytes) => format!("ERR cross-shard operation needs {bytes} bytes of one shard to be moved, limit {CROSS_SHARD_GATHER_BYTES_MAX}; give its keys a common {{hash tag}}"),
             Self::Unknown => "ERR outcome unknown: the connection to a shard was lost while the operation across shards was being decided; it is done wholly or not at all".into(),
             Self::Database(own) => format!("ERR operations across shards are possible in the keyspace's own database only, which is {own}"),
+            Self::Function => "ERR nothing can hold a function to its keys, so it is no part of an operation across shards; use EVAL, give all keys a common {hash tag}, or set cross_shard_functions = true if it touches only the keys that it is given".into(),
+            Self::Evicts(shard) => format!("ERR shard '{shard}' may evict any key when its memory is full, and with them what keeps operations across shards whole; set its maxmemory-policy to noeviction or a volatile one, or give the keys a common {{hash tag}}"),
             Self::Versions(which) => format!("ERR values cannot be moved between these shards: {which}; run servers of one version, or give the keys a common {{hash tag}}"),
         }
     }
@@ -350,7 +356,10 @@ fn cross_shard(command: &str, keys: &[KeyPlace], setting: &str) -> String {
         text.push_str(", ...");
     }
     if command == "exec" {
-        text.push_str("; leave MULTI out, set transactions = \"per-shard\", or");
+        let other = if setting.is_empty() { "" } else { " or " };
+        text.push_str(&format!(
+            "; leave MULTI out, set {setting}{other}transactions = \"per-shard\", or"
+        ));
     } else if setting.is_empty() {
         text.push(';');
     } else {
@@ -378,6 +387,9 @@ pub fn printable(text: &[u8]) -> String {
 pub const ERRORS: &[(&str, &str)] = &[
     ("ERR the transaction is too large; execute it in smaller ones", "More commands or bytes between MULTI and EXEC than the limits allow; EXEC then answers EXECABORT."),
     ("ERR the watch was begun in another database or protocol, or its connection was lost; ...", "SELECT or HELLO between WATCH and EXEC, or between two WATCHes."),
+    ("ERR a script with keys on several shards must be given every key: <key>", "A script that runs for keys of several shards touched one that is not among its `KEYS`: name it there. What the script did before stays done, as with any error."),
+    ("ERR a script with keys on several shards cannot do this: <command>", "Such a script used a command whose keys cannot be told (`SCAN`, `DBSIZE`, `SORT` with `BY` or `GET`, another database): do it outside of the script, or give all keys a common {hash tag}."),
+    ("ERR nothing can hold a function to its keys, so it is no part of an operation across shards; ...", "`FCALL` in a transaction over several shards. Use EVAL, or set `cross_shard_functions = true` if the function touches only the keys that it is given."),
     ("ERR shard '<name>' refused MULTI (<reason>); the commands may have been executed one by one", "The user that shoal has on the shard may not use MULTI: allow it."),
     ("EXECABORT Transaction discarded because of: <error>", "A shard refused a command of the transaction before executing any."),
     ("EXECABORT shard '<name>' executed none of its commands because of: <error>", "The same, of a transaction on several shards (`transactions = \"per-shard\"`), in place of the replies to that shard's commands; the other shards have executed theirs."),

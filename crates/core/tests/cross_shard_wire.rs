@@ -1,10 +1,12 @@
 //! Calls of the protocol across shards as bytes, and replies as outcomes: against what the protocol of the servers says, written
-//! out by hand. That servers do with the scripts what they should is shown in tests/system/test_cross_shard_scripts.py.
+//! out by hand. That servers do with the scripts what they should is shown in tests/system/test_cross_shard_functions.py.
 
 use proptest::prelude::*;
 use shoal_core::session::cross_shard::call::{
     Call, Commit, Foreign, KeyClaim, Kind, Mode, Outcome, Pid, Prepare, Record, Scope, Tx, Value,
+    Written,
 };
+use shoal_core::session::cross_shard::guard::{guarded, hold};
 use shoal_core::session::cross_shard::message::{own_channel, Message};
 use shoal_core::session::cross_shard::wire::{decode, encode, greeting, name};
 use std::sync::Arc;
@@ -25,9 +27,9 @@ fn claim(key: &[u8], mode: Mode, is_wanted: bool) -> KeyClaim {
     }
 }
 
-fn value(ttl_ms: Option<u64>, dump: &[u8]) -> Value {
+fn value(expires_ms: Option<u64>, dump: &[u8]) -> Value {
     Value {
-        ttl_ms,
+        expires_ms,
         dump: Arc::from(dump),
     }
 }
@@ -60,22 +62,31 @@ fn gather() -> Call {
 }
 
 fn commit() -> Commit {
-    let foreign = |key: &[u8], value, is_written| Foreign {
+    let foreign = |key: &[u8], value, is_written, is_blind| Foreign {
         shard: Arc::from("b"),
         key: Arc::from(key),
         value,
         is_written,
+        is_blind,
     };
     Commit {
         tx: tx(),
         coordinator: pid(),
         foreign: vec![
-            foreign(b"k1", Some(value(Some(5), b"\x00D\r\n")), true),
-            foreign(b"k2", None, true),
-            foreign(b"k3", Some(value(None, b"E")), false),
+            foreign(b"k1", Some(value(Some(5), b"\x00D\r\n")), true, false),
+            foreign(b"k2", None, true, true),
+            foreign(b"k3", Some(value(None, b"E")), false, false),
+            foreign(b"k4", None, true, false),
         ],
         requests: Arc::from(b"*1\r\n$4\r\nPING\r\n*2\r\n$3\r\nGET\r\n$1\r\nx\r\n".as_slice()),
         count: 2,
+    }
+}
+
+fn kill(ids: &[u64]) -> Call {
+    Call::Kill {
+        pid: pid(),
+        ids: ids.to_vec(),
     }
 }
 
@@ -152,42 +163,59 @@ fn a_prepare_tells_everything_once_and_watches_at_home() {
     let rest: [&[u8]; 7] = [b"2", b"b", b"c d", b"Xw", b"k\r\n1", b"S", b"k2"];
     assert_eq!(sent[6..], rest);
     let (replies, home) = requests(&prepare(true));
-    assert_eq!((replies, home.len()), (3, 3));
+    assert_eq!((replies, home.len()), (4, 4));
     assert_eq!(home[0], away[0]);
-    assert_eq!(words(&home[1]), ["WATCH", "__shoal:f:p1:5-0-7"]);
-    assert_eq!(words(&home[2]), ["EXISTS", "__shoal:f:p1:5-0-7"]);
+    assert_eq!(words(&home[1]), ["UNWATCH"]);
+    assert_eq!(words(&home[2]), ["WATCH", "__shoal:f:p1:5-0-7"]);
+    assert_eq!(words(&home[3]), ["EXISTS", "__shoal:f:p1:5-0-7"]);
 }
 
 #[test]
 fn a_commit_is_one_transaction() {
     let (replies, sent) = requests(&Call::Commit(commit()));
-    assert_eq!((replies, sent.len()), (9, 9));
+    assert_eq!((replies, sent.len()), (10, 10));
     assert_eq!(words(&sent[0]), ["MULTI"]);
-    assert_eq!(words(&sent[1]), ["UNLINK", "k1", "k2", "k3"]);
+    assert_eq!(words(&sent[1]), ["UNLINK", "k1", "k2", "k3", "k4"]);
+    let value = ["RESTORE", "k1", "5", "\0D\r\n", "REPLACE", "ABSTTL"];
+    assert_eq!(words(&sent[2]), value);
     assert_eq!(
-        words(&sent[2]),
-        ["RESTORE", "k1", "5", "\0D\r\n", "REPLACE"]
+        words(&sent[3]),
+        ["RESTORE", "k3", "0", "E", "REPLACE", "ABSTTL"]
     );
-    assert_eq!(words(&sent[3]), ["RESTORE", "k3", "0", "E", "REPLACE"]);
-    assert_eq!(words(&sent[4]), ["PING"]);
-    assert_eq!(words(&sent[5]), ["GET", "x"]);
-    let finish: [&[u8]; 12] = [
+    let mark = "__shoal:untouched:p1:5-0-7";
+    assert_eq!(words(&sent[4]), ["SET", "k2", mark]);
+    assert_eq!(words(&sent[5]), ["PING"]);
+    assert_eq!(words(&sent[6]), ["GET", "x"]);
+    // As sha1sum has it.
+    let digest = b"ead9225f956c11dbe3b766df2f526997383c72cf";
+    let finish: [&[u8]; 23] = [
         b"p1:5-0-7",
         b"p1:5",
         RELEASED,
         b"w",
         b"b",
         b"k1",
-        b"w",
+        digest,
+        b"5",
+        b"b",
         b"b",
         b"k2",
+        mark.as_bytes(),
+        b"",
         b"-",
         b"b",
         b"k3",
+        b"",
+        b"",
+        b"w",
+        b"b",
+        b"k4",
+        b"",
+        b"",
     ];
-    assert_eq!(arguments(&sent[6]), finish);
-    assert_eq!(words(&sent[7]), ["UNLINK", "__shoal:f:p1:5-0-7"]);
-    assert_eq!(words(&sent[8]), ["EXEC"]);
+    assert_eq!(arguments(&sent[7]), finish);
+    assert_eq!(words(&sent[8]), ["UNLINK", "__shoal:f:p1:5-0-7"]);
+    assert_eq!(words(&sent[9]), ["EXEC"]);
 }
 
 #[test]
@@ -227,18 +255,19 @@ fn the_other_calls() {
     assert_eq!(arguments(&sent[0]), [b"p1:5-0-7"]);
     let (replies, sent) = requests(&Call::Deregister { pid: pid() });
     assert_eq!((replies, sent.len()), (2, 2));
-    assert_eq!(arguments(&sent[0]), [b"p1:5"]);
+    assert_eq!(arguments(&sent[0]), [b"p1:5".as_slice(), b"1"]);
     assert_eq!(words(&sent[1]), ["CLIENT", "LIST"]);
-    let (replies, sent) = requests(&kill(vec![3, 40]));
+    let (replies, sent) = requests(&kill(&[3, 40]));
     assert_eq!((replies, sent.len()), (3, 3));
     assert_eq!(words(&sent[1]), ["CLIENT", "KILL", "ID", "40"]);
-    assert_eq!(arguments(&sent[2]), [b"p1:5"]);
-    assert_eq!(requests(&kill(vec![])).0, 1);
+    assert_eq!(arguments(&sent[2]), [b"p1:5".as_slice(), b"1"]);
+    // A call without an answer would never end.
+    assert_eq!(requests(&kill(&[])).0, 1);
 }
 
 #[test]
 fn what_is_joined_is_told_whole() {
-    let reply = b"*4\r\n$6\r\njoined\r\n:80\r\n*2\r\n$2\r\np1\r\n$4\r\np1:5\r\n*2\r\n*3\r\n$1\r\nt\r\n$1\r\nf\r\n*12\r\n\
+    let reply = b"*5\r\n$6\r\njoined\r\n:80\r\n:1\r\n*2\r\n$2\r\np1\r\n$4\r\np1:5\r\n*2\r\n*3\r\n$1\r\nt\r\n$1\r\nf\r\n*12\r\n\
         $1\r\nc\r\n$2\r\np1\r\n$1\r\nh\r\n$1\r\na\r\n$2\r\np1\r\n$1\r\nb\r\n$3\r\nk\r\n\r\n$1\r\nX\r\n$1\r\nk\r\n$1\r\nS\r\n\
         $1\r\na\r\n$1\r\nX\r\n*3\r\n$1\r\nu\r\n$1\r\nd\r\n*6\r\n$1\r\nc\r\n$2\r\np2\r\n$1\r\nh\r\n$1\r\na\r\n$2\r\np1\r\n$1\r\nb\r\n";
     let record = |tx: &str, kind, coordinator: &str, scope, keys| Record {
@@ -256,6 +285,7 @@ fn what_is_joined_is_told_whole() {
     ];
     let joined = Outcome::Joined {
         dump_version: 80,
+        evicts: true,
         members: vec![Pid(Arc::from("p1")), pid()],
         records: vec![
             record("t", Kind::Fence, "p1", Scope::All, keys),
@@ -272,19 +302,21 @@ fn what_is_joined_is_told_whole() {
 
 #[test]
 fn what_was_prepared_or_why_not() {
-    let done = b"*3\r\n$8\r\nprepared\r\n*1\r\n$4\r\np1:5\r\n*2\r\n*2\r\n:7\r\n$2\r\n\r\n\r\n";
+    let done =
+        b"*4\r\n$8\r\nprepared\r\n*1\r\n$4\r\np1:5\r\n*0\r\n*2\r\n*2\r\n:7\r\n$2\r\n\r\n\r\n";
     let outcome = Outcome::Prepared {
         members: vec![pid()],
+        silent: vec![],
         values: vec![Some(value(Some(7), b"\r\n")), None],
     };
     let case = |parts: &[&[u8]]| [&[done.as_slice()], parts].concat().concat();
     for null in [b"$-1\r\n".as_slice(), b"_\r\n"] {
         assert_eq!(decode(&prepare(false), &case(&[null])), outcome);
-        let watched = case(&[null, b"+OK\r\n", b":1\r\n"]);
+        let watched = case(&[null, b"+OK\r\n+OK\r\n", b":1\r\n"]);
         assert_eq!(decode(&prepare(true), &watched), outcome);
-        let gone = case(&[null, b"+OK\r\n", b":0\r\n"]);
+        let gone = case(&[null, b"+OK\r\n+OK\r\n", b":0\r\n"]);
         assert_eq!(decode(&prepare(true), &gone), Outcome::Gone);
-        let unwatched = case(&[null, b"-NOPERM\r\n", b":1\r\n"]);
+        let unwatched = case(&[null, b"+OK\r\n-NOPERM\r\n", b":1\r\n"]);
         assert_eq!(decode(&prepare(true), &unwatched), Outcome::Gone);
     }
     let large = b"*2\r\n$5\r\nlarge\r\n:90000\r\n";
@@ -302,7 +334,7 @@ fn what_was_prepared_or_why_not() {
     ];
     for (reply, outcome) in cases {
         assert_eq!(decode(&prepare(false), reply), outcome);
-        let at_home = [reply, b"+OK\r\n:0\r\n"].concat();
+        let at_home = [reply, b"+OK\r\n+OK\r\n:0\r\n"].concat();
         assert_eq!(decode(&prepare(true), &at_home), outcome);
     }
     let values = b"*2\r\n$6\r\nvalues\r\n*2\r\n$-1\r\n*2\r\n:-1\r\n$1\r\nD\r\n";
@@ -318,13 +350,13 @@ const QUEUED: &[u8] = b"+QUEUED\r\n";
 
 /// Replies to `commit()`: to MULTI, to the first of the client's requests, to EXEC; all else was queued.
 fn commit_replies(multi: &[u8], asked: &[u8], exec: &[u8]) -> Vec<u8> {
-    let queued = QUEUED.repeat(3);
-    [multi, &queued, asked, &queued, exec].concat()
+    let (before, behind) = (QUEUED.repeat(4), QUEUED.repeat(3));
+    [multi, &before, asked, &behind, exec].concat()
 }
 
 #[test]
 fn a_commit_gives_the_replies_as_they_are() {
-    let exec = b"*7\r\n:0\r\n+OK\r\n+OK\r\n%1\r\n+f\r\n,1.5\r\n-WRONGTYPE no\r\n*2\r\n*2\r\n:-1\r\n$1\r\nD\r\n$-1\r\n:0\r\n";
+    let exec = b"*8\r\n:0\r\n+OK\r\n+OK\r\n+OK\r\n%1\r\n+f\r\n,1.5\r\n-WRONGTYPE no\r\n*3\r\n*2\r\n:-1\r\n$1\r\nD\r\n:0\r\n$-1\r\n:0\r\n";
     let outcome = decode(
         &Call::Commit(commit()),
         &commit_replies(b"+OK\r\n", QUEUED, exec),
@@ -333,7 +365,11 @@ fn a_commit_gives_the_replies_as_they_are() {
         outcome,
         Outcome::Committed {
             replies: b"%1\r\n+f\r\n,1.5\r\n-WRONGTYPE no\r\n".to_vec(),
-            written: vec![Some(value(None, b"D")), None],
+            written: vec![
+                Written::Now(Some(value(None, b"D"))),
+                Written::Same,
+                Written::Now(None)
+            ],
         }
     );
 }
@@ -363,7 +399,7 @@ fn a_commit_that_was_not_done() {
 fn a_commit_with_a_lost_value_is_never_taken_for_done() {
     let call = Call::Commit(commit());
     let exec =
-        b"*7\r\n:0\r\n+OK\r\n-ERR Bad data format\r\n+PONG\r\n$-1\r\n*2\r\n$-1\r\n$-1\r\n:0\r\n";
+        b"*8\r\n:0\r\n+OK\r\n-ERR Bad data format\r\n+OK\r\n+PONG\r\n$-1\r\n*3\r\n$-1\r\n$-1\r\n:0\r\n:0\r\n";
     let replies = commit_replies(b"+OK\r\n", QUEUED, exec);
     let failed = Outcome::Failed(b"-ERR Bad data format".to_vec());
     assert_eq!(decode(&call, &replies), failed);
@@ -371,7 +407,7 @@ fn a_commit_with_a_lost_value_is_never_taken_for_done() {
 
 #[test]
 fn a_request_that_was_not_queued_keeps_its_error() {
-    let exec = b"*6\r\n:0\r\n+OK\r\n+OK\r\n$1\r\nv\r\n*2\r\n$-1\r\n$-1\r\n:0\r\n";
+    let exec = b"*7\r\n:0\r\n+OK\r\n+OK\r\n+OK\r\n$1\r\nv\r\n*3\r\n$-1\r\n$-1\r\n:0\r\n:0\r\n";
     let replies = commit_replies(b"+OK\r\n", b"-ERR not inside MULTI\r\n", exec);
     let Outcome::Committed { replies, .. } = decode(&Call::Commit(commit()), &replies) else {
         panic!("not committed");
@@ -411,12 +447,13 @@ fn the_connections_of_a_member_and_no_other() {
     assert_eq!(decode(&call, for_people.as_bytes()), expected);
     let refused = Outcome::Failed(b"-NOPERM".to_vec());
     assert_eq!(decode(&call, b":1\r\n-NOPERM\r\n"), refused);
-    let two = kill(vec![3, 4]);
-    let done = b":1\r\n-ERR No such client\r\n:1\r\n";
-    assert_eq!(decode(&two, done), Outcome::Killed);
-    assert_eq!(decode(&two, b":1\r\n-NOPERM\r\n:1\r\n"), refused);
-    assert_eq!(decode(&two, b":1\r\n:1\r\n-NOPERM\r\n"), refused);
-    assert_eq!(decode(&kill(vec![]), b":1\r\n"), Outcome::Killed);
+    let killed = b":1\r\n-ERR No such client\r\n$-1\r\n";
+    assert_eq!(decode(&kill(&[3, 4]), killed), Outcome::Killed);
+    let unlisted = b":1\r\n:1\r\n-NOPERM\r\n";
+    for replies in [b":1\r\n-NOPERM\r\n$-1\r\n".as_slice(), unlisted] {
+        assert_eq!(decode(&kill(&[3, 4]), replies), refused);
+    }
+    assert_eq!(decode(&kill(&[]), b"_\r\n"), Outcome::Killed);
 }
 
 #[test]
@@ -424,10 +461,6 @@ fn messages_out_of_turn_are_passed_over() {
     let release = of_tx(|tx| Call::Release { tx });
     let replies = b">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n:1\r\n";
     assert_eq!(decode(&release, replies), Outcome::Done(true));
-}
-
-fn kill(ids: Vec<u64>) -> Call {
-    Call::Kill { pid: pid(), ids }
 }
 
 fn all_calls() -> Vec<Call> {
@@ -440,7 +473,7 @@ fn all_calls() -> Vec<Call> {
         of_tx(|tx| Call::Apply { tx, values: vec![] }),
         of_tx(|tx| Call::Resolve { tx }),
         Call::Deregister { pid: pid() },
-        kill(vec![1]),
+        kill(&[1]),
     ]
 }
 
@@ -502,4 +535,69 @@ proptest! {
         let is_failed = matches!(decode(&prepare(false), &whole[..cut]), Outcome::Failed(_));
         prop_assert!(is_failed);
     }
+}
+
+#[test]
+fn a_guard_is_one_line_behind_the_flags() {
+    let guarded = |script: &str| String::from_utf8(guarded(script.as_bytes())).unwrap();
+    let guard = guarded("");
+    assert!(guard.starts_with("local redis = ") && guard.ends_with("; "));
+    assert_eq!(guard.lines().count(), 1);
+    assert_eq!(guarded("return 1\n"), format!("{guard}return 1\n"));
+    let flags = "#!lua flags=no-writes\n";
+    assert_eq!(
+        guarded(&format!("{flags}return 1")),
+        format!("{flags}{guard}return 1")
+    );
+    // No line follows: the server says what is wrong with it.
+    assert!(guarded("#!lua").starts_with("#!lua"));
+}
+
+fn sent(requests: &[&[&str]]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for request in requests {
+        let words: Vec<&[u8]> = request.iter().map(|word| word.as_bytes()).collect();
+        shoal_core::protocol::encode::request(&mut out, &words);
+    }
+    out
+}
+
+#[test]
+fn scripts_among_the_requests_are_held_and_nothing_else_changes() {
+    let sha = "e0e1f9fabfc9d4800c877a703b823ac0578ff8db";
+    let known = |named: &[u8; 20]| {
+        let is_it = named[..2] == [0xe0, 0xe1];
+        is_it.then(|| Arc::from(b"return 1".as_slice()))
+    };
+    let guard = String::from_utf8(guarded(b"")).unwrap();
+    let (one, two) = (format!("{guard}return 1"), format!("{guard}return 2"));
+    let requests = sent(&[
+        &["SET", "a", "EVAL"],
+        &["eval", "return 2", "1", "k\r\n", "x"],
+        &["GET", "b"],
+        &["EVALSHA", sha, "0"],
+        &["EVAL_RO", "return 2", "2", "a", "b"],
+    ]);
+    let expected = sent(&[
+        &["SET", "a", "EVAL"],
+        &["EVAL", &two, "1", "k\r\n", "x"],
+        &["GET", "b"],
+        &["EVAL", &one, "0"],
+        &["EVAL_RO", &two, "2", "a", "b"],
+    ]);
+    let mut shown = Vec::new();
+    let held = hold(&requests, known, |script| shown.push(script), false);
+    assert_eq!(held.unwrap(), Some(expected));
+    let texts: Vec<&[u8]> = shown.iter().map(AsRef::as_ref).collect();
+    assert_eq!(texts, [b"return 2", b"return 1", b"return 2"]);
+    let none = |_: Arc<[u8]>| ();
+    let plain = sent(&[&["SET", "a", "1"], &["GET", "b"]]);
+    assert_eq!(hold(&plain, known, none, false).unwrap(), None);
+    let stranger = sent(&[&["EVALSHA", "ffffffffffffffffffffffffffffffffffffffff", "0"]]);
+    let error = hold(&stranger, known, none, true).unwrap_err();
+    assert!(error.text().starts_with("NOSCRIPT"));
+    let function = sent(&[&["FCALL", "f", "1", "k"]]);
+    assert_eq!(hold(&function, known, none, true).unwrap(), None);
+    let error = hold(&function, known, none, false).unwrap_err();
+    assert!(error.text().contains("cross_shard_functions = true"));
 }

@@ -79,6 +79,7 @@ impl World {
                 process_id: 1,
                 ports: vec![6380],
                 seed: 7 + worker as u64,
+                trial: Default::default(),
             };
             Engine::new(identity, Arc::clone(&topology), Arc::clone(&stats), 0)
         };
@@ -142,6 +143,7 @@ impl World {
                 self.links[worker].remove(&link);
             }
             Action::Mail(to, mail) => self.engines[to].mail(mail),
+            Action::Fault { .. } => {}
             Action::Event(event) => {
                 let field = |name| event.fields.iter().find(|field| field.0 == name);
                 let shard = field("shard").map_or(String::new(), |field| field.1.clone());

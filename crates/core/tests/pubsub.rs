@@ -102,6 +102,7 @@ impl Scene {
             process_id: 1,
             ports: vec![6380],
             seed: 7,
+            trial: Default::default(),
         };
         let mut scene = Self {
             engine: Engine::new(identity, topology, stats, 0),
@@ -133,6 +134,7 @@ impl Scene {
                     self.peers.remove(&link);
                 }
                 Action::CloseClient(slot) | Action::LetClientGo(slot) => self.closed.push(slot),
+                Action::Fault { .. } => {}
                 Action::Event(event) => {
                     let found = event.fields.iter().find(|(name, _)| *name == "reason");
                     self.reasons.extend(found.map(|(_, reason)| reason.clone()));

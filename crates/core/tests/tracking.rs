@@ -63,6 +63,7 @@ impl Scene {
             process_id: 1,
             ports: vec![6380],
             seed: 7,
+            trial: Default::default(),
         };
         let mut scene = Self {
             engine: Engine::new(identity, topology, stats, 0),

@@ -113,7 +113,7 @@ def _keyspace_meaning(keyspace: Keyspace) -> dict[str, object]:
         "transactions": "per-shard" if keyspace.transactions_per_shard else "one-shard",
         "cross_shard": "strict" if keyspace.cross_shard else "off",
         "multi_key": "strict" if keyspace.multi_key_strict else "per-shard",
-        "cross_shard_scripts": keyspace.cross_shard_scripts,
+        "cross_shard_functions": keyspace.cross_shard_functions,
         "debug_commands": keyspace.debug_commands,
         "timeout_ms": keyspace.timeout_ms,
         "max_clients": keyspace.max_clients,
@@ -192,8 +192,8 @@ def _across_text(keyspace: Keyspace) -> str:
     if not keyspace.cross_shard:
         return "what needs keys of several shards at once is refused"
     splits = "too" if keyspace.multi_key_strict else "are split"
-    scripts = "too" if keyspace.cross_shard_scripts else "are refused"
-    return f"one operation; MGET, MSET, DEL and their like {splits}; scripts {scripts}"
+    functions = "too" if keyspace.cross_shard_functions else "are refused"
+    return f"one operation; MGET, MSET, DEL and their like {splits}; functions {functions}"
 
 
 def _tls_rows(keyspace: Keyspace) -> list[tuple[str, str]]:

@@ -45,6 +45,7 @@ fn engine() -> Engine {
         process_id: 1,
         ports: vec![1],
         seed: 1,
+        trial: Default::default(),
     };
     Engine::new(identity, topology, stats, 0)
 }
@@ -63,7 +64,10 @@ impl Scene {
                         self.clients.retain(|other| *other != slot);
                     }
                     Action::Mail(..) => panic!("there is nobody to write to"),
-                    Action::ReadClient(_) | Action::ReadLink(_) | Action::Event(_) => {}
+                    Action::ReadClient(_)
+                    | Action::ReadLink(_)
+                    | Action::Event(_)
+                    | Action::Fault { .. } => {}
                 }
             }
         }

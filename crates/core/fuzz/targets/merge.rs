@@ -9,10 +9,11 @@ use shoal_core::routing::merge::{element_len, merge};
 use shoal_core::session::headcount::Headcount;
 use shoal_core::session::info::{merge_config, merge_info, Own};
 
-const KINDS: [Merge; 12] = [
+const KINDS: [Merge; 13] = [
     Merge::AllOk,
     Merge::First,
     Merge::Sum,
+    Merge::KeyCount,
     Merge::Min,
     Merge::Max,
     Merge::MinEach,

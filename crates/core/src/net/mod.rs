@@ -1,5 +1,6 @@
 //! The only sockets, the only clock, the worker threads.
 
+mod fault;
 pub mod listen;
 pub mod poll;
 pub mod proxy;

@@ -6,6 +6,7 @@
 //! Must stay true: a worker that panics is reported and takes down neither the process nor the other workers unheard.
 
 use crate::limits::{EVENTS_KEPT_MAX, WORKERS_MAX};
+use crate::net::fault::trial;
 use crate::net::listen::{doors, Listener};
 use crate::net::poll::Sockets;
 use crate::net::resolve::Resolver;
@@ -81,11 +82,8 @@ impl Proxy {
             .map_err(|(keyspace, side, error)| StartError::Tls(keyspace, side, error))?;
         let tls = Arc::new(tls);
         let (listeners, addresses, ports) = bind_all(&topology)?;
-        let stats = Arc::new(
-            (0..workers)
-                .map(|_| Stats::new(&topology))
-                .collect::<Vec<_>>(),
-        );
+        let cells = (0..workers).map(|_| Stats::new(&topology));
+        let stats = Arc::new(cells.collect::<Vec<_>>());
         let (reports, received_reports) = sync_channel(EVENTS_KEPT_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
         let reporter = Reporter {
@@ -97,6 +95,7 @@ impl Proxy {
         let unix_ms = unix_ms();
         let seed = seed();
         let run_id = run_id(seed);
+        let trial = trial();
         let (postboxes, rooms) = rooms(workers).map_err(StartError::Io)?;
         let mut threads = Vec::with_capacity(workers);
         let mut listeners = Some(listeners);
@@ -108,6 +107,7 @@ impl Proxy {
                 process_id: std::process::id(),
                 ports: ports.clone(),
                 seed: seed.wrapping_add(number as u64),
+                trial: trial.clone(),
             };
             // A copy each: the rules of a topology have scratch memory that threads would have to take turns with.
             let own = Arc::new(Topology::clone(&topology));

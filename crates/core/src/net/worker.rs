@@ -365,6 +365,7 @@ impl Worker {
                         }
                     }
                     Action::Event(event) => self.reporter.report(event),
+                    Action::Fault { is_written, stops } => self.strike(is_written, stops),
                 }
             }
         }
@@ -540,7 +541,7 @@ impl Worker {
     }
 
     /// Writes what there is, links first. Writing may let clients go on, whose requests are written too.
-    fn write_all(&mut self) {
+    pub(crate) fn write_all(&mut self) {
         loop {
             if self.engine.tell_monitors() {
                 self.act();

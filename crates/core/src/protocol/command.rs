@@ -72,6 +72,8 @@ pub enum Merge {
     First,
     /// Integers are added.
     Sum,
+    /// The same of keys: where shoal keeps records of its own beside them, these are not counted.
+    KeyCount,
     /// The smallest integer.
     Min,
     /// Arrays of integers, element by element: the smallest.

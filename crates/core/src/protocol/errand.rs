@@ -59,6 +59,14 @@ pub fn watch(keys: &[&[u8]]) -> Vec<u8> {
     out
 }
 
+/// How much a list or a sorted set holds.
+pub fn length(key: &[u8], is_sorted: bool) -> Vec<u8> {
+    let name: &[u8] = if is_sorted { b"ZCARD" } else { b"LLEN" };
+    let mut out = Vec::new();
+    request(&mut out, &[name, key]);
+    out
+}
+
 /// The last entry of a stream.
 pub fn last_entry(key: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
@@ -152,12 +160,9 @@ fn select(out: &mut Vec<u8>, database: u8, selected: &mut u8) -> u8 {
     1
 }
 
-/// A server is to end a connection that it knows by this number.
-pub fn kill(out: &mut Vec<u8>, number: u64) {
-    request(
-        out,
-        &[b"CLIENT", b"KILL", b"ID", number.to_string().as_bytes()],
-    );
+/// A key is given a value.
+pub fn put(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    request(out, &[b"SET", key, value]);
 }
 
 /// A server's own slow log; -1: all of it.
@@ -193,6 +198,14 @@ pub fn run_script(out: &mut Vec<u8>, text: &str, arguments: &[&[u8]]) {
     request(out, &words);
 }
 
+/// Runs a script that a client gave, with the keys and arguments that it gave.
+pub fn run_given(out: &mut Vec<u8>, is_read_only: bool, text: &[u8], given: &[&[u8]]) {
+    let name: &[u8] = if is_read_only { b"EVAL_RO" } else { b"EVAL" };
+    let mut words: Vec<&[u8]> = vec![name, text];
+    words.extend_from_slice(given);
+    request(out, &words);
+}
+
 /// The next transaction of this connection is executed only if the key is untouched until then.
 pub fn watch_for_exec(out: &mut Vec<u8>, key: &[u8]) {
     request(out, &[b"WATCH", key]);
@@ -205,10 +218,11 @@ pub fn remove(out: &mut Vec<u8>, keys: &[&[u8]]) {
     request(out, &words);
 }
 
-/// Puts a value in a key's place; 0: it does not expire.
-pub fn restore(out: &mut Vec<u8>, key: &[u8], ttl_ms: u64, dump: &[u8]) {
-    let ttl = ttl_ms.to_string();
-    request(out, &[b"RESTORE", key, ttl.as_bytes(), dump, b"REPLACE"]);
+/// Puts a value in a key's place, until an instant (ms since 1970); 0: it does not expire.
+pub fn restore(out: &mut Vec<u8>, key: &[u8], expires_ms: u64, dump: &[u8]) {
+    let at = expires_ms.to_string();
+    let at = at.as_bytes();
+    request(out, &[b"RESTORE", key, at, dump, b"REPLACE", b"ABSTTL"]);
 }
 
 /// Names a connection.
@@ -218,6 +232,14 @@ pub fn name_connection(out: &mut Vec<u8>, name: &str) {
 
 /// A server is asked for all its connections.
 pub const CONNECTIONS: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$4\r\nLIST\r\n";
+
+/// A server is asked for some of its connections.
+pub fn connections(out: &mut Vec<u8>, ids: &[u64]) {
+    let ids: Vec<String> = ids.iter().map(u64::to_string).collect();
+    let mut words: Vec<&[u8]> = vec![b"CLIENT", b"LIST", b"ID"];
+    words.extend(ids.iter().map(String::as_bytes));
+    request(out, &words);
+}
 
 /// Ends a connection to the same server.
 pub fn end_connection(out: &mut Vec<u8>, id: u64) {

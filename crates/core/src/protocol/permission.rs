@@ -105,6 +105,8 @@ pub enum Varies {
         words: &'static [&'static [u8]],
         /// The first argument that may be one.
         from: u16,
+        /// While there are only these, upper case and how many values follow each, the key is replaced, whatever it was.
+        plain: &'static [(&'static [u8], u8)],
     },
     /// Nothing is written while there are only these words.
     OnlyReads {
@@ -121,7 +123,7 @@ impl Varies {
         let is = |at: usize, word: &[u8]| args[at].of(data).eq_ignore_ascii_case(word);
         match self {
             Self::Never => 0,
-            Self::ReadsWith { words, from } => {
+            Self::ReadsWith { words, from, .. } => {
                 let reads =
                     (from as usize..args.len()).any(|at| words.iter().any(|&word| is(at, word)));
                 if reads {
@@ -130,23 +132,37 @@ impl Varies {
                     needs::READ
                 }
             }
-            Self::OnlyReads { options, from } => {
-                let mut at = from as usize;
-                while at < args.len() {
-                    let known = options.iter().find(|(word, _)| is(at, word));
-                    let Some((_, values)) = known else {
-                        return 0;
-                    };
-                    at += 1 + *values as usize;
-                }
-                // The last word lacks values: the server will say so.
-                if at > args.len() {
-                    return 0;
-                }
+            Self::OnlyReads { options, from } if has_only(options, from, args, data) => {
                 needs::WRITE
             }
+            Self::OnlyReads { .. } => 0,
         }
     }
+
+    /// Whether these arguments say that the key is replaced, whatever it was.
+    pub fn overwrites(self, args: &[Arg], data: &[u8]) -> bool {
+        match self {
+            Self::ReadsWith { from, plain, .. } => has_only(plain, from, args, data),
+            Self::Never | Self::OnlyReads { .. } => false,
+        }
+    }
+}
+
+/// Whether the arguments from one on are these options with their values and nothing else.
+fn has_only(options: &[(&[u8], u8)], from: u16, args: &[Arg], data: &[u8]) -> bool {
+    let mut at = from as usize;
+    while let Some(arg) = args.get(at) {
+        let word = arg.of(data);
+        let known = options
+            .iter()
+            .find(|(option, _)| word.eq_ignore_ascii_case(option));
+        let Some((_, values)) = known else {
+            return false;
+        };
+        at += 1 + *values as usize;
+    }
+    // Beyond the end the last word lacks values: the server will say so.
+    at <= args.len()
 }
 
 /// Puts the request's keys into `out` (which is emptied first): the position of each, and what is needed for it. As

@@ -1,13 +1,14 @@
 //! What an operation over several shards has to hold while it runs: its keys, where they are, and what is done to each.
 //!
 //! Owns: `Claim` and `claims_of`, which works the claims of a request out of its key specifications; and `beyond_keys`, which
-//! says what cannot be known of a request so.
+//! says what cannot be known of a request so. (Scripts are held to their keys where they run: `session/cross_shard/guard.rs`.)
 //!
 //! Flow: `Route::CrossShard`, or each command between MULTI and EXEC -> `claims_of` -> locks, what is gathered, what is written
 //! back.
 //!
 //! Must stay true: the claims name exactly the keys that the router placed, each once however often the request names it. The
-//! access of a claim keeps no less than that of any specification that names the key: with two different ones it is `Write`.
+//! access of a claim keeps no less than that of any specification that names the key: with two different ones it is `Write`. (SET
+//! without conditions is known better than its specification; see `Varies`.)
 //! Rejected: claims by hash slot, of which there are fewer: a hot slot would make operations wait that have no key in common.
 
 use crate::error::ClientError;
@@ -54,6 +55,7 @@ pub fn claims_of(
         Err(ClientError::NoKeys(_)) => return Ok(Vec::new()),
         Err(error) => return Err(error),
     }
+    let overwrites = spec.varies.overwrites(request.args, request.data);
     let mut claims: Vec<Claim> = Vec::with_capacity(scratch.keys.len());
     let mut known: BTreeMap<&[u8], usize> = BTreeMap::new();
     let mut found = Vec::new();
@@ -63,7 +65,10 @@ pub fn claims_of(
         found.clear();
         keys_of(spec, key_spec, request.args, request.data, &mut found)
             .map_err(|error| ClientError::Text(error.text(spec)))?;
-        let access = key_spec.access;
+        let access = match key_spec.access {
+            Access::Write if overwrites => Access::Overwrite,
+            access => access,
+        };
         for (&arg, &shard) in found.iter().zip(shards.by_ref()) {
             match known.entry(request.arg(arg as usize)) {
                 Entry::Vacant(place) => {
@@ -81,7 +86,8 @@ pub fn claims_of(
     Ok(claims)
 }
 
-/// Why a request cannot be carried out anywhere but on the shard of its keys, though it names them: what else it reaches.
+/// Why a request cannot be carried out anywhere but on the shard of its keys, though it names them: what else it reaches. Within
+/// an operation over several shards that holds for requests whose own keys are on one of them, too.
 pub fn beyond_keys(spec: &'static CommandSpec, request: &Request<'_>) -> Option<ClientError> {
     let reason = match spec.check {
         Check::SortPatterns if has_star(request) => HAS_PATTERNS,

@@ -291,17 +291,43 @@ fn across(
     if let Some(error) = beyond {
         return refuse(error);
     }
-    let setting = match (space.cross_shard, is_script && !space.cross_shard_scripts) {
+    // A script is held to its keys; nothing can hold a function to them.
+    let is_function = matches!(
+        spec.policy,
+        Policy::Script {
+            body: false,
+            sha: false
+        }
+    );
+    let setting = match (space.cross_shard, is_function && !space.cross_shard_functions) {
         (true, false) => return Route::CrossShard,
         (false, false) => "cross_shard = \"strict\"",
-        (true, true) => "cross_shard_scripts = true if scripts touch only the keys that they declare",
-        (false, true) => "cross_shard = \"strict\", and cross_shard_scripts = true if scripts touch only the keys that they declare",
+        (true, true) => "cross_shard_functions = true if functions touch only the keys that they are given",
+        (false, true) => "cross_shard = \"strict\", and cross_shard_functions = true if functions touch only the keys that they are given",
     };
     refuse(ClientError::CrossShardOff {
         command: spec.full_name,
         keys: places(space, request, scratch),
         setting,
     })
+}
+
+/// The refusal of what would be one operation across shards, if the keyspace had these. A keyspace that cannot is not told to.
+pub fn cross_shard_off(
+    space: &Keyspace,
+    command: &'static str,
+    keys: Vec<KeyPlace>,
+) -> ClientError {
+    if space.can_cross_shards() {
+        let setting = "cross_shard = \"strict\"";
+        ClientError::CrossShardOff {
+            command,
+            keys,
+            setting,
+        }
+    } else {
+        ClientError::CrossShard { command, keys }
+    }
 }
 
 /// The one shard of all placed keys. None: they are on several.

@@ -167,8 +167,8 @@ pub struct Keyspace {
     pub cross_shard: bool,
     /// Of those, also what could be split over the shards.
     pub multi_key_strict: bool,
-    /// And scripts with declared keys on several shards: on the word of who set this, they touch no others.
-    pub cross_shard_scripts: bool,
+    /// And functions with declared keys on several shards: on the word of who set this, they touch no others. (Scripts are held to theirs.)
+    pub cross_shard_functions: bool,
     /// DEBUG is let through, in the forms that are known.
     pub debug_commands: bool,
     /// How long a shard may take to answer; 0: for ever.
@@ -210,7 +210,7 @@ impl Keyspace {
             transactions_per_shard: false,
             cross_shard: false,
             multi_key_strict: false,
-            cross_shard_scripts: false,
+            cross_shard_functions: false,
             debug_commands: false,
             timeout_ms: 0,
             max_clients: CLIENTS_DEFAULT as u64,
@@ -242,7 +242,7 @@ impl Keyspace {
         if self.cross_shard && !self.can_cross_shards() {
             return Some("operations across shards need a store that speaks RESP");
         }
-        let has_more = self.multi_key_strict || self.cross_shard_scripts;
+        let has_more = self.multi_key_strict || self.cross_shard_functions;
         (has_more && !self.cross_shard)
             .then_some("strict splits and scripts across shards need operations across shards")
     }
@@ -347,6 +347,12 @@ impl Topology {
                     "keyspace '{}': {text}",
                     keyspace.name
                 )));
+            }
+            if count == 1 {
+                // There is nothing to cross, so no shard needs to know who uses it.
+                keyspace.cross_shard = false;
+                keyspace.multi_key_strict = false;
+                keyspace.cross_shard_functions = false;
             }
             keyspace.first_shard = next;
             next += count;

@@ -17,6 +17,8 @@ use crate::protocol::command::Undo;
 use crate::protocol::encode::Proto;
 use crate::protocol::memcached::reply::TextReplyScanner;
 use crate::protocol::reply::ReplyScanner;
+use crate::session::cross_shard::call::Tx;
+use crate::session::cross_shard::drains::Waits;
 use crate::session::output::Output;
 use crate::session::own_links::Owner;
 use crate::session::put_back::Orphan;
@@ -142,10 +144,16 @@ pub enum Waiter {
     Subscription,
     /// Nobody; a script was loaded ahead of its use, or something sent ahead of WAIT.
     Prelude,
+    /// A client, for the reply to a request that waits and may have to begin again.
+    Again,
+    /// The worker, for a shard's list of connections; the number of the question is in `number`.
+    Listing,
     /// Nobody; what was taken for a client that has left is put back.
     PutBack,
     /// An operation across shards: its place and generation instead of a client's, and its part.
     Operation,
+    /// Worker 0, for an answer on a control connection.
+    Control,
     /// The worker: a lost connection, whose number is in `number`, runs nothing any more.
     Ghost,
 }
@@ -201,6 +209,10 @@ pub struct Link {
     pub tells: bool,
     /// A request waits on it: how what it takes would be put back.
     pub undo: Undo,
+    /// The same request, where operations across shards are possible.
+    pub waits: Option<Box<Waits>>,
+    /// Fences that it was told of itself: nothing is sent on it until they are lifted.
+    pub behind: Vec<Tx>,
     /// Its wait is to be ended, with an error or as at its time-out, as soon as the number by which the shard knows it has come.
     pub ends: Option<bool>,
     /// Replies that are to come for clients which have left, as far as something has to be put back.
@@ -271,6 +283,8 @@ impl Link {
             server_id: 0,
             tells: false,
             undo: Undo::Nothing,
+            waits: None,
+            behind: Vec::new(),
             ends: None,
             orphans: Vec::new(),
             push: Vec::new(),
@@ -313,7 +327,8 @@ impl Link {
     #[inline]
     pub fn outgoing(&mut self) -> &mut Output {
         match self.state {
-            LinkState::Up | LinkState::Retired => &mut self.out,
+            LinkState::Up | LinkState::Retired if self.behind.is_empty() => &mut self.out,
+            LinkState::Up | LinkState::Retired => &mut self.held,
             LinkState::Connecting | LinkState::Securing | LinkState::Greeting(_) => &mut self.held,
         }
     }
@@ -332,6 +347,17 @@ impl Link {
         }
         self.used_ms = now_ms;
         self.queue.push_back(entry);
+    }
+
+    /// Whose the reply is that comes now. `ends`: this is the end of it.
+    #[inline]
+    pub fn next_entry(&mut self, ends: bool) -> Option<InFlight> {
+        if ends {
+            self.answered = self.answered.wrapping_add(1);
+            self.queue.pop_front()
+        } else {
+            self.queue.front().copied()
+        }
     }
 
     /// Something that was taken for a client which has left may come, or has not been put back for sure.
@@ -378,6 +404,8 @@ pub struct Backend {
     pub idle: Vec<(usize, u32)>,
     /// Lost connections on which something was sent that may still run: the shard's numbers of them.
     pub ghosts: Vec<u64>,
+    /// The beginning of its list of connections.
+    pub listing: Vec<u8>,
     /// The server process's own name, as its main connection was told.
     pub run_id: Option<String>,
     /// The version of the format in which it dumps values; 0: not known.
@@ -401,6 +429,7 @@ impl Backend {
             has_functions: false,
             idle: Vec::new(),
             ghosts: Vec::new(),
+            listing: Vec::new(),
             run_id: None,
             dump_version: 0,
         }

@@ -10,13 +10,16 @@
 //! its way: the shard itself ends the wait, and says whether there was one (`put_back`).
 //! Rejected: closing the connection to end a wait. What the shard delivers at that moment would be lost.
 
-use crate::error::ClientError;
-use crate::protocol::command::{lookup, Check, Undo};
+use crate::error::{ClientError, OperationError};
+use crate::protocol::command::{lookup, Check, CommandSpec, Grade, Undo};
+use crate::protocol::encode;
 use crate::protocol::errand;
-use crate::protocol::request::strict_integer;
-use crate::routing::route::{cross_shard, key_shards, Request};
+use crate::protocol::request::{strict_integer, RequestScanner};
+use crate::routing::route::{cross_shard, cross_shard_off, key_shards, Request, Scratch};
 use crate::session::backend::{InFlight, Waiter};
 use crate::session::client::Intake;
+use crate::session::cross_shard::drains::{Again, Waits};
+use crate::session::cross_shard::late::Late;
 use crate::session::dispatch::{client_number, Asker};
 use crate::session::engine::Engine;
 use crate::session::gather::GatherKind;
@@ -24,6 +27,7 @@ use crate::session::mail::Mail;
 use crate::session::own_links::{Owner, Purpose};
 use crate::session::put_back::undo_of;
 use crate::session::stats::PerShard;
+use crate::session::wait_words::timeout_ms;
 
 /// Redis' own words.
 pub(crate) const UNBLOCKED: &str = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
@@ -56,13 +60,23 @@ impl Engine {
             Err(error) => self.answer_error(asker, &error),
             Ok(()) if is_one => {
                 let undo = undo_of(spec, request, &scratch);
-                self.block_on(asker, self.shard_number(asker, first), request, undo);
+                let shard = self.shard_number(asker, first);
+                let waits = self.waits_of(asker, spec, request, &scratch);
+                self.block_on(asker, shard, request, (undo, waits));
             }
             Ok(()) if spec.check == Check::BlockOption => {
                 self.wait_for_streams(asker, &scratch, request)
             }
-            Ok(()) if spec.keys.len() > 1 => {
-                let error = cross_shard(space, spec, request, &scratch);
+            Ok(()) if spec.keys.len() > 1 && (spec.arity < 0 || !self.takes_together(asker)) => {
+                let error = match cross_shard(space, spec, request, &scratch) {
+                    _ if spec.grade == Grade::Strict && space.cross_shard => {
+                        ClientError::Operation(OperationError::Database(space.database))
+                    }
+                    ClientError::CrossShard { command, keys } if spec.grade == Grade::Strict => {
+                        cross_shard_off(space, command, keys)
+                    }
+                    error => error,
+                };
                 self.answer_error(asker, &error);
             }
             Ok(()) => self.wait_for_elements(asker, spec, &scratch, request),
@@ -72,7 +86,13 @@ impl Engine {
     }
 
     /// The request as it is, on a connection of the client's own.
-    fn block_on(&mut self, asker: &Asker, shard: usize, request: &Request<'_>, undo: Undo) {
+    fn block_on(
+        &mut self,
+        asker: &Asker,
+        shard: usize,
+        request: &Request<'_>,
+        (undo, waits): (Undo, Option<Box<Waits>>),
+    ) {
         let link = match self.open_own(asker.slot, shard, asker.lane, Purpose::Block) {
             Ok(link) => link,
             Err(error) => {
@@ -82,17 +102,120 @@ impl Engine {
         };
         self.begin_block(asker.slot);
         let number = client_number(self, asker);
+        self.send_block(asker, link, number, request.data, (undo, waits));
+    }
+
+    fn send_block(
+        &mut self,
+        asker: &Asker,
+        link: u32,
+        number: u32,
+        request: &[u8],
+        (undo, waits): (Undo, Option<Box<Waits>>),
+    ) {
+        let is_again = waits.as_ref().is_some_and(|waits| waits.again.is_some());
         let mut is_known = true;
         if let Some(link) = self.links.get_mut(link) {
             link.undo = undo;
+            link.waits = waits;
             is_known = link.server_id != 0;
         }
         if !is_known {
             self.send(link, errand::WHO);
             self.sent(asker, link, number, 0, Waiter::Identity);
         }
-        self.send(link, request.data);
-        self.sent(asker, link, number, 0, Waiter::Client);
+        self.send(link, request);
+        let waiter = if is_again {
+            Waiter::Again
+        } else {
+            Waiter::Client
+        };
+        self.sent(asker, link, number, 0, waiter);
+    }
+
+    /// What operations across shards have to know of a request that waits; nothing where there are none.
+    fn waits_of(
+        &self,
+        asker: &Asker,
+        spec: &CommandSpec,
+        request: &Request<'_>,
+        scratch: &Scratch,
+    ) -> Option<Box<Waits>> {
+        if !self.topology.keyspaces[asker.keyspace].cross_shard {
+            return None;
+        }
+        let key = |&index: &u32| request.arg(index as usize).into();
+        let keys: Vec<Box<[u8]>> = scratch.keys.iter().map(key).collect();
+        // What moves something waits for its first key. Its time-out is its last argument, where nothing may follow.
+        let moves = spec.keys.len() > 1;
+        let waited = if moves { 1 } else { keys.len() };
+        let again = moves.then(|| {
+            let timeout = request.arg(request.args.len() - 1);
+            let ms = timeout_ms(timeout).ok();
+            let ms = ms.filter(|&ms| ms > 0 && spec.arity > 0);
+            Again {
+                request: request.data.to_vec(),
+                deadline_ms: ms.map(|ms| self.now_ms.saturating_add(ms)),
+            }
+        });
+        Some(Box::new(Waits::new(keys, waited, again)))
+    }
+
+    /// A request that waited and was told to end waits again, for the rest of its time, as soon as nobody has its keys.
+    pub(crate) fn block_again(
+        &mut self,
+        asker: &Asker,
+        number: u32,
+        shard: usize,
+        request: &[u8],
+        deadline_ms: Option<u64>,
+    ) {
+        if !self.is_there(asker) {
+            return;
+        }
+        if let Some(tx) = self.held_late(asker.keyspace, request) {
+            let late = Late::Block {
+                asker: *asker,
+                number,
+                shard,
+                request: request.to_vec(),
+                deadline_ms,
+            };
+            return self.keep_late(tx, late);
+        }
+        let link = match self.open_own(asker.slot, shard, asker.lane, Purpose::Block) {
+            Ok(link) => link,
+            Err(error) => {
+                let mut line = Vec::new();
+                self.write_error(asker.keyspace, &error, &mut line);
+                return self.answer_late(asker, number, line);
+            }
+        };
+        let mut scanner = RequestScanner::default();
+        scanner.scan(request, true);
+        let asked = Request {
+            data: request,
+            args: &scanner.args,
+        };
+        let mut bytes = Vec::new();
+        if let Some(deadline) = deadline_ms {
+            // Time that is over ends by the shard's word, which has another for each command.
+            let left_ms = deadline.saturating_sub(self.now_ms).max(1);
+            let left = (left_ms as f64 / 1000.0).to_string();
+            let last = asked.args.len().saturating_sub(1);
+            let mut words: Vec<&[u8]> = (0..last).map(|index| asked.arg(index)).collect();
+            words.push(left.as_bytes());
+            encode::request(&mut bytes, &words);
+        } else {
+            bytes.extend_from_slice(request);
+        }
+        let keys: Vec<Box<[u8]>> = vec![asked.arg(1).into(), asked.arg(2).into()];
+        let again = Again {
+            request: request.to_vec(),
+            deadline_ms,
+        };
+        let waits = Some(Box::new(Waits::new(keys, 1, Some(again))));
+        self.send_block(asker, link, number, &bytes, (Undo::Nothing, waits));
     }
 
     /// From now on a client's requests are kept, not taken.
@@ -161,6 +284,9 @@ impl Engine {
         if self.is_waiting_for_several(slot) {
             return self.end_wait(slot, error);
         }
+        if self.end_late_block(slot, error) {
+            return;
+        }
         let own = self
             .clients
             .get(slot)
@@ -180,6 +306,9 @@ impl Engine {
         let Some((id, link)) = waiting.and_then(|id| Some((id, self.links.get_mut(id)?))) else {
             return;
         };
+        if let Some(waits) = link.waits.as_deref_mut() {
+            waits.ends = Some(error);
+        }
         let is_asked = |entry: &InFlight| entry.waiter == Waiter::Identity;
         if link.was_ready() && link.queue.iter().any(is_asked) {
             // The number by which the shard knows the connection is about to come.

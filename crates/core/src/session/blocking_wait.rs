@@ -13,6 +13,9 @@
 //! Rejected: moving a list onto itself (there is no such thing for sorted sets and streams, and it writes);
 //! keyspace events (servers have to be configured for them); the blocking command on each shard (two could give).
 
+mod ends;
+mod together;
+
 use crate::error::ClientError;
 use crate::protocol::command::{CommandSpec, Find, Undo};
 use crate::protocol::encode::{self, Proto};
@@ -20,6 +23,7 @@ use crate::protocol::errand;
 use crate::routing::merge::{first_error, unexpected};
 use crate::routing::route::{Request, Scratch};
 use crate::session::backend::{Waiter, LANES, NONE};
+use crate::session::blocking_wait::together::Together;
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
@@ -53,8 +57,12 @@ struct Watch {
 enum Stage {
     /// Streams: which entry is the last one now.
     Resolving,
+    /// How much each key holds.
+    Peeking,
     /// The step of this number, or all of a stream's.
     Taking(usize),
+    /// An operation across shards over the keys up to that of this number.
+    Together(usize),
     Watching,
     Resting,
 }
@@ -66,6 +74,9 @@ pub(crate) struct Taking {
     pub undo: Undo,
     pub key: Vec<u8>,
 }
+
+/// Lists and sorted sets: the form that does not wait for each key, how what it takes is put back, and how it is taken together.
+type Elements = (Vec<Step>, Undo, Option<Box<Together>>);
 
 /// What a client has in hand that waits for keys on several shards.
 #[derive(Debug, Clone)]
@@ -79,12 +90,16 @@ pub struct Wait {
     steps: Vec<Step>,
     watches: Vec<Watch>,
     streams: Option<StreamRead>,
+    /// It takes as one operation, where it takes from several shards.
+    together: Option<Box<Together>>,
     /// How what a step takes would be put back.
     undo: Undo,
     /// On which link the last step of that kind was sent.
     taking_on: u32,
     /// It has looked at its keys once.
     has_looked: bool,
+    /// It rests because somebody has the key of its next step.
+    is_held: bool,
     /// It is to end when nothing was found: with this error, or as at its time-out.
     ending: Option<Option<&'static str>>,
 }
@@ -105,7 +120,8 @@ impl Wait {
 
     /// As servers have it: a key of another type is an error for who begins to wait, and of no interest to who waits.
     fn ends_with(&self, error: &[u8]) -> bool {
-        !(self.has_looked && self.streams.is_none() && error.starts_with(b"-WRONGTYPE"))
+        let is_passed_over = self.has_looked && self.streams.is_none() && !self.moves();
+        !self.is_of_a_look(error) && !(is_passed_over && error.starts_with(b"-WRONGTYPE"))
     }
 
     fn is_late(&self, now_ms: u64) -> bool {
@@ -131,7 +147,7 @@ impl Engine {
     pub(crate) fn wait_for_elements(
         &mut self,
         asker: &Asker,
-        spec: &CommandSpec,
+        spec: &'static CommandSpec,
         scratch: &Scratch,
         request: &Request<'_>,
     ) {
@@ -164,8 +180,15 @@ impl Engine {
                 request: bytes,
             });
         }
+        // Of what moves something only the first key is waited for.
+        let waited = if spec.keys.len() > 1 { 1 } else { steps.len() };
+        steps.truncate(waited);
         let undo = undo_of(spec, request, scratch);
-        self.begin_wait(asker, scratch, request, timeout_ms, Err((steps, undo)));
+        let together = self.takes_together(asker).then(|| {
+            Together::new(spec, request, scratch, undo, (waited, is_counted)).map(Box::new)
+        });
+        let what = Err((steps, undo, together.flatten()));
+        self.begin_wait(asker, (scratch, waited), request, timeout_ms, what);
     }
 
     /// Streams.
@@ -178,7 +201,10 @@ impl Engine {
         let first = self.topology.keyspaces[asker.keyspace].first_shard;
         let read = StreamRead::new(request, scratch, first);
         match read.block_ms() {
-            Ok(timeout_ms) => self.begin_wait(asker, scratch, request, timeout_ms, Ok(read)),
+            Ok(timeout_ms) => {
+                let keys = (scratch, scratch.keys.len());
+                self.begin_wait(asker, keys, request, timeout_ms, Ok(read))
+            }
             Err(error) => self.answer_error(asker, &error),
         }
     }
@@ -186,13 +212,13 @@ impl Engine {
     fn begin_wait(
         &mut self,
         asker: &Asker,
-        scratch: &Scratch,
+        (scratch, waited): (&Scratch, usize),
         request: &Request<'_>,
         timeout_ms: u64,
-        what: Result<StreamRead, (Vec<Step>, Undo)>,
+        what: Result<StreamRead, Elements>,
     ) {
         let mut shards: Vec<(usize, Vec<&[u8]>)> = Vec::new();
-        for (&key, &shard) in scratch.keys.iter().zip(&scratch.shards) {
+        for (&key, &shard) in scratch.keys.iter().zip(&scratch.shards).take(waited) {
             let (shard, key) = (self.shard_number(asker, shard), request.arg(key as usize));
             match shards.iter_mut().find(|(known, _)| *known == shard) {
                 Some((_, keys)) => keys.push(key),
@@ -207,8 +233,12 @@ impl Engine {
         });
         let watches = watches.collect();
         let no_undo = Undo::Nothing;
+        let mut together = None;
         let (stage, steps, streams, undo) = match what {
-            Err((steps, undo)) => (Stage::Taking(0), steps, None, undo),
+            Err((steps, undo, how)) => {
+                together = how;
+                (Stage::Taking(0), steps, None, undo)
+            }
             Ok(read) if read.last_ids().is_empty() => {
                 (Stage::Taking(0), read.steps(), Some(read), no_undo)
             }
@@ -225,15 +255,18 @@ impl Engine {
             steps,
             watches,
             streams,
+            together,
             undo,
             taking_on: NONE,
             has_looked: false,
+            is_held: false,
             ending: None,
         });
         if wait.streams.is_none() {
             let who = (asker.slot, asker.generation);
             wait.in_line = self.lines.join(wait.space, wait.keys_in_line(), who);
             wait.stage = match self.next_step(&wait, 0) {
+                Some(_) if wait.looks_first() => Stage::Peeking,
                 Some(at) => Stage::Taking(at),
                 None => Stage::Resting,
             };
@@ -293,8 +326,12 @@ impl Engine {
     /// Sends what the stage wants.
     fn go_on(&mut self, asker: &Asker, mut wait: Box<Wait>) {
         let mut parts: Vec<(usize, u32, Vec<u8>)> = Vec::new();
+        wait.is_held = self.is_step_held(asker, &wait);
+        if wait.is_held {
+            wait.stage = Stage::Resting;
+        }
         match wait.stage {
-            Stage::Resting => wait.has_looked = true,
+            Stage::Resting => wait.has_looked |= !wait.is_held,
             Stage::Resolving => {
                 let read = wait.streams.iter();
                 parts.extend(
@@ -302,6 +339,14 @@ impl Engine {
                         .map(|(shard, bytes)| (shard, NONE, bytes)),
                 );
             }
+            Stage::Peeking => {
+                let (looks, asked) = self.peeks(&wait);
+                parts = looks;
+                if let Some(together) = &mut wait.together {
+                    together.looks_at(asked);
+                }
+            }
+            Stage::Together(last) => return self.take_together(asker, wait, last),
             Stage::Taking(at) => {
                 let count = if wait.streams.is_some() {
                     wait.steps.len()
@@ -318,11 +363,7 @@ impl Engine {
                     self.write_error(asker.keyspace, &error, &mut line);
                     return self.finish_wait(asker.slot, wait.number, line);
                 }
-                let stale = wait.watches.iter_mut();
-                for watch in stale.filter(|watch| watch.is_stale && watch.link != NONE) {
-                    watch.is_stale = false;
-                    parts.push((watch.shard, watch.link, watch.request.clone()));
-                }
+                self.watch_stale(&mut wait, &mut parts);
                 if parts.is_empty() {
                     wait.stage = Stage::Resting;
                 }
@@ -341,6 +382,11 @@ impl Engine {
             self.waiting.push((asker.slot, asker.generation));
             return;
         }
+        self.send_steps(asker, number, parts);
+    }
+
+    /// To each shard its step; on this link, if there is one.
+    fn send_steps(&mut self, asker: &Asker, number: u32, parts: Vec<(usize, u32, Vec<u8>)>) {
         for (part, (shard, own, bytes)) in parts.into_iter().enumerate() {
             let link = if own == NONE {
                 self.link_for(shard, asker.lane)
@@ -357,6 +403,28 @@ impl Engine {
                 }
                 Err(error) => self.part_failed(asker, number, part as u16, &error),
             }
+        }
+    }
+
+    /// Whether an operation across shards has the key of what is to be taken next. The wait is told when it has it no more.
+    fn is_step_held(&mut self, asker: &Asker, wait: &Wait) -> bool {
+        match (wait.stage, &wait.streams) {
+            (Stage::Taking(at), None) => {
+                let step = wait.steps.get(at).into_iter();
+                self.parks_wait(asker, step.map(|step| step.key.as_slice()), true)
+            }
+            (Stage::Taking(_), Some(read)) => {
+                self.parks_wait(asker, read.keys.iter().map(Vec::as_slice), false)
+            }
+            _ => false,
+        }
+    }
+
+    /// Nobody has the key of its next step any more.
+    pub(crate) fn let_wait_go_on(&mut self, slot: u32) {
+        let wait = self.wait_of(slot);
+        if wait.is_some_and(|wait| wait.is_held && wait.stage == Stage::Resting) {
+            self.go_on_with(slot, Stage::Taking(0));
         }
     }
 
@@ -417,12 +485,25 @@ impl Engine {
             unexpected(out, "nobody waits");
             return false;
         };
-        if let Some(error) = first_error(parts).filter(|error| wait.ends_with(error)) {
+        let mut errors = parts.iter().filter_map(|part| first_error(&[part]));
+        if let Some(error) = errors.find(|error| wait.ends_with(error)) {
             out.extend_from_slice(error);
             self.close_watches(&wait);
             return false;
         }
         let mut is_over = wait.is_late(self.now_ms) || wait.ending.is_some();
+        if wait.looks_first() {
+            let next = self.waited_together(&mut wait, parts, out);
+            return match next {
+                Some((stage, goes_on)) => {
+                    self.wait_goes_on(asker, wait, stage, (is_over && !goes_on, proto), out)
+                }
+                None => {
+                    self.close_watches(&wait);
+                    false
+                }
+            };
+        }
         let next = match (wait.stage, &mut wait.streams) {
             (Stage::Resolving, Some(read)) => {
                 read.resolve(parts);
@@ -451,7 +532,7 @@ impl Engine {
                     self.after_taking(&mut wait)
                 }
             }
-            (Stage::Watching | Stage::Resting | Stage::Resolving, streams) => {
+            (_, streams) => {
                 let is_nothing = |part: &&[u8]| matches!(*part, b":0\r\n" | b"+OK\r\n");
                 let is_absent = streams.is_none() && parts.iter().all(is_nothing);
                 match self.next_step(&wait, 0).filter(|_| !is_absent) {
@@ -463,17 +544,7 @@ impl Engine {
                 }
             }
         };
-        if is_over {
-            match wait.ending.flatten() {
-                Some(error) => encode::error(out, error),
-                None => encode::null_array(out, proto),
-            }
-            self.close_watches(&wait);
-            return false;
-        }
-        wait.stage = next;
-        self.go_on(asker, wait);
-        true
+        self.wait_goes_on(asker, wait, next, (is_over, proto), out)
     }
 
     /// A shard tells that a key has changed.
@@ -496,6 +567,11 @@ impl Engine {
     }
 
     fn wake(&mut self, slot: u32) {
+        self.go_on_with(slot, Stage::Watching);
+    }
+
+    /// A wait that rests goes on.
+    fn go_on_with(&mut self, slot: u32, stage: Stage) {
         let (Some(mut wait), Some(client)) = (self.take_wait(slot), self.clients.get(slot)) else {
             return;
         };
@@ -506,84 +582,13 @@ impl Engine {
             lane: client.lane(),
             mute: false,
         };
-        wait.stage = Stage::Watching;
+        let first = self.next_step(&wait, 0);
+        wait.stage = match (stage, first) {
+            (Stage::Taking(_), _) if wait.looks_first() => self.look_again(&mut wait),
+            (Stage::Taking(_), Some(first)) => Stage::Taking(first),
+            (Stage::Taking(_), None) => Stage::Resting,
+            (stage, _) => stage,
+        };
         self.go_on(&asker, wait);
-    }
-
-    /// Ends a wait when nothing of it is in flight: at once, or after the step.
-    pub(crate) fn end_wait(&mut self, slot: u32, error: Option<&'static str>) {
-        let Some(wait) = self.wait_of(slot) else {
-            return;
-        };
-        if wait.stage != Stage::Resting {
-            wait.ending = Some(error);
-            return;
-        }
-        let (Some(wait), Some(client)) = (self.take_wait(slot), self.clients.get(slot)) else {
-            return;
-        };
-        let mut line = Vec::new();
-        match error {
-            Some(error) => encode::error(&mut line, error),
-            None => encode::null_array(&mut line, client.proto),
-        }
-        self.close_watches(&wait);
-        self.finish_wait(slot, wait.number, line);
-    }
-
-    fn finish_wait(&mut self, slot: u32, number: u32, line: Vec<u8>) {
-        let Some(client) = self.clients.get_mut(slot) else {
-            return;
-        };
-        client.replies.take_gather(number);
-        client.replies.complete(number, line);
-        self.touch_client(slot);
-        self.settle_client(slot);
-    }
-
-    /// The connection on which a client waits is gone. What was in flight on it gets its error as everywhere.
-    pub(crate) fn wait_lost(&mut self, slot: u32, shard: usize, id: u32) {
-        let Some(wait) = self.wait_of(slot) else {
-            return;
-        };
-        for watch in wait.watches.iter_mut().filter(|watch| watch.link == id) {
-            watch.link = NONE;
-            watch.is_stale = true;
-        }
-        if wait.stage != Stage::Resting {
-            return;
-        }
-        let Some(wait) = self.take_wait(slot) else {
-            return;
-        };
-        let error = ClientError::WaitLost {
-            shard: self.shard_name(shard),
-            endpoint: self.endpoint(shard).to_string(),
-        };
-        let mut line = Vec::new();
-        self.write_error(self.backends[shard].keyspace, &error, &mut line);
-        self.close_watches(&wait);
-        self.finish_wait(slot, wait.number, line);
-    }
-
-    /// Waits whose time is over.
-    pub(crate) fn look_at_waits(&mut self) {
-        self.waiting.sort_unstable();
-        self.waiting.dedup();
-        for (slot, generation) in std::mem::take(&mut self.waiting) {
-            if self.clients.get_same(slot, generation).is_none() {
-                continue;
-            }
-            let now_ms = self.now_ms;
-            let Some(wait) = self.wait_of(slot) else {
-                continue;
-            };
-            let is_late = wait.deadline_ms.is_some_and(|deadline| deadline <= now_ms);
-            if is_late && wait.stage == Stage::Resting {
-                self.end_wait(slot, None);
-            } else {
-                self.waiting.push((slot, generation));
-            }
-        }
     }
 }

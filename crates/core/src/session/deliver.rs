@@ -135,13 +135,7 @@ impl Engine {
             }
             // Of a quiet request only the answer to what was sent behind it is the end.
             let ends = progress.done && (!is_quiet || (is_first && bytes == line::NOTHING_ANSWER));
-            let entry = if ends {
-                link.answered = link.answered.wrapping_add(1);
-                link.queue.pop_front()
-            } else {
-                link.queue.front().copied()
-            };
-            let Some(entry) = entry else {
+            let Some(entry) = link.next_entry(ends) else {
                 self.link_lost(id, "it sent a reply that nobody asked for");
                 return data.len();
             };
@@ -215,12 +209,15 @@ impl Engine {
             }
             Waiter::Queued => self.note_queued(entry, bytes, is_first),
             Waiter::Operation => self.operation_replied(entry, bytes, done),
+            Waiter::Control => self.control_answered(shard, bytes, done),
             Waiter::Ghost if done => self.ghost_is_gone(shard, entry.number),
             Waiter::Identity => {
                 self.identified(id, bytes);
                 self.number_known(id);
             }
             Waiter::PutBack if is_first && is_error => self.not_put_back(shard, bytes),
+            Waiter::Again => self.pass_on_or_recall(id, entry, bytes, (is_first && done, done)),
+            Waiter::Listing => self.listed(shard, entry.number, bytes, done),
             Waiter::Subscription if done => self.feed_refused(id, bytes),
             Waiter::Subscription | Waiter::Prelude | Waiter::PutBack | Waiter::Ghost => {}
         }
@@ -236,7 +233,7 @@ impl Engine {
 
     /// A reply as it is, to its client.
     #[inline]
-    fn pass_on(&mut self, id: u32, entry: &InFlight, bytes: &[u8], done: bool) {
+    pub(crate) fn pass_on(&mut self, id: u32, entry: &InFlight, bytes: &[u8], done: bool) {
         let Some(client) = self.clients.get_same(entry.client, entry.generation) else {
             return self.orphaned(id, entry, bytes, done);
         };

@@ -312,25 +312,11 @@ impl Engine {
                 let known = self.known_scripts(request);
                 self.send_all(asker, GatherKind::Known(known), request.data);
             }
-            Route::AllShards(merge) => {
-                let shards = self.shards_in(asker.keyspace);
-                let kind = GatherKind::Everywhere { merge, shards };
-                self.send_all(asker, kind, request.data);
-            }
+            Route::AllShards(merge) => self.ask_all(asker, merge, request.data),
             Route::AnyShard => self.send_any(asker, request.data),
             Route::Scan => self.scan(asker, request),
             Route::Settings => self.set_settings(asker, request),
-            Route::ScriptLoad => {
-                let body: Arc<[u8]> = request.arg(2).into();
-                let shards = self.shards_in(asker.keyspace);
-                self.send_all(asker, GatherKind::Load { body, shards }, request.data);
-            }
-            Route::ScriptFlush => {
-                self.forget_scripts();
-                let (merge, shards) = (Merge::AllOk, self.shards_in(asker.keyspace));
-                let kind = GatherKind::Everywhere { merge, shards };
-                self.send_all(asker, kind, request.data);
-            }
+            Route::ScriptLoad | Route::ScriptFlush => self.send_scripts(asker, &route, request),
             Route::Aside(merge) => self.send_aside(asker, merge, request),
             Route::Wait => self.wait(asker, request),
             Route::Blocking => self.block(asker, request),
@@ -346,6 +332,20 @@ impl Engine {
             }
             Route::Refuse(error) => self.answer_error(asker, &error),
         }
+    }
+
+    /// SCRIPT LOAD and FLUSH.
+    fn send_scripts(&mut self, asker: &Asker, route: &Route, request: &Request<'_>) {
+        let shards = self.shards_in(asker.keyspace);
+        let kind = if *route == Route::ScriptLoad {
+            let body: Arc<[u8]> = request.arg(2).into();
+            GatherKind::Load { body, shards }
+        } else {
+            self.forget_scripts();
+            let merge = Merge::AllOk;
+            GatherKind::Everywhere { merge, shards }
+        };
+        self.send_all(asker, kind, request.data);
     }
 
     /// Answers at once (in its turn) with what `write` writes.
@@ -428,7 +428,7 @@ impl Engine {
         waiter: Waiter,
     ) {
         let part = match waiter {
-            Waiter::Client => self.slow.heads.sign(asker.place(number)),
+            Waiter::Client | Waiter::Again => self.slow.heads.sign(asker.place(number)),
             _ => part,
         };
         self.await_reply(asker, link_id, number, part, waiter);

@@ -26,6 +26,7 @@ use crate::session::acl_log::AclLog;
 use crate::session::backend::{Backend, Link};
 use crate::session::client::{Client, Intake, ReplyMode};
 use crate::session::cross_shard::executor::CrossShards;
+use crate::session::cross_shard::trial::Trial;
 use crate::session::ejection::Membership;
 use crate::session::lines::Lines;
 use crate::session::mail::Mail;
@@ -60,6 +61,13 @@ pub enum Action {
     Mail(usize, Mail),
     /// Worth a log line.
     Event(Event),
+    /// A test wants the process to end, or to stop, here.
+    Fault {
+        /// After what is to be written has been.
+        is_written: bool,
+        /// Stop.
+        stops: bool,
+    },
 }
 
 /// How urgent an event is.
@@ -101,6 +109,8 @@ pub struct Identity {
     pub ports: Vec<u16>,
     /// Any number; jitter is derived from it.
     pub seed: u64,
+    /// What tests have switched on.
+    pub trial: Trial,
 }
 
 /// See the head of this file.

@@ -6,11 +6,11 @@
 //! Must stay true: nothing is executed; no password is shown.
 
 use crate::error::ClientError;
-use crate::protocol::command::{CommandSpec, Grade, Local, Policy};
+use crate::protocol::command::{Check, CommandSpec, Grade, Local, Policy};
 use crate::routing::admission::{Admission, SHARE_WHOLE};
 use crate::routing::claims::beyond_keys;
 use crate::routing::distribution::Distribution;
-use crate::routing::route::{decide, shard_of_keys, Request, Route, Scratch};
+use crate::routing::route::{decide, key_shards, shard_of_keys, Request, Route, Scratch};
 use crate::routing::topology::{Keyspace, Role};
 use crate::session::acl::USERS_ARE_CONFIGURED;
 use crate::session::dispatch::Asker;
@@ -152,14 +152,21 @@ fn explanation(keyspace: &Keyspace, admission: &Admission, request: &Request<'_>
         Some(spec) => refused_later(keyspace, admission, spec, request, route),
         None => route,
     };
-    let (what, atomicity) = deed(keyspace, &route);
+    let is_spread = is_spread(keyspace, admission, request, &scratch);
+    let (what, atomicity) = match &route {
+        Route::Blocking if is_spread && keyspace.cross_shard => takes(spec),
+        route => deed(keyspace, route),
+    };
     line("route", what);
     line("atomicity", atomicity.to_string());
     if matches!(route, Route::Local(Local::Exec)) {
-        let value = if keyspace.transactions_per_shard {
-            "executed by each shard on its own, atomic on each"
-        } else {
-            "refused"
+        let value = match (keyspace.transactions_per_shard, keyspace.cross_shard) {
+            (true, _) => "executed by each shard on its own, atomic on each",
+            (false, true) => "strict",
+            (false, false) if keyspace.can_cross_shards() => {
+                "refused; set cross_shard = \"strict\""
+            }
+            (false, false) => "refused",
         };
         line("with keys on several shards", value.to_string());
     }
@@ -195,23 +202,57 @@ fn refused_later(
     route: Route,
 ) -> Route {
     let must_be_one = match route {
-        Route::Blocking => spec.grade == Grade::Refused,
-        Route::Local(Local::Watch) => true,
+        Route::Blocking => {
+            spec.grade == Grade::Refused || (spec.grade == Grade::Strict && !keyspace.cross_shard)
+        }
+        Route::Local(Local::Watch) => !keyspace.cross_shard || keyspace.transactions_per_shard,
         Route::Local(Local::AclSetuser | Local::AclDeluser | Local::AclLoad | Local::AclSave) => {
             return Route::Refuse(Box::new(ClientError::Refused {
                 command: spec.full_name,
                 reason: USERS_ARE_CONFIGURED,
             }))
         }
-        _ => false,
+        _ => return route,
     };
-    if !must_be_one {
-        return route;
-    }
-    match shard_of_keys(keyspace, admission, spec, request, &mut Scratch::default()) {
-        Ok(_) => route,
+    let scratch = &mut Scratch::default();
+    let placed = if must_be_one {
+        shard_of_keys(keyspace, admission, spec, request, scratch).map(|_| ())
+    } else {
+        key_shards(keyspace, admission, spec, request, scratch)
+    };
+    match placed {
+        Ok(()) => route,
         Err(error) => Route::Refuse(Box::new(error)),
     }
+}
+
+/// Whether its keys, which are in `scratch`, are on several shards.
+fn is_spread(
+    keyspace: &Keyspace,
+    admission: &Admission,
+    request: &Request<'_>,
+    scratch: &Scratch,
+) -> bool {
+    let shard = |&key: &u32| keyspace.shard_of(request.arg(key as usize), admission);
+    let mut shards = scratch.keys.iter().map(shard);
+    let first = shards.next();
+    shards.any(|shard| Some(shard) != first)
+}
+
+/// A request that waits for keys on several shards, where operations across shards are possible.
+fn takes(spec: Option<&'static CommandSpec>) -> (String, &'static str) {
+    if spec.is_some_and(|spec| spec.check == Check::BlockOption) {
+        return (
+            "waits for its keys on connections of the client's own, each shard's read by itself"
+                .into(),
+            "per-shard",
+        );
+    }
+    (
+        "waits for its keys on connections of the client's own; takes as one operation over the keys' shards"
+            .into(),
+        "strict",
+    )
 }
 
 /// Why a script that names no key runs where it does.

@@ -76,13 +76,10 @@ impl Engine {
         parts: &[&[u8]],
         out: &mut Vec<u8>,
     ) -> bool {
-        let link = match self.link_of(asker, shard) {
-            Ok(link) => link,
-            Err(error) => {
-                self.write_error(asker.keyspace, &error, out);
-                return false;
-            }
-        };
+        if let Err(error) = self.link_of(asker, shard) {
+            self.write_error(asker.keyspace, &error, out);
+            return false;
+        }
         let mut known: Vec<&[u8]> = Vec::new();
         let mut lacking: Vec<&[u8]> = Vec::new();
         for (part, reply) in parts.iter().enumerate() {
@@ -101,13 +98,14 @@ impl Engine {
         let is_settled = own.starts_with(b"-NOPERM") || own.starts_with(b"-ERR unknown");
         let has_told = is_list(&&own) && parts.iter().skip(1).any(|part| is_list(&part));
         self.backends[shard].has_functions = has_told || is_settled;
-        if is_list(&&own) {
-            for code in lacking {
-                self.send_ahead(asker, link, |out| errand::load_function(out, code));
-            }
-        }
-        self.send(link, request);
-        self.sent(asker, link, number, 0, Waiter::Client);
+        let load = |code: &&[u8]| {
+            let mut out = Vec::new();
+            errand::load_function(&mut out, code);
+            out
+        };
+        let ahead = lacking.iter().filter(|_| is_list(&&own)).map(load);
+        let ahead = ahead.collect();
+        self.call_late(asker, number, shard, ahead, request.clone());
         true
     }
 }

@@ -227,8 +227,10 @@ impl Engine {
             return;
         };
         link.state = LinkState::Up;
-        let mut held = std::mem::take(&mut link.held);
-        link.out.append(&mut held);
+        if link.behind.is_empty() {
+            let mut held = std::mem::take(&mut link.held);
+            link.out.append(&mut held);
+        }
         self.touch_link(id);
         if is_main {
             self.main_is_up(shard, &answer);
@@ -353,6 +355,7 @@ impl Engine {
     }
 
     fn main_lost(&mut self, shard: usize, reason: &str, fields: Vec<(&'static str, String)>) {
+        self.ask_again(Some(shard));
         let was = self.backends[shard].health;
         let chance = self.chance();
         // Until the shard is ejected its keys get errors: what is counted for that must not take longer and longer.
@@ -401,8 +404,8 @@ impl Engine {
         self.write_error(keyspace, &unsent, &mut bytes[1]);
         for entry in &link.queue {
             // Of a split request the other parts may have been executed, whatever became of this one.
-            let is_unsent =
-                !link.was_ready() && matches!(entry.waiter, Waiter::Client | Waiter::Quiet);
+            let is_unsent = !link.was_ready()
+                && matches!(entry.waiter, Waiter::Client | Waiter::Again | Waiter::Quiet);
             self.fail_entry(entry, &bytes[usize::from(is_unsent)]);
         }
     }
@@ -418,14 +421,16 @@ impl Engine {
             | Waiter::Queued
             | Waiter::Identity
             | Waiter::PutBack
+            | Waiter::Listing
             | Waiter::Operation
+            | Waiter::Control
             | Waiter::Ghost
             | Waiter::Subscription => {}
             Waiter::Part if client.replies.gather(entry.number).is_some() => {
                 self.fail_part(entry.client, entry.number, entry.part, error);
             }
             // A part that is gathered no more is a script's reply that had begun to pass through.
-            Waiter::Client | Waiter::Quiet | Waiter::Part => {
+            Waiter::Client | Waiter::Again | Waiter::Quiet | Waiter::Part => {
                 if client.replies.replace(entry.number, error.to_vec()) {
                     self.touch_client(entry.client);
                     self.settle_client(entry.client);
@@ -465,7 +470,7 @@ impl Engine {
         self.open(shard, Some(lane));
     }
 
-    /// Closes a link that owes nothing.
+    /// Closes a link of which nobody wants to hear any more.
     pub(crate) fn close_link(&mut self, id: u32) {
         let Some(link) = self.links.remove(id) else {
             return;
@@ -485,6 +490,8 @@ impl Engine {
             }
         }
         self.stalled.retain(|&(stalled, ..)| stalled != id);
+        // What was sent on it may still run.
+        self.keep_ghost(&link);
         self.let_go(id, &link.blocked);
     }
 

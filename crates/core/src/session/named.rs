@@ -195,18 +195,18 @@ impl Engine {
             .get_mut(asker.slot)
             .is_some_and(|client| client.replies.is_last(number));
         let is_refused = !is_servers_own(reply) || !is_last || self.scripts.get(sha).is_none();
-        let link = if is_refused {
-            None
-        } else {
-            self.link_of(asker, shard).ok()
-        };
-        let Some(link) = link else {
+        let known = self.scripts.get(sha).filter(|_| !is_refused);
+        let Some(body) = known
+            .cloned()
+            .filter(|_| self.link_of(asker, shard).is_ok())
+        else {
             out.extend_from_slice(reply);
             return false;
         };
-        self.load_ahead(asker, link, shard, sha);
-        self.send(link, request);
-        self.sent(asker, link, number, 0, Waiter::Client);
+        let mut ahead = Vec::new();
+        errand::load_script(&mut ahead, &body);
+        self.known_at(shard, *sha);
+        self.call_late(asker, number, shard, vec![ahead], request.clone());
         true
     }
 

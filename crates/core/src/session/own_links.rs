@@ -60,6 +60,8 @@ pub enum Owner {
         /// Which part.
         part: u16,
     },
+    /// Worker 0: what it hears of operations across shards, and asks about them.
+    Control,
     /// This worker: what is published on the shard comes on it.
     Subscriptions,
     /// Nobody at the moment; kept for the next who needs one.
@@ -78,6 +80,7 @@ impl Owner {
             } => true,
             Self::Lane
             | Self::Subscriptions
+            | Self::Control
             | Self::Operation { .. }
             | Self::Idle
             | Self::Client { .. } => false,
@@ -88,6 +91,7 @@ impl Owner {
     pub fn takes_pushes(self) -> bool {
         match self {
             Self::Subscriptions
+            | Self::Control
             | Self::Client {
                 purpose: Purpose::Track | Purpose::Feed | Purpose::Wake,
                 ..
@@ -199,20 +203,23 @@ impl Engine {
             return;
         }
         let (shard, lane, was) = (link.shard, link.exclusive_lane, link.owner);
-        link.owner = Owner::Idle;
         link.used_ms = now_ms;
         link.undo = Undo::Nothing;
+        link.waits = None;
         link.ends = None;
         let is_clean = is_clean && link.state == LinkState::Up && link.queue.is_empty();
+        let is_kept = is_clean && self.backends[shard].idle.len() < OWN_LINKS_IDLE_MAX;
+        if is_kept {
+            link.owner = Owner::Idle;
+        }
         if let Owner::Client {
             slot, generation, ..
         } = was
         {
             self.disown(slot, generation, id);
         }
-        let idle = &mut self.backends[shard].idle;
-        if is_clean && idle.len() < OWN_LINKS_IDLE_MAX {
-            idle.push((lane, id));
+        if is_kept {
+            self.backends[shard].idle.push((lane, id));
         } else {
             self.close_link(id);
         }
@@ -252,6 +259,7 @@ impl Engine {
         match link.owner {
             // What that means for subscribers is told in `feed`.
             Owner::Lane | Owner::Ending | Owner::Request | Owner::Subscriptions => {}
+            Owner::Control => self.control_lost(shard),
             Owner::Idle => self.backends[shard].idle.retain(|&(_, idle)| idle != id),
             Owner::Operation {
                 index,
@@ -282,6 +290,7 @@ impl Engine {
     pub(crate) fn pushed(&mut self, id: u32, owner: Owner, push: &[u8]) {
         match owner {
             Owner::Subscriptions => self.published(id, push),
+            Owner::Control => self.control_heard(id, push),
             Owner::Client {
                 slot,
                 generation,

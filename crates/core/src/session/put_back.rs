@@ -19,6 +19,7 @@ use crate::protocol::errand;
 use crate::routing::route::{Request, Scratch};
 use crate::session::backend::{InFlight, LinkState, Waiter};
 use crate::session::blocking_wait::Taking;
+use crate::session::cross_shard::late::Late;
 use crate::session::dispatch::Asker;
 use crate::session::engine::{Engine, Level};
 use crate::session::own_links::{Owner, Purpose};
@@ -170,23 +171,47 @@ impl Engine {
         let Some((key, taken)) = words.split_first().filter(|(_, taken)| !taken.is_empty()) else {
             return;
         };
-        let mut bytes = Vec::new();
-        let count = match orphan.undo {
-            Undo::Left | Undo::Right => {
-                errand::push_back(&mut bytes, key, orphan.undo == Undo::Left, taken);
-                taken.len()
-            }
-            Undo::Scores => {
-                errand::add_back(&mut bytes, key, taken);
-                taken.len() / 2
-            }
-            Undo::Named | Undo::Nothing => return,
+        let Some((bytes, count)) = back(orphan.undo, key, taken) else {
+            return;
         };
         let Some(link) = self.links.get(id) else {
             return;
         };
+        let shard = link.shard;
+        let held = self.held_late(self.backends[shard].keyspace, &bytes);
+        let Some(tx) = held else {
+            return self.send_put_back(id, &bytes, count);
+        };
+        // The operation that has the key must not lose it, nor see it again.
+        let late = Late::PutBack {
+            shard,
+            lane: link.lane.unwrap_or(link.exclusive_lane),
+            request: bytes,
+            count,
+        };
+        self.keep_late(tx, late);
+    }
+
+    /// What an operation has taken for a client that has left.
+    pub(crate) fn put_back_taken(&mut self, asker: &Asker, undo: Undo, reply: &[u8]) {
+        let words = scalars(reply).unwrap_or_default();
+        let Some((key, taken)) = words.split_first().filter(|(_, taken)| !taken.is_empty()) else {
+            return;
+        };
+        let space = &self.topology.keyspaces[asker.keyspace];
+        let shard = space.shard_of(key, &self.admissions[asker.keyspace]);
+        if let (Some((bytes, count)), Some(shard)) = (back(undo, key, taken), shard) {
+            let shard = self.shard_number(asker, shard);
+            self.put_back_late(shard, asker.lane, bytes, count);
+        }
+    }
+
+    pub(crate) fn send_put_back(&mut self, id: u32, request: &[u8], count: usize) {
+        let Some(link) = self.links.get(id) else {
+            return;
+        };
         let keyspace = self.backends[link.shard].keyspace;
-        self.send(id, &bytes);
+        self.send(id, request);
         self.sent(&Asker::NOBODY, id, 0, 0, Waiter::PutBack);
         self.stats()
             .keyspace(keyspace, PerKeyspace::PutBack, count as i64);
@@ -205,4 +230,21 @@ impl Engine {
         fields.insert(0, ("reason", reason.to_string()));
         self.event(Level::Warning, "element-lost", fields);
     }
+}
+
+/// The request that puts back what was taken, and how many elements that are.
+fn back(undo: Undo, key: &[u8], taken: &[&[u8]]) -> Option<(Vec<u8>, usize)> {
+    let mut bytes = Vec::new();
+    let count = match undo {
+        Undo::Left | Undo::Right => {
+            errand::push_back(&mut bytes, key, undo == Undo::Left, taken);
+            taken.len()
+        }
+        Undo::Scores => {
+            errand::add_back(&mut bytes, key, taken);
+            taken.len() / 2
+        }
+        Undo::Named | Undo::Nothing => return None,
+    };
+    Some((bytes, count))
 }

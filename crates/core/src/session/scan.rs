@@ -18,6 +18,7 @@ use crate::protocol::encode;
 use crate::protocol::errand;
 use crate::routing::route::Request;
 use crate::session::backend::Waiter;
+use crate::session::cross_shard::hiding::keys_without_own;
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
@@ -85,6 +86,11 @@ impl ScanStep {
             found: 0,
             asked: 1,
         }
+    }
+
+    fn add(&mut self, keys: &[u8], count: usize) {
+        self.keys.extend_from_slice(keys);
+        self.found += count;
     }
 
     /// The reply: what was found, and where to go on.
@@ -191,8 +197,14 @@ impl Engine {
             }
             return false;
         };
-        step.keys.extend_from_slice(keys);
-        step.found += count;
+        let hidden = self.topology.keyspaces[asker.keyspace]
+            .cross_shard
+            .then(|| keys_without_own(keys, count))
+            .flatten();
+        match &hidden {
+            Some((kept, left)) => step.add(kept, *left),
+            None => step.add(keys, count),
+        }
         if theirs != 0 || !step.has_room() {
             step.write(cursor, out);
             return false;

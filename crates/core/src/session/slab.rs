@@ -92,6 +92,14 @@ impl<T> Slab<T> {
             .filter_map(|(index, place)| Some((index as u32, place.1.as_deref()?)))
     }
 
+    /// The same, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut T)> {
+        self.places
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(index, place)| Some((index as u32, place.1.as_deref_mut()?)))
+    }
+
     /// The indexes in use.
     pub fn indexes(&self) -> Vec<u32> {
         self.iter().map(|(index, _)| index).collect()

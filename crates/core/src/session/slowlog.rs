@@ -276,6 +276,7 @@ impl Engine {
             | Owner::Request
             | Owner::Ending
             | Owner::Operation { .. }
+            | Owner::Control
             | Owner::Subscriptions
             | Owner::Idle => return,
         }
@@ -393,7 +394,7 @@ fn head_of(
     entry: &InFlight,
 ) -> Option<(usize, u16)> {
     match entry.waiter {
-        Waiter::Client => Some((1, entry.part)),
+        Waiter::Client | Waiter::Again => Some((1, entry.part)),
         Waiter::Part => {
             let gather = client?.replies.gather(entry.number)?;
             (gather.head != NO_HEAD || !matches!(gather.kind, GatherKind::Wait))

@@ -12,10 +12,12 @@ use crate::protocol::encode;
 use crate::routing::merge::merge;
 use crate::routing::route::Request;
 use crate::session::backend::Waiter;
+use crate::session::cross_shard::hiding::{self, without_own};
 use crate::session::dispatch::{client_number, Asker};
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
 use crate::session::stats::{PerKeyspace, PerShard};
+use std::borrow::Cow;
 
 /// How a request is split.
 struct Fragments<'a> {
@@ -133,6 +135,15 @@ impl Engine {
         self.send_each(asker, kind, &[data]);
     }
 
+    /// To every shard the client's request, or where shoal keeps records of its own what leaves them out.
+    pub(crate) fn ask_all(&mut self, asker: &Asker, merge: Merge, data: &[u8]) {
+        let shards = self.shards_in(asker.keyspace);
+        let kind = GatherKind::Everywhere { merge, shards };
+        let keeps_records = self.topology.keyspaces[asker.keyspace].cross_shard;
+        let instead = keeps_records.then(|| hiding::instead(merge)).flatten();
+        self.send_all(asker, kind, instead.unwrap_or(data));
+    }
+
     /// To every shard of the keyspace that takes keys the bytes at its place; the last ones to all that follow.
     pub(crate) fn send_each(&mut self, asker: &Asker, kind: GatherKind, requests: &[&[u8]]) {
         let shards = self.shards_in(asker.keyspace);
@@ -200,6 +211,12 @@ impl Engine {
                 return self.compose_config(keyspace, parts, proto, out);
             }
             self.rotate = self.rotate.wrapping_add(1);
+            let keeps_records = self.topology.keyspaces[keyspace].cross_shard;
+            if keeps_records && rule == Merge::Concat {
+                let parts: Vec<Cow<[u8]>> = parts.iter().map(|part| visible(part)).collect();
+                let parts: Vec<&[u8]> = parts.iter().map(AsRef::as_ref).collect();
+                return merge(rule, &parts, &[], proto, self.rotate, out);
+            }
             return merge(rule, parts, &[], proto, self.rotate, out);
         };
         let named = |wants_error: bool| {
@@ -316,6 +333,11 @@ impl Engine {
             self.sent(asker, link, number, part as u16, Waiter::Part);
         }
     }
+}
+
+/// A list of keys without ours.
+fn visible(list: &[u8]) -> Cow<'_, [u8]> {
+    without_own(list).map_or(Cow::Borrowed(list), Cow::Owned)
 }
 
 /// Shards should all say the same, so that those which cannot be asked are not missed.

@@ -104,6 +104,12 @@ metrics! {
         Subscribing Gauge "shoal_subscribing" "Requests to subscribe, or to end that, which wait for the shards.";
         Messages Counter "shoal_messages_total" "Published messages given to clients, each counted for each of them.";
         ScriptsMended Counter "shoal_scripts_mended_total" "Times a script or a library of functions was loaded into a shard that had not seen it.";
+        Operations Counter "shoal_cross_shard_operations_total" "Operations across shards that were done.";
+        OperationsUndone Counter "shoal_cross_shard_undone_total" "Operations across shards that were not done, and whose client was told so.";
+        OperationsUnknown Counter "shoal_cross_shard_unknown_total" "Operations across shards whose client was told that the outcome is not known.";
+        OperationsRepeated Counter "shoal_cross_shard_repeated_total" "Times an operation across shards was begun again, because others had its keys.";
+        OperationsRecovered Counter "shoal_cross_shard_recovered_total" "Operations across shards that were finished or undone from their records.";
+        Held Counter "shoal_cross_shard_held_total" "Requests that waited because an operation across shards had a key of theirs.";
         Tracking Gauge "shoal_clients_tracking" "Clients that have asked to be told when what they read changes (CLIENT TRACKING).";
     }
     PerShard(Shard) {
@@ -125,6 +131,7 @@ metrics! {
         EjectedAt Gauge "shoal_shard_ejected_at_ms" "When the shard was last ejected, in milliseconds since 1970; 0: never.";
         InFlight Gauge "shoal_shard_in_flight" "Requests sent to the shard that have no reply yet.";
         Unheard Gauge "shoal_shard_unheard" "Workers with subscribers that do not hear what is published on the shard.";
+        Evicting Gauge "shoal_shard_evicting" "1 if the shard evicts keys of any kind when its memory is full.";
         Up Gauge "shoal_shard_up" "Workers that have the shard up.";
     }
 }
@@ -290,7 +297,7 @@ impl Stats {
             keyspaces: topology
                 .keyspaces
                 .iter()
-                .map(|_| Default::default())
+                .map(|_| std::array::from_fn(|_| AtomicU64::new(0)))
                 .collect(),
             shards: topology.shards().map(|_| ShardCells::default()).collect(),
             closed: Default::default(),

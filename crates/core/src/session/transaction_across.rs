@@ -15,6 +15,7 @@ use crate::protocol::command::Access;
 use crate::protocol::encode;
 use crate::protocol::errand;
 use crate::protocol::request::RequestScanner;
+use crate::routing::claims::beyond_keys;
 use crate::routing::route::{specification, Request};
 use crate::session::backend::{InFlight, Waiter, LANES};
 use crate::session::cross_shard::jobs::{Job, Keys, ReplyKind};
@@ -117,6 +118,9 @@ impl Engine {
                 args: &scanner.args,
             };
             if let Ok(spec) = specification(&request) {
+                if let Some(error) = beyond_keys(spec, &request) {
+                    return Err(error);
+                }
                 self.claim(asker.keyspace, spec, &request, keys)?;
                 continue;
             }

@@ -17,8 +17,9 @@ use crate::protocol::command::Local;
 use crate::protocol::encode;
 use crate::protocol::errand;
 use crate::protocol::request::RequestScanner;
-use crate::routing::route::Request;
+use crate::routing::route::{cross_shard_off, Request};
 use crate::session::backend::{Health, InFlight, Waiter, LANES};
+use crate::session::cross_shard::late::Late;
 use crate::session::dispatch::Asker;
 use crate::session::engine::{Engine, Level};
 use crate::session::gather::{Gather, GatherKind};
@@ -120,11 +121,9 @@ impl Engine {
             }
             let named = places.iter().map(|(_, place)| place);
             let named = named.chain(beyond_key);
-            return Err(ClientError::CrossShard {
-                command: "exec",
-                // One more than are shown: that there are more is shown too.
-                keys: named.take(KEYS_IN_ERROR_MAX + 1).cloned().collect(),
-            });
+            // One more than are shown: that there are more is shown too.
+            let keys = named.take(KEYS_IN_ERROR_MAX + 1).cloned().collect();
+            return Err(cross_shard_off(space, "exec", keys));
         }
         let has_sent = transaction
             .commands
@@ -238,6 +237,16 @@ impl Engine {
         watched: usize,
         reply: &[u8],
     ) {
+        if let Some(tx) = self.holder_of_parts(asker.keyspace, &plan) {
+            let late = Late::Exec {
+                asker: *asker,
+                number: place,
+                plan,
+                watched,
+                reply: reply.to_vec(),
+            };
+            return self.keep_late(tx, late);
+        }
         let shards: Vec<usize> = plan.parts.iter().map(|part| part.shard).collect();
         let cuts = cut(&plan.transaction, shards.len(), |part| part != watched);
         // What the client has said of its reads holds for all of them.

@@ -125,7 +125,11 @@ impl Engine {
                     return (self.has_left(head) && idle > PROBE_TIMEOUT_MS as u64)
                         .then(|| (false, "its client has left".to_string()));
                 }
-                let limit = if matches!(head.waiter, Waiter::Probe | Waiter::Subscription) {
+                let is_ours = matches!(
+                    head.waiter,
+                    Waiter::Probe | Waiter::Subscription | Waiter::Control
+                );
+                let limit = if is_ours {
                     within(PROBE_TIMEOUT_MS)
                 } else {
                     timeout
@@ -151,7 +155,7 @@ impl Engine {
             return;
         };
         let is_probed = match link.owner {
-            Owner::Lane | Owner::Subscriptions => true,
+            Owner::Lane | Owner::Subscriptions | Owner::Control => true,
             // Something is always under way on it, or about to be.
             Owner::Operation { .. } => false,
             Owner::Client { purpose, .. } => purpose != Purpose::Block,
@@ -254,6 +258,8 @@ impl Engine {
 
     /// Every request has been answered and written, and nothing has to be put back.
     pub fn stop_is_done(&self) -> bool {
-        self.clients.is_empty() && !self.links.iter().any(|(_, link)| link.owes_elements())
+        self.clients.is_empty()
+            && !self.keeps_elements()
+            && !self.links.iter().any(|(_, link)| link.owes_elements())
     }
 }

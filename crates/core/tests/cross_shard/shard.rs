@@ -1,10 +1,11 @@
 //! A model of one shard: keys, the protocol's records, and every `Call` as `call` describes it, one atomic step at a time.
 
-use crate::language::{dump, encode_reply, restore, Op, Store};
+use crate::language::{dump, encode_reply, restore, Op, Store, MARK};
 use crate::rules::Rules;
 use crate::wires::{Heard, Id, Order, What, Wires};
 use shoal_core::session::cross_shard::call::{
-    Call, Commit, Held, KeyClaim, Kind, Mode, Outcome, Pid, Prepare, Record, Tx, Value,
+    Call, Commit, Foreign, Held, KeyClaim, Kind, Mode, Outcome, Pid, Prepare, Record, Tx, Value,
+    Written,
 };
 use shoal_core::session::cross_shard::message::Message;
 use std::collections::{BTreeMap, BTreeSet};
@@ -251,6 +252,13 @@ impl Shard {
             }
         }
         let members: Vec<Pid> = self.members.keys().cloned().collect();
+        let hears = |pid: &Pid| {
+            around.wires.wires.values().any(|wire| {
+                let is_there = wire.shard == self.index && wire.is_open_there;
+                is_there && wire.is_subscribed && wire.name.as_ref() == Some(pid)
+            })
+        };
+        let silent = members.iter().filter(|pid| !hears(pid)).cloned().collect();
         let values = self.values(&prepare.keys);
         if members.len() > 1 && !is_again {
             let message = Message::Fence {
@@ -264,7 +272,11 @@ impl Shard {
             publish(self.index, None, &message, around);
         }
         self.fences.insert(prepare.tx.clone(), prepare);
-        Outcome::Prepared { members, values }
+        Outcome::Prepared {
+            members,
+            silent,
+            values,
+        }
     }
 
     fn commit(&mut self, id: Id, commit: Commit, around: &mut Around) -> Outcome {
@@ -282,21 +294,27 @@ impl Shard {
         }
         let mut store = self.store.clone();
         for foreign in &commit.foreign {
-            restore(&mut store, &foreign.key, foreign.value.as_ref());
+            restore(&mut store, &foreign.key, brought(foreign).as_ref());
         }
         let mut number = [0; 8];
         number.copy_from_slice(&commit.requests);
         let op = &around.asked[u64::from_le_bytes(number) as usize];
         let replies = encode_reply(&op.run(&mut store));
-        let mut values = Vec::new();
+        let (mut values, mut written) = (Vec::new(), Vec::new());
         for foreign in &commit.foreign {
             let value = dump(store.remove(&foreign.key[0]).as_ref());
-            if foreign.is_written {
-                values.push((foreign.shard.clone(), (foreign.key.clone(), value)));
+            if !foreign.is_written {
+                continue;
+            }
+            if value == brought(foreign) {
+                written.push(Written::Same);
+            } else {
+                let held = (foreign.key.clone(), value.clone());
+                values.push((foreign.shard.clone(), held));
+                written.push(Written::Now(value));
             }
         }
         self.store = store;
-        let written = values.iter().map(|(_, (_, value))| value.clone()).collect();
         let prepare = self.fences.get(&commit.tx).cloned();
         self.drop_fence(&commit.tx, around);
         if !values.is_empty() {
@@ -383,6 +401,14 @@ impl Shard {
         });
         fences.chain(decided).collect()
     }
+}
+
+/// What is put in the place of a key of another shard.
+fn brought(foreign: &Foreign) -> Option<Value> {
+    if foreign.is_blind {
+        return dump(Some(&vec![MARK]));
+    }
+    foreign.value.clone()
 }
 
 fn claimed(prepare: &Prepare) -> Vec<(Arc<[u8]>, Mode)> {

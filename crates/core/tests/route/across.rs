@@ -6,6 +6,7 @@ use shoal_core::protocol::command::{keys, keys_of, Access, CommandSpec};
 use shoal_core::routing::admission::Admission;
 use shoal_core::routing::claims::{claims_of, Claim};
 use shoal_core::routing::route::{decide, specification, Request, Route, Scratch};
+use shoal_core::routing::topology::{Ejection, Keyspace, Protocol, Role, Topology};
 
 /// What two uses of one key come to. Written out, so that it is not the same code twice.
 fn both(one: Access, other: Access) -> Access {
@@ -14,6 +15,19 @@ fn both(one: Access, other: Access) -> Access {
         (Access::Overwrite, Access::Overwrite) => Access::Overwrite,
         (Access::Remove, Access::Remove) => Access::Remove,
         _ => Access::Write,
+    }
+}
+
+/// The specification's word, but for SET with nothing said of the old value.
+fn access_of(spec: &CommandSpec, access: Access, parts: &[Vec<u8>]) -> Access {
+    let plain = |pair: &[Vec<u8>]| {
+        let word = pair[0].to_ascii_uppercase();
+        pair.len() == 2 && matches!(word.as_slice(), b"EX" | b"PX" | b"EXAT" | b"PXAT")
+    };
+    if spec.name == "SET" && parts[3..].chunks(2).all(plain) {
+        Access::Overwrite
+    } else {
+        access
     }
 }
 
@@ -35,13 +49,14 @@ fn naive_claims(space: &Space, spec: &CommandSpec, parts: &[Vec<u8>]) -> Option<
         keys_of(spec, key_spec, &args, &data, &mut found).ok()?;
         for arg in found {
             let key = &parts[arg as usize];
+            let access = access_of(spec, key_spec.access, parts);
             let known = |claim: &&mut Claim| parts[claim.arg as usize] == *key;
             match claims.iter_mut().find(known) {
-                Some(claim) => claim.access = both(claim.access, key_spec.access),
+                Some(claim) => claim.access = both(claim.access, access),
                 None => claims.push(Claim {
                     arg,
                     shard: space.shard_of(key),
-                    access: key_spec.access,
+                    access,
                 }),
             }
         }
@@ -84,7 +99,7 @@ proptest! {
             for at in found {
                 let held = claims.iter().find(|claim| parts[claim.arg as usize] == parts[at as usize]);
                 let held = held.expect("claimed").access;
-                prop_assert!(strength(held) >= strength(key_spec.access));
+                prop_assert!(strength(held) >= strength(access_of(spec, key_spec.access, &parts)));
             }
         }
     }
@@ -133,10 +148,16 @@ fn accesses(text: &str) -> Vec<(u32, Access)> {
 #[test]
 fn a_key_is_held_as_its_strongest_use_wants_it() {
     use Access::{Overwrite, Read, Remove, Write};
-    let cases: [(&str, &[(u32, Access)]); 21] = [
+    let cases: [(&str, &[(u32, Access)]); 27] = [
         ("SUNION {a}s {b}s", &[(1, Read), (2, Read)]),
         ("SUNIONSTORE {a}d {b}s", &[(1, Overwrite), (2, Read)]),
         ("SUNIONSTORE {a}d {b}s {a}d", &[(1, Write), (2, Read)]),
+        ("SET {a}k v", &[(1, Overwrite)]),
+        ("SET {a}k v px 5", &[(1, Overwrite)]),
+        ("SET {a}k v PX", &[(1, Write)]),
+        ("SET {a}k v GET", &[(1, Write)]),
+        ("SET {a}k v NX EX 1", &[(1, Write)]),
+        ("SET {a}k v EX 1 KEEPTTL", &[(1, Write)]),
         ("RENAME {a}k {b}k", &[(1, Write), (2, Overwrite)]),
         ("RENAME {a}k {a}k", &[(1, Write)]),
         ("RENAMENX {a}k {b}k", &[(1, Write), (2, Write)]),
@@ -175,7 +196,7 @@ fn what_is_done_across_shards_is_what_the_keyspace_says() {
     let all = Across {
         is_on: true,
         splits: true,
-        scripts: true,
+        functions: true,
     };
     let on = Across {
         is_on: true,
@@ -211,11 +232,11 @@ fn what_is_done_across_shards_is_what_the_keyspace_says() {
         ("COPY {a}k {a}j DB 1", on, Ok(Route::Shard(1))),
         ("JSON.MGET {a}k {b}k $", on, refused("on 's0'; give them")),
         (
-            "EVAL s 2 {a}k {b}k",
+            "FCALL f 2 {a}k {b}k",
             on,
-            refused("; set cross_shard_scripts = true if scripts touch only"),
+            refused("; set cross_shard_functions = true if functions touch only"),
         ),
-        ("EVAL s 2 {a}k {b}k", all, crossed.clone()),
+        ("EVAL s 2 {a}k {b}k", on, crossed.clone()),
         ("FCALL_RO f 2 {a}k {b}k", all, crossed.clone()),
         ("DEL {a}k {b}k", all, crossed.clone()),
         (
@@ -276,4 +297,48 @@ fn what_is_done_across_shards_is_what_the_keyspace_says() {
     };
     assert!(matches!(mget(on), Route::Split { .. }));
     assert_eq!(mget(all), Route::CrossShard);
+}
+
+/// What cannot be is not a topology, so nobody has to look whether the flags fit each other.
+#[test]
+fn only_a_store_that_speaks_resp_has_operations_across_shards() {
+    let good = || {
+        halves(Across {
+            is_on: true,
+            splits: true,
+            functions: true,
+        })
+        .keyspace()
+    };
+    let rules = Ejection {
+        after: 1,
+        retry_after_ms: 1,
+        on_replies: false,
+        shards_max: 1,
+        readmit_ms: 0,
+    };
+    let bad = [
+        Keyspace {
+            role: Role::Cache(rules),
+            ..good()
+        },
+        Keyspace {
+            protocol: Protocol::Memcached,
+            ..good()
+        },
+        Keyspace {
+            cross_shard: false,
+            ..good()
+        },
+        Keyspace {
+            cross_shard: false,
+            multi_key_strict: false,
+            ..good()
+        },
+    ];
+    assert!(Topology::new(1, vec![good()]).is_ok());
+    for keyspace in bad {
+        let refused = Topology::new(1, vec![keyspace]).expect_err("flags that do not fit");
+        assert!(refused.0.contains("across shards"), "{refused:?}");
+    }
 }

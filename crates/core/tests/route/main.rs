@@ -41,7 +41,7 @@ struct Space {
 struct Across {
     is_on: bool,
     splits: bool,
-    scripts: bool,
+    functions: bool,
 }
 
 impl Space {
@@ -59,7 +59,7 @@ impl Space {
             home_shard: self.home,
             cross_shard: self.across.is_on,
             multi_key_strict: self.across.splits,
-            cross_shard_scripts: self.across.scripts,
+            cross_shard_functions: self.across.functions,
             ..Keyspace::over(
                 "test",
                 (0..self.shards).map(shard).collect(),
@@ -72,7 +72,11 @@ impl Space {
     fn goes_across(&self, spec: &CommandSpec, parts: &[Vec<u8>]) -> bool {
         match spec.policy {
             Policy::Split { .. } => self.across.splits,
-            Policy::Script { .. } => self.across.scripts,
+            Policy::Script {
+                body: false,
+                sha: false,
+            } => self.across.functions,
+            Policy::Script { .. } => self.across.is_on,
             _ => self.across.is_on && spec.grade == Grade::Strict && !reaches_beyond(spec, parts),
         }
     }
@@ -429,7 +433,7 @@ fn check_need(space: &Space, spec: &CommandSpec, error: &ClientError, parts: &[V
             let across = Across {
                 is_on: true,
                 splits: space.across.splits,
-                scripts: setting.contains("cross_shard_scripts = true"),
+                functions: setting.contains("cross_shard_functions = true"),
             };
             let obeying = Space {
                 across,
@@ -536,10 +540,10 @@ fn plain_route(policy: &Policy, spec: &'static CommandSpec) -> Route {
 fn space() -> impl Strategy<Value = Space> {
     let cuts = prop::collection::btree_set(1u16..SLOTS as u16, 0..9);
     let across = (any::<bool>(), any::<bool>(), any::<bool>());
-    let across = across.prop_map(|(is_on, splits, scripts)| Across {
+    let across = across.prop_map(|(is_on, splits, functions)| Across {
         is_on,
         splits: is_on && splits,
-        scripts: is_on && scripts,
+        functions: is_on && functions,
     });
     let flags = (any::<bool>(), any::<bool>());
     (cuts, 1usize..6, any::<u64>(), flags, across).prop_map(

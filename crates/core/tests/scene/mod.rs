@@ -19,6 +19,8 @@ pub struct Scene {
     /// Open links and the port of their shard.
     pub links: BTreeMap<u32, String>,
     pub closed: Vec<u32>,
+    /// What shards tell of others' operations to who registers.
+    pub records: String,
     /// Reasons and names of events, in order.
     pub events: Vec<(String, String)>,
 }
@@ -32,7 +34,20 @@ pub fn request(args: &[&str]) -> Vec<u8> {
     out.into_bytes()
 }
 
+/// By which number a shard knows a link, where it is told.
+pub fn number_of(link: u32) -> u32 {
+    link + 500
+}
+
 impl Scene {
+    /// The same, with operations across shards.
+    pub fn across(shards: usize) -> Self {
+        Self::over(Keyspace {
+            cross_shard: true,
+            ..Self::keyspace(shards)
+        })
+    }
+
     /// A store whose slots are dealt evenly, for three clients.
     pub fn new(shards: usize, timeout_ms: u64) -> Self {
         Self::over(Keyspace {
@@ -67,6 +82,7 @@ impl Scene {
             process_id: 1,
             ports: vec![6380],
             seed: 7,
+            trial: Default::default(),
         };
         let mut scene = Self {
             engine: Engine::new(identity, topology, Arc::clone(&stats), 0),
@@ -74,6 +90,7 @@ impl Scene {
             now_us: 0,
             links: BTreeMap::new(),
             closed: Vec::new(),
+            records: "*0\r\n".to_string(),
             events: Vec::new(),
         };
         scene.greet();
@@ -91,6 +108,7 @@ impl Scene {
                     self.links.remove(&link);
                 }
                 Action::CloseClient(slot) | Action::LetClientGo(slot) => self.closed.push(slot),
+                Action::Fault { .. } => {}
                 Action::Event(event) => {
                     let reason = event.fields.iter().find(|(name, _)| *name == "reason");
                     let reason = reason.map_or(String::new(), |(_, reason)| reason.clone());
@@ -108,7 +126,13 @@ impl Scene {
             if self.engine.link_output(link).is_none() {
                 self.engine.link_connected(link);
                 let greeting = self.sent(link);
-                for word in ["HELLO", "SELECT", "PING", "INFO"] {
+                if greeting.contains("SETNAME") {
+                    let joined = "*5\r\n$6\r\njoined\r\n:10\r\n:0\r\n*1\r\n$1\r\np\r\n";
+                    let answers =
+                        format!("+OK\r\n:{}\r\n{joined}{}", number_of(link), self.records);
+                    self.engine.link_received(link, answers.as_bytes());
+                }
+                for word in ["HELLO", "SELECT", "PING", "\r\nINFO\r\n"] {
                     if greeting.contains(word) {
                         self.engine.link_received(link, b"+fine\r\n");
                     }

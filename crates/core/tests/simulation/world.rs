@@ -139,6 +139,7 @@ impl World {
             process_id: 1,
             ports: vec![6380],
             seed,
+            trial: Default::default(),
         };
         let engines = (0..conditions.engines)
             .map(|worker| {
@@ -208,6 +209,7 @@ impl World {
                         assert_ne!(worker, engine, "nobody writes to itself");
                         self.mail.push_back((worker, mail));
                     }
+                    Action::Fault { .. } => {}
                     Action::Event(event) => {
                         self.stalls += usize::from(event.name == "link-stalled");
                         if let Some((_, reason)) =

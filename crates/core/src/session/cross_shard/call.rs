@@ -63,8 +63,9 @@ pub struct KeyClaim {
 /// A key's value as DUMP gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Value {
-    /// What was left of its time, in milliseconds, at least 1; None: it does not expire.
-    pub ttl_ms: Option<u64>,
+    /// When it expires, in milliseconds since 1970; None: it does not. An instant, because what is left of a time would grow
+    /// by each way between shards.
+    pub expires_ms: Option<u64>,
     /// The payload of DUMP.
     pub dump: Arc<[u8]>,
 }
@@ -145,8 +146,19 @@ pub struct Foreign {
     pub key: Arc<[u8]>,
     /// What it holds before.
     pub value: Option<Value>,
-    /// It may change, so it is written back to its shard.
+    /// It may change, so it is written back to its shard, if it has.
     pub is_written: bool,
+    /// Its value was not gathered, because the requests replace it, or else leave it as it is.
+    pub is_blind: bool,
+}
+
+/// What became of a foreign key that might be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Written {
+    /// It is as it was: nothing is to be applied.
+    Same,
+    /// What it holds now.
+    Now(Option<Value>),
 }
 
 /// What one shard is asked.
@@ -215,6 +227,8 @@ pub enum Outcome {
     Joined {
         /// Version of the format in which this server dumps values.
         dump_version: u16,
+        /// It evicts keys of any kind when its memory is full.
+        evicts: bool,
         /// Members, this one among them.
         members: Vec<Pid>,
         /// What is there.
@@ -226,6 +240,8 @@ pub enum Outcome {
     Prepared {
         /// All of them, the coordinator too.
         members: Vec<Pid>,
+        /// Those of them that do not hear what is published there: nobody waits for them.
+        silent: Vec<Pid>,
         /// One for each key; None for what is not there or not wanted.
         values: Vec<Option<Value>>,
     },
@@ -243,8 +259,8 @@ pub enum Outcome {
     Committed {
         /// The replies to the client's requests, behind each other.
         replies: Vec<u8>,
-        /// What the written foreign keys hold now, in the commit's order.
-        written: Vec<Option<Value>>,
+        /// What became of the written foreign keys, in the commit's order.
+        written: Vec<Written>,
     },
     /// To `Commit`: the record at home had been touched. Nothing was done.
     NotCommitted,

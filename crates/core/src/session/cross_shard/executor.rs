@@ -12,20 +12,27 @@
 //! Rejected: the shared connections: a watch is a connection's own state, and a commit must not go out on another one.
 
 use crate::error::{ClientError, OperationError};
-use crate::limits::{CROSS_SHARD_RUNNING_MAX, CROSS_SHARD_TRIES};
+use crate::limits::{CROSS_SHARD_RUNNING_MAX, CROSS_SHARD_TRIES, CROSS_SHARD_WAITING_MAX};
 use crate::protocol::encode;
-use crate::routing::topology::Topology;
+use crate::routing::topology::{Keyspace, Topology};
 use crate::session::backend::{InFlight, Waiter, NONE};
-use crate::session::cross_shard::call::{Call, Pid, Tx};
+use crate::session::cross_shard::call::{Call, Mode, Pid, Tx};
+use crate::session::cross_shard::control::Control;
+use crate::session::cross_shard::drains::Drain;
 use crate::session::cross_shard::fences::{Fences, Parked};
 use crate::session::cross_shard::jobs::{Job, ReplyKind};
-use crate::session::cross_shard::notes::{Drain, Note};
+use crate::session::cross_shard::late::Late;
+use crate::session::cross_shard::member::Member;
+use crate::session::cross_shard::notes::Note;
 use crate::session::cross_shard::operation::{Operation, Phase};
+use crate::session::cross_shard::recovery::Subject;
 use crate::session::cross_shard::registrar::{Claims, LockTable, ShardClaims};
+use crate::session::cross_shard::remote::{Recovering, Remote};
 use crate::session::cross_shard::steps::{Again, Answer, Event, Plan, Step};
 use crate::session::cross_shard::wire;
 use crate::session::engine::{Engine, Identity};
 use crate::session::slab::Slab;
+use crate::session::stats::{PerKeyspace, PerShard};
 use crate::session::transaction_across::WATCHING;
 use std::collections::{HashMap, VecDeque};
 
@@ -71,11 +78,26 @@ pub struct CrossShards {
     pub(crate) askers: HashMap<Tx, (usize, Claims)>,
     /// Fences that are installed and not drained.
     pub(crate) drains: Vec<Drain>,
+    /// Questions to shards about requests that wait, ever.
+    pub(crate) listings: u32,
+    /// What is to be sent when an operation has its keys no more.
+    pub(crate) late: Vec<(Tx, Late)>,
     /// Clients whose requests are to be shown again.
     pub(crate) unparked: VecDeque<Parked>,
     /// To be done before anything else is.
     pub(crate) notes: VecDeque<Note>,
     pub(crate) is_settling: bool,
+    /// What worker 0 knows of operations of other proxies: one for each keyspace.
+    pub(crate) members: Vec<Member>,
+    /// One for each shard; used by worker 0.
+    pub(crate) controls: Vec<Control>,
+    /// By the name that the tables know.
+    pub(crate) remotes: HashMap<Tx, Remote>,
+    pub(crate) recoveries: Vec<Recovering>,
+    /// So many were begun.
+    pub(crate) recovered: u64,
+    /// Times that the step of a trial was reached.
+    pub(crate) points: u32,
     /// Jobs that met others, to be begun again at the next tick.
     pub(crate) postponed: Vec<Job>,
 }
@@ -86,8 +108,16 @@ impl CrossShards {
         let spaces = topology.keyspaces.len();
         let table = || LockTable::new(CROSS_SHARD_RUNNING_MAX);
         let name: String = identity.run_id.chars().take(16).collect();
+        let pid = Pid(name.into());
+        let member = |space: &Keyspace| Member::new(pid.clone(), space.shards.len());
         Self {
-            pid: Pid(name.into()),
+            members: topology.keyspaces.iter().map(member).collect(),
+            controls: topology.shards().map(|_| Control::default()).collect(),
+            remotes: HashMap::new(),
+            recoveries: Vec::new(),
+            recovered: 0,
+            points: 0,
+            pid,
             worker: identity.worker,
             number: 0,
             running: Slab::default(),
@@ -96,6 +126,8 @@ impl CrossShards {
             tables: (0..spaces).map(|_| table()).collect(),
             askers: HashMap::new(),
             drains: Vec::new(),
+            listings: 0,
+            late: Vec::new(),
             unparked: VecDeque::new(),
             notes: VecDeque::new(),
             is_settling: false,
@@ -121,8 +153,18 @@ impl CrossShards {
 impl Engine {
     /// Begins an operation, for the first time or again.
     pub(crate) fn begin_job(&mut self, job: Job) {
+        if self.cross_shards.running.len() >= CROSS_SHARD_WAITING_MAX {
+            let error = ClientError::Operation(OperationError::TooMany);
+            return self.answer_job(&job, &ClientErrorOr::Error(error));
+        }
         if let Err(error) = self.shards_are_up(&job) {
             return self.answer_job(&job, &ClientErrorOr::Error(error));
+        }
+        match self.may_move(&job) {
+            Ok(true) => {}
+            // A shard's first connection has not told enough yet.
+            Ok(false) => return self.cross_shards.postponed.push(job),
+            Err(error) => return self.answer_job(&job, &ClientErrorOr::Error(error)),
         }
         let tx = self.cross_shards.next_tx();
         let claims: Claims = job
@@ -186,6 +228,31 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether values can be moved between home and the others, and their records stay; false: that is not known yet.
+    pub(crate) fn may_move(&self, job: &Job) -> Result<bool, ClientError> {
+        let refused = |error| Err(ClientError::Operation(error));
+        let number = |part: usize| self.shard_number(&job.asker, job.shards[part]);
+        let home = self.backends[number(job.home)].dump_version;
+        let mut is_known = home != 0;
+        for (index, part) in job.parts.iter().enumerate() {
+            let shard = number(index);
+            if self.all_stats[0].of_shard(shard, PerShard::Evicting) > 0 {
+                return refused(OperationError::Evicts(part.shard.to_string()));
+            }
+            let version = self.backends[shard].dump_version;
+            is_known &= version != 0;
+            let comes = part.keys.iter().any(|key| key.is_wanted);
+            let goes = part.keys.iter().any(|key| key.mode == Mode::Exclusive);
+            let fits = (!comes || takes(home, version)) && (!goes || takes(version, home));
+            if is_known && index != job.home && !fits {
+                let home = &job.parts[job.home].shard;
+                let which = format!("the server of '{home}' and that of '{}' dump values in formats that one does not take from the other", part.shard);
+                return refused(OperationError::Versions(which));
+            }
+        }
+        Ok(is_known)
+    }
+
     /// Tells an operation what has happened, and does what it wants then.
     pub(crate) fn advance(&mut self, index: u32, event: Event) {
         let now_ms = self.now_ms;
@@ -195,7 +262,10 @@ impl Engine {
             let Some(running) = self.cross_shards.running.get_mut(index) else {
                 return;
             };
+            let before = running.operation.phase();
             running.operation.after(event, now_ms, &mut steps);
+            let after = running.operation.phase();
+            self.pass_points(before, after, &steps);
             for step in std::mem::take(&mut steps) {
                 if let Some(part) = self.step(index, step) {
                     events.push_back(Event::Lost(part));
@@ -240,7 +310,22 @@ impl Engine {
         self.cross_shards.notes.push_back(note);
     }
 
-    fn hand_over(&mut self, _index: u32) {}
+    /// Nobody here knows how it stands: worker 0 looks at its records, and lifts its fence then.
+    fn hand_over(&mut self, index: u32) {
+        let Some(running) = self.cross_shards.running.get(index) else {
+            return;
+        };
+        let (plan, home) = (running.operation.plan(), running.job.home);
+        let mut shards: Vec<_> = plan.parts.iter().map(|part| part.shard.clone()).collect();
+        shards.swap(0, home);
+        let subject = Subject {
+            tx: plan.tx.clone(),
+            coordinator: plan.pid.clone(),
+            shards,
+        };
+        let keyspace = running.job.asker.keyspace;
+        self.post(0, Note::TakeOver(keyspace, Box::new(subject)));
+    }
 
     pub(crate) fn running_tx(&self, index: u32) -> Option<(Tx, usize)> {
         let running = self.cross_shards.running.get(index)?;
@@ -382,13 +467,17 @@ impl Engine {
             return;
         };
         let job = running.job.clone();
-        if answer == Answer::Conflict && job.tries < CROSS_SHARD_TRIES {
-            if let Some(running) = self.cross_shards.running.get_mut(index) {
-                // They are watched on, for the next try.
-                running.job.watches.clear();
+        if let Answer::Again(Again::Stranger(part)) = answer {
+            if job.tries < CROSS_SHARD_TRIES {
+                self.keep_watches(index);
+                return self.register_and_try_again(job, part);
             }
+        }
+        if answer == Answer::Conflict && job.tries < CROSS_SHARD_TRIES {
+            self.keep_watches(index);
             return self.try_again(job);
         }
+        self.count_answer(&job, &answer);
         let text = match answer {
             Answer::Done(replies) => ClientErrorOr::Replies(replies),
             Answer::Broken => ClientErrorOr::Broken,
@@ -422,9 +511,28 @@ impl Engine {
         self.answer_job(&job, &text);
     }
 
+    /// Keys are watched on, for the next try.
+    fn keep_watches(&mut self, index: u32) {
+        if let Some(running) = self.cross_shards.running.get_mut(index) {
+            running.job.watches.clear();
+        }
+    }
+
+    /// The shard has lost its list of members: this proxy is entered again, and then it is tried again.
+    fn register_and_try_again(&mut self, mut job: Job, part: usize) {
+        job.tries += 1;
+        if let Some(&shard) = job.shards.get(part) {
+            let shard = self.shard_number(&job.asker, shard);
+            self.post(0, Note::Register(shard));
+        }
+        self.cross_shards.postponed.push(job);
+    }
+
     /// Others had keys of it. At first it is tried again at once (that takes some round trips), then at the next tick.
     fn try_again(&mut self, mut job: Job) {
         job.tries += 1;
+        let cell = PerKeyspace::OperationsRepeated;
+        self.stats().keyspace(job.asker.keyspace, cell, 1);
         if job.tries <= 3 {
             self.cross_shards
                 .notes
@@ -432,6 +540,15 @@ impl Engine {
         } else {
             self.cross_shards.postponed.push(job);
         }
+    }
+
+    fn count_answer(&self, job: &Job, answer: &Answer) {
+        let cell = match answer {
+            Answer::Done(_) => PerKeyspace::Operations,
+            Answer::Unknown => PerKeyspace::OperationsUnknown,
+            _ => PerKeyspace::OperationsUndone,
+        };
+        self.stats().keyspace(job.asker.keyspace, cell, 1);
     }
 
     /// Gives the client its answer.
@@ -453,8 +570,17 @@ impl Engine {
             }
             ClientErrorOr::Error(error) => self.write_error(asker.keyspace, error, &mut out),
         }
+        if job.waits && self.goes_on_waiting(job, answer, &mut out) {
+            return;
+        }
         self.part_arrived(asker.slot, asker.generation, job.place, 0, &out);
     }
+}
+
+/// Whether a server of one dump version takes what another dumps. From 12 to 79 are Redis' own since it left the BSD licence, and
+/// 80 on are Valkey's; neither takes the other's.
+fn takes(target: u16, source: u16) -> bool {
+    source == target || (source < target && (source < 12 || target < 80))
 }
 
 /// What a client is told.

@@ -11,11 +11,13 @@
 
 use crate::error::{ClientError, OperationError};
 use crate::limits::{CROSS_SHARD_KEYS_MAX, CROSS_SHARD_SHARDS_MAX};
-use crate::protocol::command::{Access, CommandSpec};
+use crate::protocol::command::{Access, CommandSpec, Undo};
+use crate::protocol::encode;
 use crate::routing::claims::claims_of;
 use crate::routing::route::Request;
 use crate::session::client::Intake;
 use crate::session::cross_shard::call::{KeyClaim, Mode, Scope};
+use crate::session::cross_shard::executor::ClientErrorOr;
 use crate::session::cross_shard::steps::Part;
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
@@ -50,6 +52,9 @@ pub struct Job {
     pub(crate) watches: Vec<(u32, u32)>,
     /// Scripts that home must know.
     pub(crate) scripts: Vec<Sha>,
+    /// It is a step of a request that waits, which goes on when there is nothing; how what it took is put back when its client has left.
+    pub(crate) waits: bool,
+    pub(crate) undo: Undo,
     /// How often it was begun again.
     pub(crate) tries: usize,
 }
@@ -61,6 +66,7 @@ pub(crate) struct Keys {
     /// Keys that are only watched: nobody may write them, and nobody needs their values.
     watched: HashMap<Arc<[u8]>, u16>,
     order: Vec<Arc<[u8]>>,
+    home: Option<u16>,
 }
 
 impl Keys {
@@ -72,6 +78,11 @@ impl Keys {
         let key: Arc<[u8]> = key.into();
         self.order.push(key.clone());
         self.by_key.insert(key, (shard, access));
+    }
+
+    /// That shard is to be home.
+    pub(crate) fn prefer(&mut self, shard: u16) {
+        self.home = Some(shard);
     }
 
     /// A key that is watched.
@@ -114,6 +125,7 @@ impl Keys {
                 } else {
                     Mode::Exclusive
                 },
+                // What is overwritten need not be brought: a mark in its place tells whether it was.
                 is_wanted: part != home && access != Access::Overwrite,
             });
         }
@@ -132,6 +144,10 @@ impl Keys {
     /// The shard from which most would have to be brought: what is both read and written counts twice, because it
     /// would have to go back as well.
     fn home(&self, shards: &[u16]) -> usize {
+        let preferred = self.home.and_then(|home| shards.binary_search(&home).ok());
+        if let Some(home) = preferred {
+            return home;
+        }
         let mut weights = vec![0usize; shards.len()];
         for (shard, access) in self.by_key.values() {
             let weight = match access {
@@ -226,6 +242,7 @@ impl Engine {
                 space.database,
             )));
         }
+        let requests = self.held_to_keys(asker.keyspace, requests)?;
         Ok(Job {
             asker: *asker,
             place,
@@ -237,7 +254,33 @@ impl Engine {
             reply,
             watches: Vec::new(),
             scripts: Vec::new(),
+            waits: false,
+            undo: Undo::Nothing,
             tries: 0,
         })
+    }
+
+    /// A step of a request that waits is answered. True when nobody is to be given it: what was taken goes back.
+    pub(crate) fn goes_on_waiting(
+        &mut self,
+        job: &Job,
+        answer: &ClientErrorOr,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        match answer {
+            ClientErrorOr::Replies(replies) if !self.is_there(&job.asker) => {
+                self.put_back_taken(&job.asker, job.undo, replies);
+                return true;
+            }
+            // A key grew after it was looked at: all are looked at again.
+            ClientErrorOr::Error(ClientError::Operation(OperationError::TooLarge(_)))
+                if job.undo != Undo::Nothing =>
+            {
+                out.clear();
+                encode::null_array(out, encode::Proto::Resp2);
+            }
+            _ => {}
+        }
+        false
     }
 }

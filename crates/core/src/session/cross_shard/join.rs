@@ -15,7 +15,9 @@ use crate::protocol::errand;
 use crate::session::backend::{InFlight, Link, LinkState, Waiter};
 use crate::session::client::care;
 use crate::session::cross_shard::call::{Call, Kind, Outcome, Record};
+use crate::session::cross_shard::notes::Note;
 use crate::session::cross_shard::registrar::{Claims, ShardClaims};
+use crate::session::cross_shard::remote::name_on;
 use crate::session::cross_shard::wire;
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
@@ -67,10 +69,12 @@ impl Engine {
             Outcome::Joined {
                 dump_version,
                 records,
+                evicts,
                 ..
             } => {
+                self.note_eviction(shard, evicts);
                 self.backends[shard].dump_version = dump_version;
-                self.joined(shard, records);
+                self.joined(id, shard, records);
                 true
             }
             Outcome::Incompatible(who) => {
@@ -89,15 +93,25 @@ impl Engine {
     }
 
     /// The records of a shard, as a new connection was told them.
-    fn joined(&mut self, shard: usize, records: Vec<Record>) {
+    fn joined(&mut self, id: u32, shard: usize, records: Vec<Record>) {
         let keyspace = self.backends[shard].keyspace;
         for record in &records {
             let is_own = record.coordinator == self.cross_shards.pid;
-            if record.kind == Kind::Fence && !is_own {
+            let name = name_on(&record.tx, shard);
+            let is_known = self.cross_shards.fences[keyspace].knows(&name);
+            if record.kind == Kind::Fence && !is_own && !is_known {
                 let claims = self.claims_of_record(shard, record);
-                self.cross_shards.fences[keyspace].install(&record.tx, &claims);
+                self.cross_shards.fences[keyspace].install(&name, &claims);
                 self.care |= care::FENCED;
+                // What waits in it was let pass before the fence was known, and nobody may be waiting for it to be answered.
+                if let Some(link) = self.links.get_mut(id) {
+                    link.behind.push(name);
+                }
             }
+        }
+        if !records.is_empty() {
+            self.post(0, Note::Found(shard, records));
+            self.settle_notes();
         }
     }
 
@@ -113,8 +127,18 @@ impl Engine {
 
     // ------------------------------------------------------------------------------------------------------- ghosts
 
-    /// A connection was lost: what was under way on it may still run.
+    /// A connection was lost.
     pub(crate) fn note_ghost(&mut self, link: &Link) {
+        self.keep_ghost(link);
+        // What was to be answered on it will not be.
+        if !self.cross_shards.drains.is_empty() {
+            self.look_at_drains();
+            self.settle_notes();
+        }
+    }
+
+    /// A connection is gone: what was under way on it may still run, until the shard has confirmed its end.
+    pub(crate) fn keep_ghost(&mut self, link: &Link) {
         let touches_keys = matches!(
             link.owner,
             Owner::Lane
@@ -133,25 +157,21 @@ impl Engine {
             && link.queue.iter().any(is_work)
         {
             self.backends[link.shard].ghosts.push(link.server_id);
-            self.end_ghosts(link.shard);
-        }
-        // What was to be answered on it will not be.
-        if !self.cross_shards.drains.is_empty() {
-            self.look_at_drains();
-            self.settle_notes();
+            self.end_ghosts(link.shard, Some(link.server_id));
         }
     }
 
-    /// Asks a shard to end them, where it can be asked.
-    pub(crate) fn end_ghosts(&mut self, shard: usize) {
+    /// Asks a shard to end them, or one of them, where it can be asked.
+    pub(crate) fn end_ghosts(&mut self, shard: usize, only: Option<u64>) {
         let main = self.backends[shard].links[0];
         let is_up = |link: &Link| link.state == LinkState::Up;
         if !self.links.get(main).is_some_and(is_up) {
             return;
         }
-        for number in self.backends[shard].ghosts.clone() {
+        let all = self.backends[shard].ghosts.clone();
+        for number in only.map_or(all, |number| vec![number]) {
             if let Some(link) = self.links.get_mut(main) {
-                errand::kill(link.outgoing().tail(), number);
+                errand::end_connection(link.outgoing().tail(), number);
             }
             self.sent(&Asker::NOBODY, main, number as u32, 0, Waiter::Ghost);
         }
@@ -174,7 +194,7 @@ impl Engine {
             self.look_at_drains();
             self.settle_notes();
         } else {
-            self.end_ghosts(shard);
+            self.end_ghosts(shard, None);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What workers of one process tell each other about operations across shards, and what each does at once.
 //!
-//! Owns: `Note`, the queue in which a worker's own are done, and the draining of connections.
+//! Owns: `Note`, and the queue in which a worker's own are done.
 //!
 //! Flow: the coordinating worker asks worker 0 for the keys (`Lock`) -> granted, worker 0 tells every worker to hold them back
 //! (`Fence`) -> each does so at once and, when everything that it had sent to those shards before is answered, says `Drained` ->
@@ -11,15 +11,15 @@
 //! the shard has confirmed that the connection is dead.
 //! Rejected: a shared table with a lock: the hot path would have to look at it.
 
-use crate::session::backend::{InFlight, LinkState, Waiter};
 use crate::session::client::{care, Intake};
-use crate::session::cross_shard::call::Tx;
+use crate::session::cross_shard::call::{Pid, Record, Tx};
 use crate::session::cross_shard::jobs::Job;
+use crate::session::cross_shard::member;
+use crate::session::cross_shard::recovery::Subject;
 use crate::session::cross_shard::registrar::Claims;
 use crate::session::cross_shard::steps::Event;
 use crate::session::engine::{Action, Engine};
 use crate::session::mail::Mail;
-use crate::session::own_links::{Owner, Purpose};
 
 /// See the head of this file.
 #[derive(Debug, Clone)]
@@ -62,21 +62,25 @@ pub enum Note {
         /// Where.
         keyspace: usize,
     },
+    /// To worker 0: recovery shall find out about an operation of this process.
+    TakeOver(usize, Box<Subject>),
+    /// To worker 0: a connection to that shard (numbered through the topology) was told of these.
+    Found(usize, Vec<Record>),
+    /// To worker 0: enter this proxy in the list of that shard again (numbered through the topology).
+    Register(usize),
+    /// To a coordinating worker: a member holds back what its operation claims of a shard.
+    Fenced {
+        /// Whose.
+        tx: Tx,
+        /// Numbered through the topology.
+        shard: usize,
+        /// Who.
+        pid: Pid,
+    },
     /// An operation is begun again.
     Begin(Box<Job>),
     /// Something has happened to an operation of this worker (place and generation).
     Event(u32, u32, Box<Event>),
-}
-
-/// A fence that is installed, and what is to be answered before it is drained.
-#[derive(Debug)]
-pub(crate) struct Drain {
-    tx: Tx,
-    worker: usize,
-    /// Shards, numbered through the topology.
-    shards: Vec<usize>,
-    /// (link, generation, replies that it will have brought by then).
-    links: Vec<(u32, u32, u64)>,
 }
 
 impl Engine {
@@ -100,8 +104,10 @@ impl Engine {
                 self.note(note);
             } else if let Some(parked) = self.cross_shards.unparked.pop_front() {
                 let client = self.clients.get_same(parked.slot, parked.generation);
-                if client.is_some_and(|client| client.intake == Intake::Fenced) {
-                    self.open_intake(parked.slot);
+                match client.map(|client| client.intake) {
+                    Some(Intake::Fenced) => self.open_intake(parked.slot),
+                    Some(Intake::Blocked) => self.let_wait_go_on(parked.slot),
+                    _ => {}
                 }
             } else {
                 break;
@@ -127,6 +133,10 @@ impl Engine {
             } => self.install_fence(tx, keyspace, &claims, worker),
             Note::Drained(tx) => self.worker_drained(&tx),
             Note::Lift { tx, keyspace } => self.lift_fence(&tx, keyspace),
+            Note::TakeOver(keyspace, subject) => self.take_over(keyspace, *subject),
+            Note::Register(shard) => self.ask_records(shard),
+            Note::Found(shard, records) => self.records_found(shard, records),
+            Note::Fenced { tx, shard, pid } => self.member_fenced(&tx, shard, pid),
             Note::Begin(job) => self.begin_job(*job),
             Note::Event(index, generation, event) => {
                 if self.cross_shards.running.generation(index) == generation {
@@ -152,21 +162,28 @@ impl Engine {
             .insert(tx.clone(), (worker, claims.clone()));
         let table = &mut self.cross_shards.tables[keyspace];
         table.lock(tx, &claims, needs_place, &mut granted);
-        self.fence_granted(keyspace, granted);
+        self.granted(keyspace, granted);
     }
 
     pub(crate) fn unlock_keys(&mut self, tx: &Tx, keyspace: usize) {
         let mut granted = Vec::new();
-        self.cross_shards.askers.remove(tx);
+        if self.cross_shards.askers.remove(tx).is_some() {
+            self.tell_member(keyspace, member::Event::Ended(tx.clone()));
+        }
         self.cross_shards.tables[keyspace].unlock(tx, &mut granted);
-        self.fence_granted(keyspace, granted);
+        self.granted(keyspace, granted);
     }
 
-    fn fence_granted(&mut self, keyspace: usize, granted: Vec<Tx>) {
+    /// These have their keys now.
+    pub(crate) fn granted(&mut self, keyspace: usize, granted: Vec<Tx>) {
         for tx in granted {
+            if self.remote_moved(&tx, false) {
+                continue;
+            }
             let Some((worker, claims)) = self.cross_shards.askers.get(&tx).cloned() else {
                 continue;
             };
+            self.tell_member(keyspace, member::Event::Began(tx.clone()));
             for to in 0..self.identity.workers {
                 let (tx, claims) = (tx.clone(), claims.clone());
                 self.post(
@@ -187,65 +204,13 @@ impl Engine {
     fn install_fence(&mut self, tx: Tx, keyspace: usize, claims: &Claims, worker: usize) {
         self.cross_shards.fences[keyspace].install(&tx, claims);
         self.care |= care::FENCED;
-        let first = self.topology.keyspaces[keyspace].first_shard;
-        let shards: Vec<usize> = claims
-            .iter()
-            .map(|claim| first + usize::from(claim.shard))
-            .collect();
-        let links = self.in_flight_on(&shards);
-        self.cross_shards.drains.push(Drain {
-            tx,
-            worker,
-            shards,
-            links,
-        });
-        self.look_at_drains();
-    }
-
-    /// Connections of these shards that owe replies to what may touch keys, and how many they will have brought by then.
-    fn in_flight_on(&self, shards: &[usize]) -> Vec<(u32, u32, u64)> {
-        let mut found = Vec::new();
-        for (id, link) in self.links.iter() {
-            let counts = shards.contains(&link.shard)
-                && matches!(
-                    link.owner,
-                    Owner::Lane
-                        | Owner::Client {
-                            purpose: Purpose::Watch | Purpose::Track | Purpose::Wake,
-                            ..
-                        }
-                )
-                && matches!(link.state, LinkState::Up | LinkState::Retired);
-            let is_work = |entry: &InFlight| entry.waiter != Waiter::Probe;
-            if counts && link.queue.iter().any(is_work) {
-                let until = link.answered.wrapping_add(link.queue.len() as u64);
-                found.push((id, self.links.generation(id), until));
-            }
-        }
-        found
-    }
-
-    /// Tells who waits for it which fences are drained now.
-    pub(crate) fn look_at_drains(&mut self) {
-        let drains = std::mem::take(&mut self.cross_shards.drains);
-        for mut drain in drains {
-            drain.links.retain(|&(id, generation, until)| {
-                self.links.generation(id) == generation
-                    && self
-                        .links
-                        .get(id)
-                        .is_some_and(|link| (until.wrapping_sub(link.answered) as i64) > 0)
-            });
-            let has_ghosts = |&shard: &usize| !self.backends[shard].ghosts.is_empty();
-            if drain.links.is_empty() && !drain.shards.iter().any(has_ghosts) {
-                self.post(drain.worker, Note::Drained(drain.tx));
-            } else {
-                self.cross_shards.drains.push(drain);
-            }
-        }
+        self.begin_drain(tx, keyspace, claims, worker);
     }
 
     fn worker_drained(&mut self, tx: &Tx) {
+        if self.remote_moved(tx, true) {
+            return;
+        }
         let Some(&index) = self.cross_shards.by_tx.get(tx) else {
             return;
         };
@@ -254,6 +219,22 @@ impl Engine {
             if running.drained == self.identity.workers {
                 self.advance(index, Event::Begin);
             }
+        }
+    }
+
+    /// Another proxy holds back what an operation of this worker claims.
+    fn member_fenced(&mut self, tx: &Tx, shard: usize, pid: Pid) {
+        let Some(&index) = self.cross_shards.by_tx.get(tx) else {
+            return;
+        };
+        let Some(running) = self.cross_shards.running.get(index) else {
+            return;
+        };
+        let first = self.topology.keyspaces[running.job.asker.keyspace].first_shard;
+        let within = shard.wrapping_sub(first);
+        let mut shards = running.job.shards.iter();
+        if let Some(part) = shards.position(|&own| usize::from(own) == within) {
+            self.advance(index, Event::Fenced(part, pid));
         }
     }
 
@@ -269,5 +250,6 @@ impl Engine {
         {
             self.care &= !care::FENCED;
         }
+        self.do_late(tx);
     }
 }

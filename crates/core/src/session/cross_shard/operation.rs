@@ -20,7 +20,7 @@ use crate::limits::{
     CROSS_SHARD_PREPARE_MS,
 };
 use crate::session::cross_shard::call::{
-    Call, Commit, Foreign, Held, KeyClaim, Mode, Outcome, Pid, Prepare, Value,
+    Call, Commit, Foreign, Held, Mode, Outcome, Pid, Prepare, Value, Written,
 };
 use crate::session::cross_shard::steps::{Again, Answer, Event, Plan, Step};
 use std::sync::Arc;
@@ -62,6 +62,8 @@ struct Progress {
     values: Vec<Option<Value>>,
     /// Members that have not acknowledged.
     missing: Vec<Pid>,
+    /// Members that do not hear what is published.
+    silent: Vec<Pid>,
     /// Members that did before they were asked for.
     early: Vec<Pid>,
     /// The one that is being evicted.
@@ -83,8 +85,12 @@ pub struct Operation {
     deadline_ms: u64,
     /// There are other members than this proxy.
     has_others: bool,
+    /// Who has not acknowledged by now is waited for no longer.
+    is_late: bool,
     /// The watches were asked about, or need not be.
     is_validated: bool,
+    /// The home has a record of the decision.
+    has_decision: bool,
     /// What the client will be told.
     answer: Option<Answer>,
 }
@@ -100,6 +106,8 @@ impl Operation {
             progress,
             deadline_ms: u64::MAX,
             has_others: false,
+            is_late: false,
+            has_decision: false,
             answer: None,
         }
     }
@@ -213,7 +221,12 @@ impl Operation {
         let shard = &mut self.progress[part];
         shard.is_asked = false;
         match outcome {
-            Outcome::Prepared { members, values } => {
+            Outcome::Prepared {
+                members,
+                silent,
+                values,
+            } => {
+                shard.silent = silent;
                 shard.is_prepared = true;
                 shard.values = values;
                 let early = std::mem::take(&mut shard.early);
@@ -247,6 +260,7 @@ impl Operation {
         }
         self.phase = Phase::Fencing;
         self.deadline_ms = now_ms + CROSS_SHARD_ACK_MS as u64;
+        self.evict(steps);
         self.look_whether_fenced(now_ms, steps);
     }
 
@@ -294,14 +308,16 @@ impl Operation {
         self.commit_when_ready(steps);
     }
 
-    /// No acknowledgement in time: the shard itself ends what the member has there.
+    /// No acknowledgement in time, or none to be hoped for: the shard itself ends what the member has there.
     fn evict(&mut self, steps: &mut Vec<Step>) {
         for part in 0..self.progress.len() {
             let shard = &mut self.progress[part];
             if shard.is_asked || shard.evicting.is_some() {
                 continue;
             }
-            if let Some(pid) = shard.missing.first().cloned() {
+            let is_late = self.is_late;
+            let is_due = |pid: &&Pid| is_late || shard.silent.contains(pid);
+            if let Some(pid) = shard.missing.iter().find(is_due).cloned() {
                 shard.evicting = Some(pid.clone());
                 self.call(part, Call::Deregister { pid }, steps);
             }
@@ -367,6 +383,7 @@ impl Operation {
                     key: claim.key.clone(),
                     value,
                     is_written: claim.mode == Mode::Exclusive,
+                    is_blind: claim.mode == Mode::Exclusive && !claim.is_wanted,
                 });
             }
         }
@@ -412,7 +429,7 @@ impl Operation {
     }
 
     /// The written values, in the order of the commit's written keys, to their shards.
-    fn distribute(&mut self, written: Vec<Option<Value>>) {
+    fn distribute(&mut self, written: Vec<Written>) {
         let mut written = written.into_iter();
         for (index, part) in self.plan.parts.iter().enumerate() {
             if index == self.plan.home {
@@ -422,9 +439,13 @@ impl Operation {
                 .keys
                 .iter()
                 .filter(|claim| claim.mode == Mode::Exclusive);
-            self.progress[index].written = keys
-                .map(|claim| (claim.key.clone(), written.next().flatten()))
-                .collect();
+            for claim in keys {
+                if let Some(Written::Now(value)) = written.next() {
+                    let held = (claim.key.clone(), value);
+                    self.progress[index].written.push(held);
+                    self.has_decision = true;
+                }
+            }
         }
     }
 
@@ -475,16 +496,12 @@ impl Operation {
         steps.push(Step::Lift);
         steps.extend(self.answer.take().map(Step::Answer));
         let tx = self.plan.tx.clone();
-        let has_decision = self.plan.parts.iter().enumerate().any(|(index, part)| {
-            let is_written = |claim: &KeyClaim| claim.mode == Mode::Exclusive;
-            index != self.plan.home && part.keys.iter().any(is_written)
-        });
         for part in 0..self.progress.len() {
             if self.progress[part].is_prepared {
                 self.call(part, Call::Release { tx: tx.clone() }, steps);
             }
         }
-        if has_decision {
+        if self.has_decision {
             self.call(self.plan.home, Call::Clean { tx }, steps);
         }
         self.end_when_quiet(steps);
@@ -560,9 +577,9 @@ impl Operation {
         if now_ms < self.deadline_ms {
             return;
         }
-        let is_evicting = self.progress.iter().any(|shard| shard.evicting.is_some());
-        if self.phase == Phase::Fencing && !is_evicting {
+        if self.phase == Phase::Fencing && !self.is_late {
             self.deadline_ms = now_ms + CROSS_SHARD_PREPARE_MS as u64;
+            self.is_late = true;
             return self.evict(steps);
         }
         if matches!(

@@ -11,7 +11,7 @@
 
 use crate::error::{ClientError, OperationError};
 use crate::limits::CROSS_SHARD_PARK_MS_MAX;
-use crate::protocol::command::{flags, keys, CommandSpec, Local, Policy};
+use crate::protocol::command::{flags, keys, Check, CommandSpec, Local, Policy};
 use crate::protocol::request::RequestScanner;
 use crate::routing::route::{specification, Request};
 use crate::session::client::Intake;
@@ -20,6 +20,7 @@ use crate::session::cross_shard::fences::Parked;
 use crate::session::cross_shard::steps::Event;
 use crate::session::dispatch::Taken;
 use crate::session::engine::Engine;
+use crate::session::stats::PerKeyspace;
 
 impl Engine {
     /// None: nobody has a key of the request, so it goes on.
@@ -30,7 +31,10 @@ impl Engine {
         request: &Request<'_>,
     ) -> Option<Taken> {
         let keyspace = self.clients.get(slot)?.keyspace as usize;
-        if self.cross_shards.fences[keyspace].is_empty() {
+        if self.cross_shards.fences[keyspace].is_empty() || self.identity.trial.lets_pass {
+            return None;
+        }
+        if spec.is_some_and(|spec| self.asks_later(keyspace, spec, request)) {
             return None;
         }
         let is_exec = spec.is_some_and(|spec| spec.policy == Policy::Local(Local::Exec));
@@ -55,13 +59,33 @@ impl Engine {
             return Some(self.turn_away(slot, &error));
         }
         client.intake = Intake::Fenced;
+        let is_first = since == now_ms;
         let parked = Parked { slot, generation };
         self.cross_shards.fences[keyspace].park(&tx, parked);
+        let cell = PerKeyspace::Held;
+        self.stats().keyspace(keyspace, cell, i64::from(is_first));
         Some(Taken::NotYet)
     }
 
+    /// It waits for keys of several shards: each of its steps asks for itself, or is an operation that waits its turn.
+    fn asks_later(&self, keyspace: usize, spec: &CommandSpec, request: &Request<'_>) -> bool {
+        if !matches!(spec.policy, Policy::Blocking(_)) || spec.check == Check::BlockOption {
+            return false;
+        }
+        let mut found = Vec::new();
+        let space = &self.topology.keyspaces[keyspace];
+        let shard = |index: &u32| {
+            let key = request.arg(*index as usize);
+            space.shard_of(key, &self.admissions[keyspace])
+        };
+        let is_read = keys(spec, request.args, request.data, &mut found).is_ok();
+        let mut shards = found.iter().map(shard);
+        let first = shards.next();
+        is_read && shards.any(|other| Some(other) != first)
+    }
+
     /// Who has a key of a request.
-    fn holder_of(
+    pub(crate) fn holder_of(
         &self,
         keyspace: usize,
         spec: Option<&'static CommandSpec>,
@@ -110,6 +134,8 @@ impl Engine {
         for index in self.cross_shards.running.indexes() {
             self.advance(index, Event::Tick);
         }
+        self.look_at_members();
+        self.ask_again(None);
         for job in std::mem::take(&mut self.cross_shards.postponed) {
             self.begin_job(job);
         }

@@ -122,6 +122,40 @@ impl LockTable {
         }
     }
 
+    /// Puts a claim of another proxy's in line before everybody who has not got all keys yet: it may not wait for those, who
+    /// may be waiting for the shard, and so for it.
+    pub fn lock_ahead(&mut self, tx: &Tx, claims: &[ShardClaims], granted: &mut Vec<Tx>) {
+        if self.knows(tx) {
+            return;
+        }
+        let mut resources = Vec::new();
+        let mut behind: Vec<Tx> = Vec::new();
+        for (resource, mode) in wanted(claims) {
+            let entries = &self.entries;
+            let line = self.lines.entry(resource.clone()).or_default();
+            let has_all = |(tx, _): &(Tx, Mode)| {
+                let entry = entries.get(tx);
+                entry.is_some_and(|entry| entry.is_granted)
+            };
+            let place = line.iter().take_while(|&waiting| has_all(waiting)).count();
+            behind.extend(line.iter().skip(place).map(|(other, _)| other.clone()));
+            line.insert(place, (tx.clone(), mode));
+            resources.push(resource);
+        }
+        let entry = Entry {
+            resources,
+            waits_for: usize::MAX,
+            needs_place: false,
+            is_granted: false,
+        };
+        self.entries.insert(tx.clone(), entry);
+        self.recount(tx);
+        for other in behind {
+            self.recount(&other);
+        }
+        self.grant(granted);
+    }
+
     /// An operation needs its keys no more, or will not wait any longer; who is granted now is added to `granted`.
     pub fn unlock(&mut self, tx: &Tx, granted: &mut Vec<Tx>) {
         let Some(entry) = self.entries.remove(tx) else {
@@ -157,12 +191,19 @@ impl LockTable {
 
     /// Recounts what an operation waits for, from the lines themselves: the front of one of them has moved.
     fn came_forward(&mut self, tx: &Tx) {
-        let Some(entry) = self.entries.get(tx) else {
+        if self
+            .entries
+            .get(tx)
+            .is_some_and(|entry| entry.waits_for > 0)
+        {
+            self.recount(tx);
+        }
+    }
+
+    fn recount(&mut self, tx: &Tx) {
+        let Some(entry) = self.entries.get(tx).filter(|entry| !entry.is_granted) else {
             return;
         };
-        if entry.waits_for == 0 {
-            return;
-        }
         let is_behind = |resource: &&Resource| {
             self.lines.get(*resource).is_some_and(|line| {
                 let position = line.iter().position(|(other, _)| other == tx);
@@ -172,6 +213,7 @@ impl LockTable {
         let waits_for = entry.resources.iter().filter(is_behind).count();
         if let Some(entry) = self.entries.get_mut(tx) {
             entry.waits_for = waits_for;
+            self.ready.retain(|ready| ready != tx);
             if waits_for == 0 {
                 self.ready.push_back(tx.clone());
             }

@@ -12,17 +12,20 @@
 //!
 //! Must stay true: nothing panics on what a server says; what does not fit is `Failed`. Within EXEC only the client's own
 //! requests may fail, for an error there does not undo the rest:
-//! * memory: EXEC is refused as a whole when there is none and anything queued could take some; `drop`, the first step of the
-//!   last script, is a write that servers always let pass, and after one such write a script is not held up for memory. Join
-//!   and Apply make use of the same: a proxy may come to a full shard, and what is committed is applied to it. Prepare does not:
-//!   a full shard is refused before anything has happened, which bounds what Apply can bring to it.
-//! * RESTORE: always with REPLACE, and the caller has compared the versions of dumps. Should it fail nevertheless (a type of a
-//!   module that home lacks), the reply is `Failed`, which the operation takes for an unknown outcome.
+//! * memory: EXEC is refused as a whole when there is none and anything queued could take some (Redis 7.0 lets nothing be
+//!   queued then); `drop`, the first step of the last script, is a write that servers always let pass, and after one such write
+//!   a script is not held up for memory. Join, Deregister and Apply make use of the same: a proxy may come to a full shard or
+//!   be evicted from it, and what is committed is applied to it. Prepare does not: a full shard is refused before anything has
+//!   happened, which bounds what Apply can bring to it.
+//! * RESTORE: always with REPLACE, and the caller has compared the versions of dumps. An instant that has passed meanwhile is
+//!   no error: the key is then gone, as it should be. Should it fail nevertheless (a type of a module that home lacks), the
+//!   reply is `Failed`, which the operation takes for an unknown outcome.
 //! * refused writes (MISCONF, NOREPLICAS, READONLY): the plain write that ends the queue is refused like any, and EXEC with it.
 //!
 //! What the servers' user needs: all keys and channels (`~* &*`), the commands of the clients, and `+eval +multi +exec +watch
-//! +unlink +del +exists +dump +restore +pttl +memory|usage +hset +hget +hgetall +hdel +hexists +hkeys +hvals +hlen +sadd +srem
-//! +smembers +time +publish +subscribe +client|setname +client|list +client|kill`.
+//! +unwatch +unlink +del +exists +dump +restore +pexpiretime +pttl +memory|usage +hset +hget +hgetall +hdel +hexists +hkeys +hvals
+//! +hlen +sadd +srem +smembers +set +get +type +time +info +publish +pubsub|numsub +subscribe +client|setname +client|list
+//! +client|kill`.
 //! Rejected: EVALSHA (saves 1 KiB a call, and costs a second way through every state); Lua that runs the client's requests (their
 //! replies would pass through Lua's types).
 
@@ -30,6 +33,7 @@ use crate::protocol::errand;
 use crate::routing::merge::unexpected;
 use crate::session::cross_shard::call::{
     Call, Commit, Foreign, Held, KeyClaim, Kind, Outcome, Pid, Prepare, Record, Scope, Tx, Value,
+    Written,
 };
 use crate::session::cross_shard::elements::{self, Elements};
 use crate::session::cross_shard::message::{self, Message};
@@ -37,6 +41,9 @@ use std::sync::{Arc, LazyLock};
 
 /// Keys of ours on a shard begin with it.
 pub const PREFIX: &[u8] = b"__shoal:";
+
+/// Said of a key that does not expire, as servers say it.
+const FOR_EVER: &str = "-1";
 
 /// What members of a shard must agree on.
 pub const VERSION: &str = "1";
@@ -65,7 +72,9 @@ script!(APPLY, "drop", "apply");
 script!(RESOLVE, "drop", "resolve");
 script!(CLEAN, "clean");
 script!(MARK, "mark");
-script!(FORGET, "forget");
+script!(UNLIST, "unlist");
+script!(COUNT, "count");
+script!(RANDOM, "random");
 
 /// A script without indentation and lines of comment.
 fn bare(text: &str) -> String {
@@ -73,6 +82,24 @@ fn bare(text: &str) -> String {
     lines
         .filter(|line| !line.starts_with("--"))
         .fold(String::new(), |text, line| text + line + "\n")
+}
+
+/// How many keys of clients a shard has; one reply, an integer.
+pub fn count_keys() -> &'static [u8] {
+    static REQUEST: LazyLock<Vec<u8>> = LazyLock::new(|| alone(&COUNT));
+    &REQUEST
+}
+
+/// One of a shard's keys that are clients'; one reply, a string or null.
+pub fn random_key() -> &'static [u8] {
+    static REQUEST: LazyLock<Vec<u8>> = LazyLock::new(|| alone(&RANDOM));
+    &REQUEST
+}
+
+fn alone(script: &str) -> Vec<u8> {
+    let mut request = Vec::new();
+    run(&mut request, script, &[]);
+    request
 }
 
 /// Appends a call's requests; how many replies will come.
@@ -96,13 +123,13 @@ pub fn encode(call: &Call, out: &mut Vec<u8>) -> usize {
         Call::Clean { tx } => run(out, &CLEAN, &[tx.0.as_bytes()]),
         Call::Resolve { tx } => run(out, &RESOLVE, &[tx.0.as_bytes(), &released(tx)]),
         Call::Deregister { pid } => {
-            run(out, &MARK, &[pid.0.as_bytes()]);
+            run(out, &MARK, &[pid.0.as_bytes(), VERSION.as_bytes()]);
             out.extend_from_slice(errand::CONNECTIONS);
             2
         }
         Call::Kill { pid, ids } => {
             ids.iter().for_each(|id| errand::end_connection(out, *id));
-            ids.len() + run(out, &FORGET, &[pid.0.as_bytes()])
+            ids.len() + run(out, &UNLIST, &[pid.0.as_bytes(), VERSION.as_bytes()])
         }
     }
 }
@@ -114,6 +141,11 @@ fn run(out: &mut Vec<u8>, script: &str, words: &[&[u8]]) -> usize {
 
 fn released(tx: &Tx) -> Vec<u8> {
     Message::Released { tx: tx.clone() }.encode()
+}
+
+/// What is put in place of a key that is replaced or left as it is: what it holds afterwards tells which.
+fn untouched(tx: &Tx) -> Vec<u8> {
+    [b"__shoal:untouched:", tx.0.as_bytes()].concat()
 }
 
 fn record_key(tx: &Tx) -> Vec<u8> {
@@ -162,9 +194,21 @@ fn encode_prepare(prepare: &Prepare, out: &mut Vec<u8>) -> usize {
         return replies;
     }
     let record = record_key(&prepare.tx);
+    // An operation that was given up has left its watch here, and its record is gone: that would break this one's EXEC.
+    out.extend_from_slice(errand::UNWATCH);
     errand::watch_for_exec(out, &record);
     out.extend_from_slice(&errand::watch(&[&record]));
-    replies + 2
+    replies + 3
+}
+
+/// By which it is seen that a key is as it was: its dump's SHA-1 (none: it was not there) and when it expires.
+fn before_of(foreign: &Foreign) -> (String, String) {
+    let Some(value) = foreign.value.as_ref().filter(|_| foreign.is_written) else {
+        return (String::new(), FOR_EVER.into());
+    };
+    let digest = sha1_smol::Sha1::from(&value.dump).digest().to_string();
+    let expires = value.expires_ms.map(|at| at.to_string());
+    (digest, expires.unwrap_or_else(|| FOR_EVER.into()))
 }
 
 /// Keys whose values are put in place before the client's requests.
@@ -182,7 +226,17 @@ fn encode_commit(commit: &Commit, out: &mut Vec<u8>) -> usize {
         replies += 1;
     }
     for (foreign, value) in brought(commit) {
-        errand::restore(out, &foreign.key, value.ttl_ms.unwrap_or(0), &value.dump);
+        errand::restore(
+            out,
+            &foreign.key,
+            value.expires_ms.unwrap_or(0),
+            &value.dump,
+        );
+        replies += 1;
+    }
+    let mark = untouched(&commit.tx);
+    for foreign in commit.foreign.iter().filter(|foreign| foreign.is_blind) {
+        errand::put(out, &foreign.key, &mark);
         replies += 1;
     }
     out.extend_from_slice(&commit.requests);
@@ -192,9 +246,15 @@ fn encode_commit(commit: &Commit, out: &mut Vec<u8>) -> usize {
         commit.coordinator.0.as_bytes(),
         &message,
     ];
-    for foreign in &commit.foreign {
-        let letter: &[u8] = if foreign.is_written { b"w" } else { b"-" };
-        words.extend([letter, foreign.shard.as_bytes(), &foreign.key]);
+    let marks: Vec<(String, String)> = commit.foreign.iter().map(before_of).collect();
+    for (foreign, (digest, expires)) in commit.foreign.iter().zip(&marks) {
+        let (letter, before): (&[u8], &[u8]) = match (foreign.is_written, foreign.is_blind) {
+            (false, _) => (b"-", b""),
+            (true, true) => (b"b", &mark),
+            (true, false) => (b"w", digest.as_bytes()),
+        };
+        let shard = foreign.shard.as_bytes();
+        words.extend([letter, shard, &foreign.key, before, expires.as_bytes()]);
     }
     run(out, &FINISH, &words);
     errand::remove(out, &[&record_key(&commit.tx)]);
@@ -204,16 +264,16 @@ fn encode_commit(commit: &Commit, out: &mut Vec<u8>) -> usize {
 
 fn encode_apply(tx: &Tx, values: &[Held], out: &mut Vec<u8>) -> usize {
     let message = released(tx);
-    let ttls: Vec<String> = (values.iter())
+    let times: Vec<String> = (values.iter())
         .map(|(_, value)| match value {
-            Some(value) => value.ttl_ms.unwrap_or(0).to_string(),
+            Some(value) => value.expires_ms.unwrap_or(0).to_string(),
             None => String::new(),
         })
         .collect();
     let mut words: Vec<&[u8]> = vec![tx.0.as_bytes(), &message];
-    for ((key, value), ttl) in values.iter().zip(&ttls) {
+    for ((key, value), time) in values.iter().zip(&times) {
         let dump: &[u8] = value.as_ref().map_or(b"", |value| &value.dump);
-        words.extend([key, ttl.as_bytes(), dump]);
+        words.extend([key, time.as_bytes(), dump]);
     }
     run(out, &APPLY, &words)
 }
@@ -291,12 +351,12 @@ fn value(words: &mut Elements) -> Option<Option<Value>> {
         return Some(None);
     }
     let (_, mut parts) = Elements::within(element)?;
-    let ttl = parts.integer()?;
+    let expires = parts.integer()?;
     Some(Some(Value {
-        ttl_ms: if ttl == -1 {
+        expires_ms: if expires == -1 {
             None
         } else {
-            Some(ttl.try_into().ok()?)
+            Some(expires.try_into().ok()?)
         },
         dump: Arc::from(parts.text()?),
     }))
@@ -313,6 +373,7 @@ fn values(count: usize, words: &mut Elements) -> Option<Vec<Option<Value>>> {
 
 fn joined(words: &mut Elements) -> Option<Outcome> {
     let dump_version = words.integer()?.try_into().ok()?;
+    let evicts = words.integer()? == 1;
     let members = pids(words)?;
     let (count, mut told) = words.array()?;
     let mut records = Vec::new();
@@ -321,6 +382,7 @@ fn joined(words: &mut Elements) -> Option<Outcome> {
     }
     Some(Outcome::Joined {
         dump_version,
+        evicts,
         members,
         records,
     })
@@ -364,15 +426,21 @@ fn record(words: &mut Elements) -> Option<Record> {
 
 fn prepared(prepare: &Prepare, words: &mut Elements, replies: &mut Elements) -> Option<Outcome> {
     let members = pids(words)?;
+    let silent = pids(words)?;
     let values = values(prepare.keys.len(), words)?;
     if prepare.is_home {
+        replies.next_reply()?;
         let is_watched = replies.next_reply()? == b"+OK\r\n";
         let is_there = elements::integer(replies.next_reply()?) == Some(1);
         if !is_watched || !is_there {
             return Some(Outcome::Gone);
         }
     }
-    Some(Outcome::Prepared { members, values })
+    Some(Outcome::Prepared {
+        members,
+        silent,
+        values,
+    })
 }
 
 fn resolved(words: &mut Elements) -> Option<Outcome> {
@@ -414,16 +482,17 @@ fn killed(count: usize, replies: &mut Elements) -> Option<Outcome> {
             }
         }
     }
-    Some(match elements::error(replies.next_reply()?) {
-        Some(error) => Outcome::Failed(error.to_vec()),
-        None => Outcome::Killed,
-    })
+    match elements::error(replies.next_reply()?) {
+        Some(error) => Some(Outcome::Failed(error.to_vec())),
+        None => Some(Outcome::Killed),
+    }
 }
 
 /// What was queued is answered in EXEC's array, in the same order; what was not, at once.
 fn commit_outcome(commit: &Commit, replies: &mut Elements) -> Option<Outcome> {
     let begun = replies.next_reply()?;
-    let before = usize::from(!commit.foreign.is_empty()) + brought(commit).count();
+    let blind = commit.foreign.iter().filter(|foreign| foreign.is_blind);
+    let before = usize::from(!commit.foreign.is_empty()) + brought(commit).count() + blind.count();
     let mut queued = Vec::new();
     for _ in 0..before + commit.count + 2 {
         queued.push(replies.next_reply()?);
@@ -462,6 +531,25 @@ fn committed(commit: &Commit, before: usize, queued: &[&[u8]], executed: &[u8]) 
         .count();
     Some(Outcome::Committed {
         replies: asked.concat(),
-        written: values(count, &mut Elements::new(last.first()?))?,
+        written: written(count, &mut Elements::new(last.first()?))?,
     })
+}
+
+/// What became of so many keys: 0 stands for what is as it was.
+fn written(count: usize, words: &mut Elements) -> Option<Vec<Written>> {
+    let (given, mut list) = words.array()?;
+    if given != count {
+        return None;
+    }
+    let mut all = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut one = list;
+        if one.integer() == Some(0) {
+            all.push(Written::Same);
+            list = one;
+        } else {
+            all.push(Written::Now(value(&mut list)?));
+        }
+    }
+    Some(all)
 }

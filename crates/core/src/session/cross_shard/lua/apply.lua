@@ -5,7 +5,7 @@ for i = 3, #ARGV, 3 do
   if ARGV[i + 1] == '' then
     redis.call('UNLINK', ARGV[i])
   else
-    redis.call('RESTORE', ARGV[i], ARGV[i + 1], ARGV[i + 2], 'REPLACE')
+    redis.call('RESTORE', ARGV[i], ARGV[i + 1], ARGV[i + 2], 'REPLACE', 'ABSTTL')
   end
 end
 drop(tx)

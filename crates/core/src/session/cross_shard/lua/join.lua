@@ -3,7 +3,7 @@ local members, mine = redis.call('HGETALL', '__shoal:m'), nil
 for i = 1, #members, 2 do
   if members[i] == pid then
     mine = members[i + 1]
-  elseif members[i + 1] ~= version and members[i + 1] ~= '-' .. version then
+  elseif members[i + 1] ~= version and members[i + 1] ~= version .. '-' then
     return {'other', members[i] .. ' ' .. members[i + 1]}
   end
 end
@@ -30,4 +30,6 @@ for _, tx in ipairs(redis.call('SMEMBERS', '__shoal:fs')) do
   end
 end
 local dump = redis.call('DUMP', '__shoal:m')
-return {'joined', dump:byte(-10) + 256 * dump:byte(-9), redis.call('HKEYS', '__shoal:m'), records}
+local memory, evicts = redis.call('INFO', 'memory'), 0
+if memory:find('maxmemory_policy:allkeys', 1, true) and not memory:find('maxmemory:0\r', 1, true) then evicts = 1 end
+return {'joined', dump:byte(-10) + 256 * dump:byte(-9), evicts, redis.call('HKEYS', '__shoal:m'), records}

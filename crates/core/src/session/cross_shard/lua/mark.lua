@@ -1,6 +1,3 @@
-local version = redis.call('HGET', '__shoal:m', ARGV[1])
-if version and version:byte() ~= 45 then
-  redis.call('DEL', '__shoal:')
-  redis.call('HSET', '__shoal:m', ARGV[1], '-' .. version)
-end
-return 1
+-- A member is being evicted: it counts as one until its connections are gone, and coordinates nothing. On a full shard, too.
+redis.call('DEL', '__shoal:')
+if redis.call('HEXISTS', '__shoal:m', ARGV[1]) == 1 then redis.call('HSET', '__shoal:m', ARGV[1], ARGV[2] .. '-') end

@@ -1,7 +1,7 @@
 local tx, coordinator, home, scope, most, message, count = unpack(ARGV, 1, 7)
 local f, k = '__shoal:f:' .. tx, '__shoal:k'
-local version = redis.call('HGET', '__shoal:m', coordinator)
-if not version or version:byte() == 45 then return {'stranger'} end
+local standing = redis.call('HGET', '__shoal:m', coordinator)
+if not standing or standing:sub(-1) == '-' then return {'stranger'} end
 if redis.call('EXISTS', f, '__shoal:d:' .. tx) > 0 then return redis.error_reply('ERR prepared before') end
 local first = 8 + count
 local claim = redis.call('HGET', k, 'a')
@@ -28,5 +28,11 @@ for i = first, #ARGV, 2 do
   redis.call('HSET', k, 'k' .. ARGV[i + 1], claims[i] .. ' ' .. tx)
 end
 local members = redis.call('HKEYS', '__shoal:m')
-if #members > 1 then redis.call('PUBLISH', '__shoal:ctl', message) end
-return {'prepared', members, values}
+local silent = {}
+if #members > 1 then
+  redis.call('PUBLISH', '__shoal:ctl', message)
+  for _, pid in ipairs(members) do
+    if redis.call('PUBSUB', 'NUMSUB', '__shoal:c:' .. pid)[2] == 0 then silent[#silent + 1] = pid end
+  end
+end
+return {'prepared', members, silent, values}

@@ -1,0 +1,249 @@
+//! The connection to each shard on which a proxy hears of others' operations, and on which it asks about records.
+//!
+//! Owns: `Control`, one for each shard, kept by worker 0: its connection, and what was asked on it, in order.
+//!
+//! Flow: opened when the shard can be reached -> subscribed to what all members hear and to what this one is told -> `Member`
+//! hears that it is up. Joins, questions and the calls of recoveries go out on it and are answered in order; messages come
+//! between the answers.
+//!
+//! Must stay true: subscribed before the first Join on it; when it is lost, everything that was asked on it is lost, and said so.
+//! Rejected: a connection for each of the two: the order of what is heard and what is answered says what a Join has seen.
+
+use crate::limits::CROSS_SHARD_SCAN_MS;
+use crate::protocol::encode::Proto;
+use crate::protocol::errand;
+use crate::protocol::subscription::Kind;
+use crate::routing::merge::counted_header;
+use crate::session::backend::{lane, Health, InFlight, Waiter};
+use crate::session::cross_shard::call::{Call, Outcome, Pid, Tx};
+use crate::session::cross_shard::elements::Elements;
+use crate::session::cross_shard::member::Event;
+use crate::session::cross_shard::message::{own_channel, Message, CONTROL};
+use crate::session::cross_shard::notes::Note;
+use crate::session::cross_shard::wire;
+use crate::session::engine::Engine;
+use crate::session::own_links::Owner;
+use crate::session::stats::PerShard;
+use std::collections::VecDeque;
+
+/// What was asked on a control connection.
+#[derive(Debug)]
+pub(crate) enum Question {
+    /// The records that are there.
+    Join(Call),
+    /// How many hear that question about an operation.
+    Ask(Tx),
+    /// Nothing that matters.
+    Telling,
+    /// A step of a recovery: its number, the shard's number in its subject, and the call.
+    Recovery(u64, usize, Call),
+}
+
+#[derive(Debug)]
+struct Asked {
+    question: Question,
+    left: usize,
+    bytes: Vec<u8>,
+}
+
+/// One shard's.
+#[derive(Debug, Default)]
+pub struct Control {
+    link: Option<u32>,
+    asked: VecDeque<Asked>,
+    tried_ms: u64,
+}
+
+impl Engine {
+    /// Opens what is missing, where the shard can be reached.
+    pub(crate) fn look_at_controls(&mut self) {
+        if self.identity.worker != 0 || self.is_stopping {
+            return;
+        }
+        for shard in 0..self.backends.len() {
+            let control = &self.cross_shards.controls[shard];
+            let is_due = control.tried_ms == 0
+                || self.now_ms >= control.tried_ms + CROSS_SHARD_SCAN_MS as u64;
+            let is_wanted = self.is_member_of(shard) && control.link.is_none() && is_due;
+            if is_wanted && self.backends[shard].health == Health::Up {
+                self.open_control(shard);
+            }
+        }
+    }
+
+    fn open_control(&mut self, shard: usize) {
+        let own = self.topology.keyspaces[self.backends[shard].keyspace].database;
+        let id = self.open_exclusive(shard, lane(0, own, Proto::Resp3));
+        let mut request = Vec::new();
+        let names = [CONTROL.into(), own_channel(&self.cross_shards.pid).into()];
+        errand::subscribe(&mut request, Kind::Channel, true, &names);
+        if let Some(link) = self.links.get_mut(id) {
+            link.owner = Owner::Control;
+            // Answered by pushes alone.
+            link.outgoing().push(&request);
+        }
+        self.cross_shards.controls[shard] = Control {
+            link: Some(id),
+            asked: VecDeque::new(),
+            tried_ms: self.now_ms.max(1),
+        };
+        self.member_event(shard, Event::Up);
+    }
+
+    /// A control connection is gone.
+    pub(crate) fn control_lost(&mut self, shard: usize) {
+        self.cross_shards.controls[shard].link = None;
+        let asked = std::mem::take(&mut self.cross_shards.controls[shard].asked);
+        for asked in asked {
+            if let Question::Recovery(number, part, _) = asked.question {
+                self.recovery_lost(number, part);
+            }
+        }
+        self.member_event(shard, Event::Down);
+        self.settle_notes();
+    }
+
+    /// Asks something; false when there is no connection.
+    pub(crate) fn ask_control(
+        &mut self,
+        shard: usize,
+        question: Question,
+        words: &[u8],
+        left: usize,
+    ) -> bool {
+        let (now_us, now_ms) = (self.now_us, self.now_ms);
+        let control = &mut self.cross_shards.controls[shard];
+        let Some(id) = control.link else {
+            return false;
+        };
+        let Some(link) = self.links.get_mut(id) else {
+            return false;
+        };
+        link.outgoing().push(words);
+        for _ in 0..left {
+            let entry = InFlight {
+                client: u32::MAX,
+                generation: 0,
+                number: 0,
+                sent_us: now_us as u32,
+                part: 0,
+                waiter: Waiter::Control,
+            };
+            link.await_reply(entry, now_ms);
+        }
+        control.asked.push_back(Asked {
+            question,
+            left,
+            bytes: Vec::new(),
+        });
+        self.touch_link(id);
+        true
+    }
+
+    /// Registers again, and asks what is there.
+    pub(crate) fn ask_records(&mut self, shard: usize) {
+        let pid = self.cross_shards.pid.clone();
+        let call = Call::Join { pid };
+        let mut words = Vec::new();
+        let left = wire::encode(&call, &mut words);
+        self.ask_control(shard, Question::Join(call), &words, left);
+    }
+
+    /// Tells one member of a shard, or all.
+    pub(crate) fn publish_control(&mut self, shard: usize, to: Option<Pid>, message: Message) {
+        let channel = to.map_or_else(|| CONTROL.to_vec(), |pid| own_channel(&pid));
+        let mut words = Vec::new();
+        errand::publish(&mut words, &channel, &message.encode());
+        let question = match message {
+            Message::Ask { tx } => Question::Ask(tx),
+            _ => Question::Telling,
+        };
+        self.ask_control(shard, question, &words, 1);
+    }
+
+    /// A piece of an answer.
+    pub(crate) fn control_answered(&mut self, shard: usize, bytes: &[u8], done: bool) {
+        let control = &mut self.cross_shards.controls[shard];
+        let Some(asked) = control.asked.front_mut() else {
+            return;
+        };
+        asked.bytes.extend_from_slice(bytes);
+        asked.left -= usize::from(done && asked.left > 0);
+        if asked.left > 0 || !done {
+            return;
+        }
+        let Some(asked) = control.asked.pop_front() else {
+            return;
+        };
+        match asked.question {
+            Question::Join(call) => match wire::decode(&call, &asked.bytes) {
+                Outcome::Joined {
+                    records, evicts, ..
+                } => {
+                    self.note_eviction(shard, evicts);
+                    self.member_event(shard, |shard| Event::Joined(shard, records));
+                }
+                _ => {
+                    if let Some(id) = self.cross_shards.controls[shard].link {
+                        self.link_lost(id, "it does not tell its records");
+                    }
+                }
+            },
+            Question::Ask(tx) => {
+                let count = Elements::new(&asked.bytes).integer().unwrap_or(0);
+                let count = u64::try_from(count).unwrap_or(0);
+                self.member_event(shard, |shard| Event::Reached(shard, tx, count));
+            }
+            Question::Telling => {}
+            Question::Recovery(number, part, call) => {
+                let outcome = wire::decode(&call, &asked.bytes);
+                self.recovery_answered(number, part, outcome);
+            }
+        }
+        self.settle_notes();
+    }
+
+    /// Whether a shard evicts keys of any kind, for all workers to see.
+    pub(crate) fn note_eviction(&self, shard: usize, evicts: bool) {
+        if self.identity.worker == 0 {
+            let cell = PerShard::Evicting;
+            self.stats().set_shard(shard, cell, u64::from(evicts));
+        }
+    }
+
+    /// Something was heard on it.
+    pub(crate) fn control_heard(&mut self, id: u32, push: &[u8]) {
+        let Some(shard) = self.links.get(id).map(|link| link.shard) else {
+            return;
+        };
+        let Some(message) = payload(push).and_then(Message::decode) else {
+            return;
+        };
+        if let Message::Fenced { tx, pid } = message {
+            if let Some(worker) = self.worker_of(&tx) {
+                self.post(worker, Note::Fenced { tx, shard, pid });
+            }
+        } else {
+            self.member_event(shard, |shard| Event::Message(shard, message));
+        }
+        self.settle_notes();
+    }
+
+    /// The worker of this process that coordinates an operation.
+    fn worker_of(&self, tx: &Tx) -> Option<usize> {
+        let rest = tx.0.strip_prefix(&*self.cross_shards.pid.0)?;
+        let worker: usize = rest.strip_prefix('-')?.split('-').next()?.parse().ok()?;
+        (worker < self.identity.workers).then_some(worker)
+    }
+}
+
+/// What a message says: the last of its three words.
+fn payload(push: &[u8]) -> Option<&[u8]> {
+    let (count, body) = counted_header(push)?;
+    let mut words = Elements::new(push.get(body..)?);
+    if count != 3 || words.text()? != b"message" {
+        return None;
+    }
+    words.text()?;
+    words.text()
+}
