@@ -3,6 +3,8 @@
  *     featureload fanout PORT SUBSCRIBERS MESSAGES WINDOW BYTES    one publisher, many subscribers of one channel
  *     featureload multi PORT CLIENTS TRANSACTIONS COMMANDS         MULTI, so many SETs, EXEC, written in one piece
  *     featureload handover PORT PAIRS ROUNDS                       an element pushed to a consumer that waits in BLPOP
+ *     featureload across PORT CLIENTS OPERATIONS KIND              keys on two of four shards, each client's own: 0 SUNION,
+ *                                                                  1 SUNIONSTORE, 2 RENAME, 3 MULTI of two SETs
  *
  * One thread. It prints the same two rows of CSV as redis-benchmark. What is counted: deliveries, transactions, elements.
  * Latency: from PUBLISH until the last subscriber has the message; of a whole transaction; from RPUSH until BLPOP's reply.
@@ -226,6 +228,72 @@ static double handover(int port, struct client *consumers, long pairs, long roun
     return spent;
 }
 
+/* Which of four shards has a key: CRC16 (XMODEM), as Redis Cluster's slots, in four equal ranges. */
+static int shard_of(const char *key) {
+    uint16_t crc = 0;
+    for (; *key; key++) {
+        crc ^= (uint16_t)((uint8_t)*key << 8);
+        for (int bit = 0; bit < 8; bit++) crc = (uint16_t)(crc & 0x8000 ? crc << 1 ^ 0x1021 : crc << 1);
+    }
+    return (crc & 16383) / 4096;
+}
+
+/* Two keys of a client, on two shards, with the lengths that every key has. */
+static void pair_of(int client, char *one, char *two) {
+    int chance = client % CLIENTS_MAX * 1000;
+    sprintf(one, "k%07d", chance);
+    do sprintf(two, "k%07d", ++chance);
+    while (shard_of(two) == shard_of(one));
+}
+
+static double across(struct client *clients, long count, long operations, long kind) {
+    static char data[READ_BYTES], order[1024];
+    static const char *texts[] = {"*1\r\n$1\r\na\r\n", ":1\r\n", "+OK\r\n", "+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n+OK\r\n+OK\r\n"};
+    struct epoll_event events[EVENTS];
+    char one[24], two[24];
+    long unsent = operations, missing = operations;
+    int poll = epoll_create1(EPOLL_CLOEXEC);
+    if (kind < 0 || kind > 3) exit(2);
+    for (long i = 0; i < count; i++) {
+        pair_of((int)i, one, two);
+        int bytes = sprintf(order, "*2\r\n$3\r\nDEL\r\n$8\r\n%s\r\n*2\r\n$3\r\nDEL\r\n$8\r\n%s\r\n", one, two);
+        bytes += sprintf(order + bytes, "*3\r\n$4\r\nSADD\r\n$8\r\n%s\r\n$1\r\na\r\n*3\r\n$4\r\nSADD\r\n$8\r\n%s\r\n$1\r\na\r\n", one, two);
+        send_all(clients[i].fd, order, (size_t)bytes);
+        /* Two numbers that depend on what was there, then two that do not. */
+        for (int left = 4 * 4; left > 0;) {
+            ssize_t got = recv(clients[i].fd, data, (size_t)left, 0);
+            if (got <= 0) fail("no reply:", "while keys were made");
+            left -= (int)got;
+        }
+    }
+    watch_all(poll, clients, count);
+    double start = now_us();
+    for (long turn = 0; missing > 0; turn++) {
+        int ready = turn == 0 ? (int)count : ready_on(poll, events);
+        for (int i = 0; i < ready; i++) {
+            struct client *c = turn == 0 ? &clients[i] : events[i].data.ptr;
+            if (turn > 0) {
+                ssize_t got = recv(c->fd, data, sizeof data, 0);
+                if (got <= 0) fail("the connection was closed", got < 0 ? strerror(errno) : "");
+                if (compare(c, data, (size_t)got, texts[kind], strlen(texts[kind])) == 0) continue;
+                note(c->sent_at);
+                missing--, c->done++;
+            }
+            if (unsent == 0) continue;
+            pair_of((int)(c - clients), one, two);
+            const char *from = c->done % 2 ? two : one, *to = c->done % 2 ? one : two;
+            int bytes = kind == 0   ? sprintf(order, "*3\r\n$6\r\nSUNION\r\n$8\r\n%s\r\n$8\r\n%s\r\n", one, two)
+                        : kind == 1 ? sprintf(order, "*4\r\n$11\r\nSUNIONSTORE\r\n$8\r\n%s\r\n$8\r\n%s\r\n$8\r\n%s\r\n", one, one, two)
+                        : kind == 2 ? sprintf(order, "*3\r\n$6\r\nRENAME\r\n$8\r\n%s\r\n$8\r\n%s\r\n", from, to)
+                                    : sprintf(order, "*1\r\n$5\r\nMULTI\r\n*3\r\n$3\r\nSET\r\n$8\r\n%s\r\n$3\r\nxyz\r\n*3\r\n$3\r\nSET\r\n$8\r\n%s\r\n$3\r\nxyz\r\n*1\r\n$4\r\nEXEC\r\n", one, two);
+            unsent--;
+            c->sent_at = now_us();
+            send_all(c->fd, order, (size_t)bytes);
+        }
+    }
+    return now_us() - start;
+}
+
 static int ascending(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
@@ -240,20 +308,23 @@ int main(int argc, char **argv) {
     int is_fanout = argc == 7 && strcmp(argv[1], "fanout") == 0;
     int is_multi = argc == 6 && strcmp(argv[1], "multi") == 0;
     int is_handover = argc == 5 && strcmp(argv[1], "handover") == 0;
+    int is_across = argc == 6 && strcmp(argv[1], "across") == 0;
     long count = number[1], times = number[2];
-    if ((!is_fanout && !is_multi && !is_handover) || count < 1 || count > CLIENTS_MAX || times < 1 || (!is_handover && number[3] < 1)) {
+    if ((!is_fanout && !is_multi && !is_handover && !is_across) || count < 1 || count > CLIENTS_MAX || times < 1 || (!is_handover && !is_across && number[3] < 1)) {
         fprintf(stderr, "featureload fanout PORT SUBSCRIBERS MESSAGES WINDOW BYTES\n"
                         "featureload multi PORT CLIENTS TRANSACTIONS COMMANDS\n"
-                        "featureload handover PORT PAIRS ROUNDS\n");
+                        "featureload handover PORT PAIRS ROUNDS\n"
+                        "featureload across PORT CLIENTS OPERATIONS KIND\n");
         return 2;
     }
-    counted = is_multi ? times : count * times;
+    counted = is_multi || is_across ? times : count * times;
     struct client *clients = calloc((size_t)count, sizeof *clients);
     latencies = calloc((size_t)counted, sizeof *latencies);
     if (!clients || !latencies) return 2;
     for (long i = 0; i < count; i++) clients[i].fd = connected((int)number[0]);
     if (is_fanout) took = fanout((int)number[0], clients, count, times, number[3], number[4]);
     else if (is_multi) took = multi(clients, count, times, number[3]);
+    else if (is_across) took = across(clients, count, times, number[3]);
     else took = handover((int)number[0], clients, count, times);
     qsort(latencies, (size_t)latency_count, sizeof *latencies, ascending);
     printf("\"test\",\"rps\",\"p50_latency_ms\",\"p99_latency_ms\"\n");

@@ -37,6 +37,8 @@ RECORD = Path(__file__).parent / "record"
 ROUNDS = 7
 QUICK_ROUNDS = 1
 RUN_SECONDS_MAX = 60.0
+# Operations across shards; on one Redis they are that command itself.
+ACROSS = (("union", "SUNION"), ("store", "SUNIONSTORE"), ("rename", "RENAME"), ("pair", "MULTI of 2 SETs"))
 # A thousand subscribers, on both sides of the proxy's process and in the load generator.
 FILES_WANTED = 8192
 
@@ -46,22 +48,36 @@ class Feature:
     """A load of featureload.c: its words after the port, and how many things that makes."""
 
     name: str
+    load: str
     title: str
     words: tuple[int, ...]
     count: int
     unit: str
 
     def command(self, port: int) -> list[str]:
-        return [compiled(SOURCE), self.name, str(port), *(str(word) for word in self.words)]
+        return [compiled(SOURCE), self.load, str(port), *(str(word) for word in self.words)]
 
 
 def features(share: float) -> tuple[Feature, ...]:
     """The loads; `share` of the usual length."""
-    messages, transactions, rounds = (max(1, round(full * share)) for full in (600, 30_000, 60))
+    messages, transactions, rounds, operations = (max(1, round(full * share)) for full in (600, 30_000, 60, 20_000))
     return (
-        Feature("fanout", "1 publisher, 1000 subscribers", (1000, messages, 4, 64), 1000 * messages, "delivery"),
-        Feature("multi", "MULTI of 10 SETs, 50 clients", (50, transactions, 10), transactions, "transaction"),
-        Feature("handover", "RPUSH to a waiting BLPOP", (50, rounds), 50 * rounds, "element"),
+        Feature(
+            "fanout", "fanout", "1 publisher, 1000 subscribers", (1000, messages, 4, 64), 1000 * messages, "delivery"
+        ),
+        Feature("multi", "multi", "MULTI of 10 SETs, 50 clients", (50, transactions, 10), transactions, "transaction"),
+        Feature("handover", "handover", "RPUSH to a waiting BLPOP", (50, rounds), 50 * rounds, "element"),
+        *(
+            Feature(
+                name,
+                "across",
+                f"{title}, keys on two shards, 50 clients",
+                (50, operations, kind),
+                operations,
+                "operation",
+            )
+            for kind, (name, title) in enumerate(ACROSS)
+        ),
     )
 
 
@@ -192,7 +208,7 @@ def parser() -> argparse.ArgumentParser:
     add = arguments.add_argument
     add("--quick", action="store_true", help="one short round, nothing recorded: a first look")
     add("--rounds", type=int, default=ROUNDS, help=f"odd number of rounds (default {ROUNDS})")
-    add("--only", default="", metavar="A,B", help="only these: fanout, multi, handover")
+    add("--only", default="", metavar="A,B", help="only these: fanout, multi, handover, union, store, rename, pair")
     add("--json", action="store_true", help="print the samples instead of tables")
     return arguments
 

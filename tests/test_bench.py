@@ -483,7 +483,7 @@ def test_a_features_figures_are_paired_by_round() -> None:
 def test_the_load_of_features_finds_a_reply_that_is_wrong() -> None:
     """A shard that answers OK within MULTI, where QUEUED must come."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        feature = features.Feature("multi", "one", (1, 1, 1), 1, "transaction")
+        feature = features.Feature("multi", "multi", "one", (1, 1, 1), 1, "transaction")
         command = feature.command(server.getsockname()[1])
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
             link, _address = server.accept()

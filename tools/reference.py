@@ -23,8 +23,9 @@ MARKED = re.compile(r"(<!-- generated: ([a-z-]+) -->\n)(.*?)(<!-- end: \2 -->)",
 
 # What the words of the core's command table mean, in the order in which they are shown.
 POLICIES = {
-    "blocking": "May wait: sent to the shard of their keys on a connection of the client's own. With keys on several shards the first "
-    'that has something gives; with `cross_shard = "strict"` that is one operation, so that the order of the keys holds exactly.',
+    "blocking": "May wait: sent to the shard of their keys on a connection of the client's own. "
+    "With keys on several shards the first that has something gives; "
+    'with `cross_shard = "strict"` that is one operation, so that the order of the keys holds exactly.',
     "keyed": "Sent to the shard of their keys.",
     "script": "Scripts and functions: sent to the shard of their keys (with `cross_shard_functions` these may be on "
     "several, and it is one operation); without keys to the shard "

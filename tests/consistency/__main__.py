@@ -24,6 +24,8 @@ TESTS = Path(__file__).resolve().parent.parent
 RECORD = TESTS.parent / "benchmarks" / "record"
 
 ROUND_S = 12.0
+# Time for several.
+FAULTS_ROUND_S = 24.0
 ROUND_LEAST_S = 1.0
 # The fences are off: violations must come within a minute.
 FENCE_OFF_MINUTES = 1.0
@@ -106,7 +108,7 @@ def run(options: argparse.Namespace) -> report.Tally:
         runner.say(f"{report.describe(shape)}; seed {seed}")
         until = time.monotonic() + total
         while (left := until - time.monotonic()) > ROUND_LEAST_S or not tally.rounds:
-            clean = runner.round(min(left, ROUND_S))
+            clean = runner.round(min(left, FAULTS_ROUND_S if injected else ROUND_S))
             if runner.over or (options.fence_off and not clean):
                 break
     return tally
@@ -142,7 +144,8 @@ if __name__ == "__main__":
     try:
         code = main()
     except (AssertionError, OSError, ValueError, RuntimeError) as error:
-        print(f"test-consistency: {error}", file=sys.stderr)
+        reason = f" ({error.__cause__})" if error.__cause__ else ""
+        print(f"test-consistency: {error}{reason}", file=sys.stderr)
         code = 2
 
     sys.exit(code)

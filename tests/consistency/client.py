@@ -26,8 +26,8 @@ from consistency.history import ERROR_MARK, Command, Operation, Outcome, Reply, 
 from consistency.model import ERRORS
 from consistency.workload import Plan, Workload
 
-# Longer than shoal lets anything wait.
-TIMEOUT_S = 8.0
+# Longer than a fault and what shoal lets wait together: who has no answer by then will never have one.
+TIMEOUT_S = 15.0
 RECONNECT_PAUSE_S = 0.05
 ERROR_PAUSE_S = 0.01
 OPERATIONS_PER_CONNECTION = 300
@@ -48,6 +48,7 @@ NOT_DONE = (
 NOT_DONE_WORDS = ("was not sent", "nothing was", "ERR unknown command", "ERR max number of clients")
 
 WATCH_FAILED = "a watched key has changed"
+UNANSWERED = f"no answer within {TIMEOUT_S:g} s"
 
 # Their replies have no order of their own.
 UNORDERED = frozenset({"SMEMBERS", "SUNION", "SINTER", "SDIFF"})
@@ -118,6 +119,8 @@ class Client:
         except (OSError, AssertionError, ValueError) as failure:
             # An AssertionError is bytes that are no reply: whoever reads on would read nonsense.
             outcome, replies, error = ("info" if attempt.committed else "fail"), (), repr(failure)
+            if isinstance(failure, TimeoutError):
+                error = UNANSWERED
         if outcome != "ok" and attempt.spoiled:
             self.close()
         completed = time.monotonic_ns()

@@ -13,22 +13,30 @@ import os
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from random import Random
 
 from harness import Fault as Relay
 from harness import Mischief, Proxy, wait_until
 
-from consistency.rig import Rig
+from consistency.rig import Rig, is_stopped
 
 # In the order of the protocol.
 STEPS = (
-    "before-prepare", "prepared", "fenced", "gathered", "commit-sent", "committed", "apply-sent", "applied", "cleaned",
-)  # fmt: skip
+    "before-prepare",
+    "prepare-sent",
+    "prepared",
+    "fenced",
+    "gathered",
+    "commit-sent",
+    "committed",
+    "apply-sent",
+    "applied",
+    "cleaned",
+)
 RECOVERY_STEPS = ("recover-evicted", "recover-resolved", "recover-applied")
 
 # The nth time a step is reached: by chance, so that all kinds of operations are hit.
@@ -73,7 +81,7 @@ class KillAtStep(Fault):
 
     def inject(self, rig: Rig, chance: Random) -> bool:
         proxy = arm(rig, chance.randrange(len(rig.proxies)), f"{self.step}:{chance.randint(1, NTH_MAX)}")
-        return came(lambda: not proxy.running, REACHED_TIMEOUT_S)
+        return came(lambda: not proxy.running, REACHED_TIMEOUT_S) or disarm(proxy)
 
 
 @dataclass(frozen=True)
@@ -88,11 +96,12 @@ class StopAtStep(Fault):
         return f"stop at {self.step}"
 
     def inject(self, rig: Rig, chance: Random) -> bool:
-        proxy = arm(rig, chance.randrange(len(rig.proxies)), f"{self.step}:{chance.randint(1, NTH_MAX)}:stop")
-        if not came(lambda: is_stopped(proxy.pid), REACHED_TIMEOUT_S):
-            return False
-        pass_time(chance.choice(STOPPED_S))
-        os.kill(proxy.pid, signal.SIGCONT)
+        number = chance.randrange(len(rig.proxies))
+        with frozen(rig, number):
+            proxy = arm(rig, number, f"{self.step}:{chance.randint(1, NTH_MAX)}:stop")
+            if not came(lambda: is_stopped(proxy.pid), REACHED_TIMEOUT_S):
+                return disarm(proxy)
+            pass_time(chance.choice(STOPPED_S))
         return True
 
 
@@ -108,17 +117,18 @@ class KillInRecovery(Fault):
         return f"kill at {self.step}"
 
     def inject(self, rig: Rig, chance: Random) -> bool:
-        # Only what was committed is applied by others.
-        first = "committed" if self.step == "recover-applied" else chance.choice(("prepared", "gathered", "committed"))
+        # Others have to apply only what was committed, and not all of that: what one shard alone wrote is done then.
+        undecided = self.step != "recover-applied"
+        first = chance.choice(("prepared", "gathered", "commit-sent")) if undecided else "apply-sent"
         number = chance.randrange(len(rig.proxies))
         others = [other for other in range(len(rig.proxies)) if other != number]
         armed = [arm(rig, other, f"{self.step}:1") for other in others]
         proxy = arm(rig, number, f"{first}:{chance.randint(1, NTH_MAX)}")
         if not came(lambda: not proxy.running, REACHED_TIMEOUT_S):
-            return False
+            return disarm(proxy, *armed)
         if not armed:
             armed = [arm(rig, number, f"{self.step}:1")]
-        return came(lambda: any(not other.running for other in armed), RECOVERY_TIMEOUT_S)
+        return came(lambda: any(not other.running for other in armed), RECOVERY_TIMEOUT_S) or disarm(*armed)
 
 
 class KillProxy(Fault):
@@ -137,10 +147,10 @@ class StopProxy(Fault):
     name = "stop a proxy"
 
     def inject(self, rig: Rig, chance: Random) -> bool:
-        proxy = chance.choice(rig.proxies)
-        os.kill(proxy.pid, signal.SIGSTOP)
-        pass_time(chance.choice(STOPPED_S))
-        os.kill(proxy.pid, signal.SIGCONT)
+        number = chance.randrange(len(rig.proxies))
+        with frozen(rig, number):
+            os.kill(rig.proxies[number].pid, signal.SIGSTOP)
+            pass_time(chance.choice(STOPPED_S))
         return True
 
 
@@ -307,6 +317,25 @@ def arm(rig: Rig, number: int, fault: str) -> Proxy:
     return proxy
 
 
+@contextmanager
+def frozen(rig: Rig, number: int) -> Iterator[None]:
+    """While this proxy may be stopped; it goes on afterwards."""
+    rig.frozen.add(number)
+    try:
+        yield
+    finally:
+        rig.frozen.discard(number)
+        with suppress(ProcessLookupError):
+            os.kill(rig.proxies[number].pid, signal.SIGCONT)
+
+
+def disarm(*proxies: Proxy) -> bool:
+    """What has not come about must not do so later, unseen: the mending starts them anew. Always False."""
+    for proxy in proxies:
+        proxy.kill()
+    return False
+
+
 def came(condition: Callable[[], bool], timeout: float) -> bool:
     """Whether it came about in time."""
     try:
@@ -323,8 +352,3 @@ def pass_time(seconds: float) -> None:
 
 def _accepted_more(relay: Relay, count: int) -> bool:
     return relay.accepted > count
-
-
-def is_stopped(pid: int) -> bool:
-    """Whether the kernel says that the process is frozen."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"

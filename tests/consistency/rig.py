@@ -10,8 +10,9 @@ With relays, each shard stands behind a `Fault`, and the proxies know only that.
 
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ DURABLE = ("appendonly yes", "appendfsync always")
 QUIET_TIMEOUT_S = 15.0
 ANSWER_TIMEOUT_S = 10.0
 PLACES_TRIED_MAX = 1000
+WAKE_INTERVAL_S = 0.2
 
 SETTINGS: dict[Kind, str] = {
     "strict": 'cross_shard = "strict"\nmulti_key = "strict"\ncross_shard_functions = true',
@@ -106,6 +108,10 @@ class Rig:
             folder = self.folder / f"proxy-{number}"
             self.proxies.append(self._stack.enter_context(Proxy(folder, config=config, env=environment)))
         self.places = self._find_places()
+        self.frozen: set[int] = set()  # proxies that are stopped on purpose
+        self._ending = threading.Event()
+        self._stack.callback(self._ending.set)
+        threading.Thread(target=self._wake, name="wake", daemon=True).start()
 
     def __enter__(self) -> Self:
         return self
@@ -192,15 +198,32 @@ class Rig:
         for endpoint in self.endpoints:
             wait_until(partial(self._answers, endpoint), ANSWER_TIMEOUT_S, f"{endpoint} serves every shard")
 
+    def _wake(self) -> None:
+        """Each worker of a proxy may stop it at a step, at any later time; only what a fault waits for stays so."""
+        while not self._ending.wait(WAKE_INTERVAL_S):
+            for number, proxy in enumerate(self.proxies):
+                # It may end meanwhile.
+                with suppress(OSError):
+                    if number not in self.frozen and proxy.running and is_stopped(proxy.pid):
+                        os.kill(proxy.pid, signal.SIGCONT)
+
     def _answers(self, endpoint: tuple[str, int]) -> bool:
         with Wire(*endpoint, timeout=ANSWER_TIMEOUT_S) as wire:
-            return all(isinstance(wire.ask("EXISTS", f"{{{place}}}probe"), int) for place in self.places)
+            for place, shard in self.places.items():
+                reply = wire.ask("EXISTS", f"{{{place}}}probe")
+                assert isinstance(reply, int), f"{shard}: {reply!r}"
+        return True
 
     def forget(self) -> None:
         """Removes the keys of a round, directly; what is reserved stays."""
         for server, found in zip(self.fleet.servers, self.look(), strict=True):
             for keys in _chunks([key for key in found.keys if not key.startswith(residue.RESERVED)]):
                 server.client().unlink(*keys)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether the kernel says that the process is frozen."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def _chunks(keys: Sequence[str], size: int = 500) -> Iterator[Sequence[str]]:

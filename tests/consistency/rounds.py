@@ -17,7 +17,7 @@ from pathlib import Path
 from harness import process, wait_until
 
 from consistency import faults, report, residue, workload
-from consistency.client import TIMEOUT_S, Client
+from consistency.client import TIMEOUT_S, UNANSWERED, Client
 from consistency.finding import Verdict, Violation
 from consistency.history import History, Operation, load, save
 from consistency.judge import judge
@@ -88,7 +88,12 @@ class Run:
             stuck += refused
         history = History.of(operations)
         left = residue.check(self.rig.quiet(), self.rig.places)
-        served = Verdict(SERVED, len(operations), violations=tuple(stuck[:1]))
+        unanswered = [
+            Violation(SERVED, "unanswered", operation.error, (operation,))
+            for operation in history
+            if operation.error == UNANSWERED
+        ]
+        served = Verdict(SERVED, len(operations), violations=(*stuck[:1], *unanswered))
         verdicts: list[Verdict] = [*judge(history), left, served]
         self.tally.add(history, verdicts, seconds)
         found = [violation for verdict in verdicts for violation in verdict.violations]

@@ -45,11 +45,23 @@ def _unknown_script(_: Words, left: Reply, right: Reply, __: Ask) -> bool:
     return right.text.startswith(b"NOSCRIPT ") and any(part.text.startswith(b"NOSCRIPT ") for part in said)
 
 
+def _watched_table(words: Words, left: Reply, right: Reply, ask: Ask) -> bool:
+    # A nil is a refusal that clients of WATCH are made for; it is not told from others unless there is a hash table.
+    if str(words[0]).upper() != "EXEC" or right.value is not None or left.kind != "*" or left.value is None:
+        return False
+    keys = ask(["KEYS", "*"]).parts
+    return any(ask(["OBJECT", "ENCODING", key.text]).text == b"hashtable" for key in keys)
+
+
 def _other_database(_: Words, __: Reply, right: Reply, ___: Ask) -> bool:
     return right.text.startswith(b"ERR operations across shards are possible in the keyspace's own database only, ")
 
 
 KNOWN = (
+    Known(
+        "a watched hash table counts as changed when an operation across shards had it: restored, it has another order",
+        _watched_table,
+    ),
     Known(
         "a script that nobody has loaded is refused in the words of Redis, and with its transaction as a whole",
         _unknown_script,

@@ -103,7 +103,7 @@ def write_record(directory: Path, run: Run, when: datetime, machine: Mapping[str
         "",
         "Method: the standalone part of redis-py's tests (no modules, Redis Cluster, Sentinel, replicas, TLS) as they",
         f"are, first against one redis-server, then against shoal over {run.shards} of them; see `make test-redispy`.",
-        "The keyspace splits transactions (`tests/redispy/shoal.toml`).",
+        "What needs keys of several shards is one operation (`tests/redispy/shoal.toml`).",
         "Only tests that pass on the plain server count. Those that never connect to it are told apart.",
         "",
         figures(run),

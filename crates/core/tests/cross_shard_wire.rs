@@ -1,5 +1,5 @@
 //! Calls of the protocol across shards as bytes, and replies as outcomes: against what the protocol of the servers says, written
-//! out by hand. That servers do with the scripts what they should is shown in tests/system/test_cross_shard_functions.py.
+//! out by hand. That servers do with the scripts what they should is shown in tests/system/test_cross_shard_scripts.py.
 
 use proptest::prelude::*;
 use shoal_core::session::cross_shard::call::{
@@ -188,6 +188,7 @@ fn a_commit_is_one_transaction() {
     assert_eq!(words(&sent[6]), ["GET", "x"]);
     // As sha1sum has it.
     let digest = b"ead9225f956c11dbe3b766df2f526997383c72cf";
+    // -1: it does not expire, as a mark does not.
     let finish: [&[u8]; 23] = [
         b"p1:5-0-7",
         b"p1:5",
@@ -201,17 +202,17 @@ fn a_commit_is_one_transaction() {
         b"b",
         b"k2",
         mark.as_bytes(),
-        b"",
+        b"-1",
         b"-",
         b"b",
         b"k3",
         b"",
-        b"",
+        b"-1",
         b"w",
         b"b",
         b"k4",
         b"",
-        b"",
+        b"-1",
     ];
     assert_eq!(arguments(&sent[7]), finish);
     assert_eq!(words(&sent[8]), ["UNLINK", "__shoal:f:p1:5-0-7"]);
@@ -220,7 +221,10 @@ fn a_commit_is_one_transaction() {
 
 #[test]
 fn the_other_calls() {
-    let (replies, sent) = requests(&Call::Join { pid: pid() });
+    let (replies, sent) = requests(&Call::Join {
+        pid: pid(),
+        terms: "1".into(),
+    });
     assert_eq!(replies, 1);
     assert_eq!(arguments(&sent[0]), [b"p1:5".as_slice(), b"1"]);
     let (_, sent) = requests(&gather());
@@ -292,7 +296,10 @@ fn what_is_joined_is_told_whole() {
             record("u", Kind::Decided, "p2", Scope::Keys, vec![]),
         ],
     };
-    let call = Call::Join { pid: pid() };
+    let call = Call::Join {
+        pid: pid(),
+        terms: "1".into(),
+    };
     assert_eq!(decode(&call, reply), joined);
     assert_eq!(
         decode(&call, b"*2\r\n$5\r\nother\r\n$4\r\np2 2\r\n"),
@@ -465,7 +472,10 @@ fn messages_out_of_turn_are_passed_over() {
 
 fn all_calls() -> Vec<Call> {
     vec![
-        Call::Join { pid: pid() },
+        Call::Join {
+            pid: pid(),
+            terms: "1".into(),
+        },
         prepare(false),
         prepare(true),
         gather(),

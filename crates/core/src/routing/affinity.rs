@@ -90,6 +90,12 @@ impl fmt::Display for RuleError {
 impl std::error::Error for RuleError {}
 
 impl Affinity {
+    /// The rules as text, in their order.
+    pub fn texts(&self) -> Vec<String> {
+        let text = |rule: &Rule| format!("{} {:?}", rule.regex.as_str(), rule.gives);
+        self.rules.iter().map(text).collect()
+    }
+
     /// Compiles the rules, in their order; the first bad one is the error.
     pub fn new(rules: &[String]) -> Result<Affinity, RuleError> {
         let mut compiled = Vec::with_capacity(rules.len().min(AFFINITY_RULES_MAX));

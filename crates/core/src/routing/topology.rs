@@ -184,6 +184,18 @@ pub struct Keyspace {
 }
 
 impl Keyspace {
+    /// Everything that decides which shard has a key, as text: the same for two keyspaces that place all keys alike.
+    pub fn map_text(&self) -> String {
+        let names: Vec<&str> = self
+            .shards
+            .iter()
+            .map(|shard| shard.name.as_str())
+            .collect();
+        let (distribution, tag) = (&self.distribution, &self.tag);
+        let rules = self.affinity.texts();
+        format!("{names:?} {distribution:?} {tag:?} {rules:?}")
+    }
+
     /// A store that speaks RESP, with nothing set that can be left alone.
     pub fn over(name: &str, shards: Vec<Shard>, distribution: Distribution) -> Self {
         Self {

@@ -315,9 +315,14 @@ impl Proxy {
         around
             .wires
             .send(anew, Tag::Nobody, What::Name(pid.clone()));
-        around
-            .wires
-            .send(anew, Tag::Nobody, What::Call(Call::Join { pid }));
+        around.wires.send(
+            anew,
+            Tag::Nobody,
+            What::Call(Call::Join {
+                pid,
+                terms: "".into(),
+            }),
+        );
         if is_home && phase != Phase::Preparing {
             around
                 .wires

@@ -102,7 +102,7 @@ impl Shard {
                 wire.watch = None;
                 Heard::Fine(tag)
             }
-            What::Call(Call::Join { pid }) => {
+            What::Call(Call::Join { pid, .. }) => {
                 self.members.insert(pid, false);
                 Heard::Records(tag, self.records())
             }

@@ -168,6 +168,8 @@ pub enum Call {
     Join {
         /// Who.
         pid: Pid,
+        /// What all members must agree on: this protocol's version, and where keys are.
+        terms: Arc<str>,
     },
     /// See there.
     Prepare(Prepare),

@@ -143,7 +143,8 @@ impl Engine {
     /// Registers again, and asks what is there.
     pub(crate) fn ask_records(&mut self, shard: usize) {
         let pid = self.cross_shards.pid.clone();
-        let call = Call::Join { pid };
+        let terms = self.terms_of(shard);
+        let call = Call::Join { pid, terms };
         let mut words = Vec::new();
         let left = wire::encode(&call, &mut words);
         self.ask_control(shard, Question::Join(call), &words, left);

@@ -12,15 +12,15 @@
 //! Rejected: the shared connections: a watch is a connection's own state, and a commit must not go out on another one.
 
 use crate::error::{ClientError, OperationError};
-use crate::limits::{CROSS_SHARD_RUNNING_MAX, CROSS_SHARD_TRIES, CROSS_SHARD_WAITING_MAX};
-use crate::protocol::encode;
+use crate::limits::{CROSS_SHARD_RUNNING_MAX, CROSS_SHARD_WAITING_MAX};
 use crate::routing::topology::{Keyspace, Topology};
 use crate::session::backend::{InFlight, Waiter, NONE};
+use crate::session::cross_shard::answers::Told;
 use crate::session::cross_shard::call::{Call, Mode, Pid, Tx};
 use crate::session::cross_shard::control::Control;
 use crate::session::cross_shard::drains::Drain;
 use crate::session::cross_shard::fences::{Fences, Parked};
-use crate::session::cross_shard::jobs::{Job, ReplyKind};
+use crate::session::cross_shard::jobs::Job;
 use crate::session::cross_shard::late::Late;
 use crate::session::cross_shard::member::Member;
 use crate::session::cross_shard::notes::Note;
@@ -28,13 +28,14 @@ use crate::session::cross_shard::operation::{Operation, Phase};
 use crate::session::cross_shard::recovery::Subject;
 use crate::session::cross_shard::registrar::{Claims, LockTable, ShardClaims};
 use crate::session::cross_shard::remote::{Recovering, Remote};
-use crate::session::cross_shard::steps::{Again, Answer, Event, Plan, Step};
+use crate::session::cross_shard::steps::{Event, Plan, Step};
 use crate::session::cross_shard::wire;
 use crate::session::engine::{Engine, Identity};
 use crate::session::slab::Slab;
-use crate::session::stats::{PerKeyspace, PerShard};
+use crate::session::stats::PerShard;
 use crate::session::transaction_across::WATCHING;
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 /// A call that is on its way.
 #[derive(Debug)]
@@ -66,6 +67,8 @@ pub(crate) struct Running {
 #[derive(Debug)]
 pub struct CrossShards {
     pub(crate) pid: Pid,
+    /// What the members of its shards must agree on: one for each keyspace.
+    pub(crate) terms: Vec<Arc<str>>,
     worker: usize,
     number: u64,
     pub(crate) running: Slab<Running>,
@@ -112,6 +115,7 @@ impl CrossShards {
         let member = |space: &Keyspace| Member::new(pid.clone(), space.shards.len());
         Self {
             members: topology.keyspaces.iter().map(member).collect(),
+            terms: topology.keyspaces.iter().map(terms).collect(),
             controls: topology.shards().map(|_| Control::default()).collect(),
             remotes: HashMap::new(),
             recoveries: Vec::new(),
@@ -155,16 +159,16 @@ impl Engine {
     pub(crate) fn begin_job(&mut self, job: Job) {
         if self.cross_shards.running.len() >= CROSS_SHARD_WAITING_MAX {
             let error = ClientError::Operation(OperationError::TooMany);
-            return self.answer_job(&job, &ClientErrorOr::Error(error));
+            return self.answer_job(&job, &Told::Error(error));
         }
         if let Err(error) = self.shards_are_up(&job) {
-            return self.answer_job(&job, &ClientErrorOr::Error(error));
+            return self.answer_job(&job, &Told::Error(error));
         }
         match self.may_move(&job) {
             Ok(true) => {}
             // A shard's first connection has not told enough yet.
             Ok(false) => return self.cross_shards.postponed.push(job),
-            Err(error) => return self.answer_job(&job, &ClientErrorOr::Error(error)),
+            Err(error) => return self.answer_job(&job, &Told::Error(error)),
         }
         let tx = self.cross_shards.next_tx();
         let claims: Claims = job
@@ -459,122 +463,6 @@ impl Engine {
             }
         }
     }
-
-    // -------------------------------------------------------------------------------------------------- the answer
-
-    fn answer_operation(&mut self, index: u32, answer: Answer) {
-        let Some(running) = self.cross_shards.running.get(index) else {
-            return;
-        };
-        let job = running.job.clone();
-        if let Answer::Again(Again::Stranger(part)) = answer {
-            if job.tries < CROSS_SHARD_TRIES {
-                self.keep_watches(index);
-                return self.register_and_try_again(job, part);
-            }
-        }
-        if answer == Answer::Conflict && job.tries < CROSS_SHARD_TRIES {
-            self.keep_watches(index);
-            return self.try_again(job);
-        }
-        self.count_answer(&job, &answer);
-        let text = match answer {
-            Answer::Done(replies) => ClientErrorOr::Replies(replies),
-            Answer::Broken => ClientErrorOr::Broken,
-            Answer::Refused(error) => ClientErrorOr::Refused(error),
-            Answer::Conflict => ClientErrorOr::Error(ClientError::Operation(OperationError::Busy)),
-            Answer::TooLarge(bytes) => {
-                ClientErrorOr::Error(ClientError::Operation(OperationError::TooLarge(bytes)))
-            }
-            Answer::Unknown => {
-                ClientErrorOr::Error(ClientError::Operation(OperationError::Unknown))
-            }
-            Answer::Again(why) => {
-                let (Again::Lost(part) | Again::Late(part) | Again::Stranger(part)) = why else {
-                    return self.answer_job(
-                        &job,
-                        &ClientErrorOr::Error(ClientError::Operation(OperationError::Again(
-                            "another proxy took this one for dead".to_string(),
-                        ))),
-                    );
-                };
-                let shard = job.parts.get(part).map_or("", |part| &part.shard);
-                let what = match why {
-                    Again::Lost(_) => "was lost",
-                    Again::Late(_) => "did not answer in time",
-                    Again::Stranger(_) | Again::Resolved => "does not know this proxy yet",
-                };
-                let text = format!("shard '{shard}' {what}");
-                ClientErrorOr::Error(ClientError::Operation(OperationError::Again(text)))
-            }
-        };
-        self.answer_job(&job, &text);
-    }
-
-    /// Keys are watched on, for the next try.
-    fn keep_watches(&mut self, index: u32) {
-        if let Some(running) = self.cross_shards.running.get_mut(index) {
-            running.job.watches.clear();
-        }
-    }
-
-    /// The shard has lost its list of members: this proxy is entered again, and then it is tried again.
-    fn register_and_try_again(&mut self, mut job: Job, part: usize) {
-        job.tries += 1;
-        if let Some(&shard) = job.shards.get(part) {
-            let shard = self.shard_number(&job.asker, shard);
-            self.post(0, Note::Register(shard));
-        }
-        self.cross_shards.postponed.push(job);
-    }
-
-    /// Others had keys of it. At first it is tried again at once (that takes some round trips), then at the next tick.
-    fn try_again(&mut self, mut job: Job) {
-        job.tries += 1;
-        let cell = PerKeyspace::OperationsRepeated;
-        self.stats().keyspace(job.asker.keyspace, cell, 1);
-        if job.tries <= 3 {
-            self.cross_shards
-                .notes
-                .push_back(Note::Begin(Box::new(job)));
-        } else {
-            self.cross_shards.postponed.push(job);
-        }
-    }
-
-    fn count_answer(&self, job: &Job, answer: &Answer) {
-        let cell = match answer {
-            Answer::Done(_) => PerKeyspace::Operations,
-            Answer::Unknown => PerKeyspace::OperationsUnknown,
-            _ => PerKeyspace::OperationsUndone,
-        };
-        self.stats().keyspace(job.asker.keyspace, cell, 1);
-    }
-
-    /// Gives the client its answer.
-    pub(crate) fn answer_job(&mut self, job: &Job, answer: &ClientErrorOr) {
-        let asker = &job.asker;
-        let mut out = Vec::new();
-        let proto = self.clients.get(asker.slot).map(|client| client.proto);
-        let proto = proto.unwrap_or(encode::Proto::Resp2);
-        match answer {
-            ClientErrorOr::Replies(replies) if job.reply == ReplyKind::Exec => {
-                encode::array(&mut out, job.count);
-                out.extend_from_slice(replies);
-            }
-            ClientErrorOr::Replies(replies) => out.extend_from_slice(replies),
-            ClientErrorOr::Broken => encode::null_array(&mut out, proto),
-            ClientErrorOr::Refused(error) => {
-                out.extend_from_slice(error);
-                out.extend_from_slice(b"\r\n");
-            }
-            ClientErrorOr::Error(error) => self.write_error(asker.keyspace, error, &mut out),
-        }
-        if job.waits && self.goes_on_waiting(job, answer, &mut out) {
-            return;
-        }
-        self.part_arrived(asker.slot, asker.generation, job.place, 0, &out);
-    }
 }
 
 /// Whether a server of one dump version takes what another dumps. From 12 to 79 are Redis' own since it left the BSD licence, and
@@ -583,15 +471,8 @@ fn takes(target: u16, source: u16) -> bool {
     source == target || (source < target && (source < 12 || target < 80))
 }
 
-/// What a client is told.
-#[derive(Debug)]
-pub(crate) enum ClientErrorOr {
-    /// Replies to its requests, behind each other.
-    Replies(Vec<u8>),
-    /// EXEC: a watched key has changed.
-    Broken,
-    /// An error of a shard, without the line end.
-    Refused(Vec<u8>),
-    /// Ours.
-    Error(ClientError),
+/// The protocol's version and a digest of where keys are.
+fn terms(space: &Keyspace) -> Arc<str> {
+    let digest = sha1_smol::Sha1::from(space.map_text()).digest().to_string();
+    format!("{}.{}", wire::VERSION, digest.get(..12).unwrap_or_default()).into()
 }

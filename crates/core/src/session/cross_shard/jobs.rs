@@ -16,8 +16,8 @@ use crate::protocol::encode;
 use crate::routing::claims::claims_of;
 use crate::routing::route::Request;
 use crate::session::client::Intake;
+use crate::session::cross_shard::answers::Told;
 use crate::session::cross_shard::call::{KeyClaim, Mode, Scope};
-use crate::session::cross_shard::executor::ClientErrorOr;
 use crate::session::cross_shard::steps::Part;
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
@@ -261,19 +261,14 @@ impl Engine {
     }
 
     /// A step of a request that waits is answered. True when nobody is to be given it: what was taken goes back.
-    pub(crate) fn goes_on_waiting(
-        &mut self,
-        job: &Job,
-        answer: &ClientErrorOr,
-        out: &mut Vec<u8>,
-    ) -> bool {
+    pub(crate) fn goes_on_waiting(&mut self, job: &Job, answer: &Told, out: &mut Vec<u8>) -> bool {
         match answer {
-            ClientErrorOr::Replies(replies) if !self.is_there(&job.asker) => {
+            Told::Replies(replies) if !self.is_there(&job.asker) => {
                 self.put_back_taken(&job.asker, job.undo, replies);
                 return true;
             }
             // A key grew after it was looked at: all are looked at again.
-            ClientErrorOr::Error(ClientError::Operation(OperationError::TooLarge(_)))
+            Told::Error(ClientError::Operation(OperationError::TooLarge(_)))
                 if job.undo != Undo::Nothing =>
             {
                 out.clear();

@@ -30,6 +30,12 @@ impl Engine {
         self.topology.keyspaces[self.backends[shard].keyspace].cross_shard
     }
 
+    /// What all members of a shard must agree on.
+    pub(crate) fn terms_of(&self, shard: usize) -> Arc<str> {
+        let keyspace = self.backends[shard].keyspace;
+        self.cross_shards.terms[keyspace].clone()
+    }
+
     /// What a connection is told to become a member's: name, number, registration. With the number of answers.
     pub(crate) fn membership_greeting(
         &self,
@@ -43,7 +49,8 @@ impl Engine {
         let pid = self.cross_shards.pid.clone();
         wire::greeting(&pid, &mut out);
         out.extend_from_slice(errand::WHO);
-        let answers = 2 + wire::encode(&Call::Join { pid }, &mut out);
+        let terms = self.terms_of(shard);
+        let answers = 2 + wire::encode(&Call::Join { pid, terms }, &mut out);
         Some((out, answers as u8))
     }
 
@@ -65,7 +72,8 @@ impl Engine {
         }
         let shard = link.shard;
         let pid = self.cross_shards.pid.clone();
-        match wire::decode(&Call::Join { pid }, answer) {
+        let terms = self.terms_of(shard);
+        match wire::decode(&Call::Join { pid, terms }, answer) {
             Outcome::Joined {
                 dump_version,
                 records,
@@ -78,7 +86,7 @@ impl Engine {
                 true
             }
             Outcome::Incompatible(who) => {
-                self.link_lost(id, &format!("proxies of another version use it: {who}"));
+                self.link_lost(id, &format!("another shoal uses it that places keys differently, or is of another version; stop that one first: {who}"));
                 false
             }
             outcome => {

@@ -1,5 +1,6 @@
 //! Atomic operations across shards: gather, commit, scatter, under a fence. The protocol is in docs/design/0020-operations-across-shards.md.
 
+pub mod answers;
 pub mod call;
 pub mod control;
 pub mod drains;

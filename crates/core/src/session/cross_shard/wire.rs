@@ -105,7 +105,7 @@ fn alone(script: &str) -> Vec<u8> {
 /// Appends a call's requests; how many replies will come.
 pub fn encode(call: &Call, out: &mut Vec<u8>) -> usize {
     match call {
-        Call::Join { pid } => run(out, &JOIN, &[pid.0.as_bytes(), VERSION.as_bytes()]),
+        Call::Join { pid, terms } => run(out, &JOIN, &[pid.0.as_bytes(), terms.as_bytes()]),
         Call::Prepare(prepare) => encode_prepare(prepare, out),
         Call::Gather {
             tx,
@@ -123,13 +123,13 @@ pub fn encode(call: &Call, out: &mut Vec<u8>) -> usize {
         Call::Clean { tx } => run(out, &CLEAN, &[tx.0.as_bytes()]),
         Call::Resolve { tx } => run(out, &RESOLVE, &[tx.0.as_bytes(), &released(tx)]),
         Call::Deregister { pid } => {
-            run(out, &MARK, &[pid.0.as_bytes(), VERSION.as_bytes()]);
+            run(out, &MARK, &[pid.0.as_bytes()]);
             out.extend_from_slice(errand::CONNECTIONS);
             2
         }
         Call::Kill { pid, ids } => {
             ids.iter().for_each(|id| errand::end_connection(out, *id));
-            ids.len() + run(out, &UNLIST, &[pid.0.as_bytes(), VERSION.as_bytes()])
+            ids.len() + run(out, &UNLIST, &[pid.0.as_bytes()])
         }
     }
 }

@@ -26,7 +26,10 @@ impl Proxy {
             match step {
                 member::Step::Join(shard) => {
                     let pid = self.pid.clone();
-                    let what = What::Call(Call::Join { pid });
+                    let what = What::Call(Call::Join {
+                        pid,
+                        terms: "".into(),
+                    });
                     if !self.say(shard, Tag::Member, what, around) {
                         self.member(member::Event::Down(shard), around);
                     }
@@ -258,7 +261,13 @@ impl Proxy {
         let id = around.wires.connect(&self.pid, self.slot, shard);
         let pid = self.pid.clone();
         let naming = (Tag::Nobody, What::Name(pid.clone()));
-        let joining = (Tag::Link, What::Call(Call::Join { pid }));
+        let joining = (
+            Tag::Link,
+            What::Call(Call::Join {
+                pid,
+                terms: "".into(),
+            }),
+        );
         let orders = match (is_control, around.rules.named_first) {
             (true, _) => vec![naming, (Tag::Link, What::Subscribe)],
             (false, true) => vec![naming, joining],

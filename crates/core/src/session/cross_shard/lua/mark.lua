@@ -1,3 +1,4 @@
 -- A member is being evicted: it counts as one until its connections are gone, and coordinates nothing. On a full shard, too.
 redis.call('DEL', '__shoal:')
-if redis.call('HEXISTS', '__shoal:m', ARGV[1]) == 1 then redis.call('HSET', '__shoal:m', ARGV[1], ARGV[2] .. '-') end
+local terms = redis.call('HGET', '__shoal:m', ARGV[1])
+if terms and terms:sub(-1) ~= '-' then redis.call('HSET', '__shoal:m', ARGV[1], terms .. '-') end
