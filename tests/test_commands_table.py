@@ -164,6 +164,10 @@ def test_a_fixed_key_is_always_there(tool: ModuleType) -> None:
     assert (row.arity, row.fixed_key) == (-2, 1)
 
 
+# How the core joins the replies of what concerns all keys.
+ALL_KEYS = {"Count": "Sum", "Flush": "AllOk", "FlushAll": "AllOk"}
+
+
 def test_merge_rules_agree_with_the_servers_response_policies(tool: ModuleType) -> None:
     """Where servers say how replies of several shards are put together, we do it that way."""
     expected = {"agg_sum": "Sum", "all_succeeded": "AllOk", "agg_logical_and": "And", "agg_min": "Min"}
@@ -173,7 +177,10 @@ def test_merge_rules_agree_with_the_servers_response_policies(tool: ModuleType) 
         for name, command in json.loads(path.read_text())["commands"].items():
             tips = [tip.removeprefix("response_policy:") for tip in command.get("tips", []) if "response_policy" in tip]
             (line,) = [line for line in text.splitlines() if f'full_name: "{name}",' in line]
-            if not any(policy in line for policy in ("Policy::Split", "Policy::AllShards")) or not tips:
+            for what, rule in ALL_KEYS.items():
+                line = line.replace(f"AllKeys::{what})", f"Merge::{rule})")
+            policies = ("Policy::Split", "Policy::AllShards", "Policy::AllKeys")
+            if not any(policy in line for policy in policies) or not tips:
                 continue
             if tips != ["special"]:
                 # All succeeded: with the name of what was loaded instead of OK it is the same from each.

@@ -65,7 +65,6 @@ MERGES = {
     "all-ok": "AllOk",
     "first": "First",
     "sum": "Sum",
-    "key-count": "KeyCount",
     "latency-latest": "LatencyLatest",
     "latency-history": "LatencyHistory",
     "latency-histogram": "LatencyHistogram",
@@ -73,12 +72,10 @@ MERGES = {
     "texts": "Texts",
     "min": "Min",
     "max": "Max",
-    "concat": "Concat",
     "and": "And",
     "key-order": "KeyOrder",
     "info": "Info",
     "config": "Config",
-    "any-non-null": "AnyNonNull",
     "any-good": "AnyGood",
     "running": "Running",
     "libraries": "Libraries",
@@ -344,6 +341,8 @@ def policy_of(name: str, rule: Json | None, facts: Json, is_container: bool) -> 
             return f"Policy::Split {{ step: {rule['step']}, merge: Merge::{MERGES[rule['merge']]} }}"
         case "all-shards":
             return f"Policy::AllShards(Merge::{MERGES[rule['merge']]})"
+        case "all-keys":
+            return f"Policy::AllKeys(AllKeys::{camel(rule['what'])})"
         case "aside":
             return f"Policy::Aside(Merge::{MERGES[rule['merge']]})"
         case "script":
@@ -372,7 +371,7 @@ def grade_of(policy: str, keys: list[Json], rule: Json | None) -> str:
     if rule is not None and "grade" in rule:
         return f"Grade::{camel(rule['grade'])}"
     kind = policy.removeprefix("Policy::").split("(")[0].split(" ")[0]
-    if kind in {"Split", "AllShards", "Scan", "ScriptLoad", "ScriptFlush", "Wait", "Aside", "Settings"}:
+    if kind in {"Split", "AllShards", "AllKeys", "Scan", "ScriptLoad", "ScriptFlush", "Wait", "Aside", "Settings"}:
         return "Grade::PerShard"
     if kind in {"Refuse", "Script"}:
         return "Grade::Refused"
@@ -485,8 +484,8 @@ HEAD = """\
 //! Must stay true: sorted by name (upper case, bytes); `make commands` changes nothing while the sources stay the same.
 
 use crate::protocol::command::{{
-    flags, Access, Begin, Check, CommandSpec, CountWords, Find, Grade, KeySpec, Local, Merge,
-    Policy, Undo,
+    flags, Access, AllKeys, Begin, Check, CommandSpec, CountWords, Find, Grade, KeySpec, Local,
+    Merge, Policy, Undo,
 }};
 use crate::protocol::permission::{{category, needs, Varies}};
 """

@@ -35,6 +35,7 @@ POLICIES = {
     'With `multi_key = "strict"` one operation instead.',
     "scan": "Goes over one shard after the other; a call goes on to the next shard until it has as many keys as "
     "COUNT asks for.",
+    "all keys": 'About all keys of every shard, but for shoal\'s own where `cross_shard = "strict"`.',
     "all shards": "Sent to every shard; the replies are put together.",
     "all shards aside": "As above, on connections that are made for it: a script that runs does not hold it up.",
     "any shard": "The same on every shard: one of them is asked.",
@@ -46,12 +47,17 @@ SEVERAL = {
     "strict": 'With keys on several shards one operation, where `cross_shard = "strict"`; else refused (`CROSSSLOT`):',
     "refused": "Refused with `CROSSSLOT` when their keys are on several shards:",
 }
+ONE_FLUSH = '`OK`: one operation over all shards where `cross_shard = "strict"`, else each shard by itself'
 MERGES = {
     "any-good": "the first that is no error, else the error that says most",
+    "count": "added up",
+    "names": "all of them, one shard after the other",
+    "any": "one shard's, at random",
+    "flush": ONE_FLUSH + "; of another database than the keyspace's own always each shard by itself",
+    "flush-all": ONE_FLUSH,
+    "swap": '`OK` when every shard says so; refused for the keyspace\'s own database where `cross_shard = "strict"`',
     "all-ok": "`OK` when every shard says so",
     "and": "true where every shard says so",
-    "any-non-null": "one shard's answer, at random",
-    "concat": "all answers, one after the other",
     "config": "one map; sizes added up",
     "info": "one report; counts added up",
     "first": "the same from each",
@@ -61,7 +67,6 @@ MERGES = {
     "min": "the smallest",
     "running": "of the shard that runs something",
     "sum": "added up",
-    "key-count": "added up, without what shoal keeps there itself",
     "latency-latest": "of each event the latest time and the worst",
     "latency-history": "of each second the worst",
     "latency-histogram": "counts added up, bound by bound",

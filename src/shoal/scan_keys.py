@@ -20,6 +20,8 @@ from shoal.topology import Keyspace, Shard
 TIMEOUT_SECONDS = 10.0
 COUNT = 1_000
 REPLY_BYTES_MAX = 64 * 1024 * 1024
+# What proxies keep on the shards themselves.
+OWN = b"__shoal:"
 
 
 class ScanError(ShoalError):
@@ -108,7 +110,8 @@ class _Connection:
             if not (isinstance(reply, list) and len(reply) == 2 and isinstance(reply[0], bytes)):
                 raise ScanError(f"shard {self._shard.name}: not an answer to SCAN")
             cursor, batch = reply[0], reply[1]
-            yield [key for key in batch if isinstance(key, bytes)] if isinstance(batch, list) else []
+            names = batch if isinstance(batch, list) else []
+            yield [key for key in names if isinstance(key, bytes) and not key.startswith(OWN)]
             if cursor == b"0":
                 return
 

@@ -29,6 +29,15 @@ FLAVOURS = ("valkey", "redis7", "redis8")
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 
+# How shoal's own keys begin.
+RECORDS = b"__shoal:"
+
+EMPTY = """
+local members = redis.call('HGETALL', '__shoal:m')
+redis.call('FLUSHALL')
+if #members > 0 then redis.call('HSET', '__shoal:m', unpack(members)) end
+"""
+
 
 def binary(flavour: str) -> Path:
     """The server program of a flavour; the test is skipped when it is not on the machine."""
@@ -128,6 +137,17 @@ class Server:
             self._client = redis.Redis(host=self.host, port=self.port.number, password=self.password)
         return self._client
 
+    def held(self, database: int = 0) -> set[bytes]:
+        """The keys of clients that are really there: not shoal's own records."""
+        with self.client(db=database) as client:
+            keys = client.keys()
+        assert isinstance(keys, list)
+        return {key for key in keys if isinstance(key, bytes) and not key.startswith(RECORDS)}
+
+    def empty(self) -> None:
+        """Nothing is left but who is a member here: proxies that run would have to join again."""
+        self.client().eval(EMPTY, 0)
+
     def end(self, number: signal.Signals) -> None:
         if self._process is not None:
             process.end(self._process, number, STOP_TIMEOUT_S)
@@ -212,7 +232,7 @@ class Fleet:
             else:
                 self.restart(i)
         for server in self.servers:
-            server.client().flushall()
+            server.empty()
 
     def end(self) -> None:
         for server in self.servers:

@@ -58,9 +58,10 @@ class Shard:
         scope: str = "k",
         participants: Sequence[str] = ("other",),
         gather_max: int = GATHER_MAX,
+        redo: str = "",
     ) -> Reply:
         """Claims keys, each by its mode, S or X, with a w behind it if its value is wanted."""
-        words: Words = [tx, self.pid, "home", scope, gather_max, f"fence {tx}", len(participants), *participants]
+        words: Words = [tx, self.pid, "home", scope, gather_max, f"fence {tx}", redo, len(participants), *participants]
         return self.run("PREPARE", *words, *_claims(keys))
 
     def watch(self, tx: str) -> list[Reply]:
@@ -77,6 +78,7 @@ class Shard:
         foreign: Sequence[Foreign],
         requests: Sequence[Words],
         before_exec: Callable[[], object] = lambda: None,
+        redo: str = "",
     ) -> list[Reply]:
         """All replies, that of EXEC last: the requests' stand in it between those for foreign keys and the last two."""
         burst: list[Words] = [["MULTI"]]
@@ -88,7 +90,7 @@ class Shard:
                 burst.append(["RESTORE", key, max(until, 0), dump, "REPLACE", "ABSTTL"])
         mark = f"__shoal:untouched:{tx}"
         burst += [["SET", key, mark] for letter, _, key, _ in foreign if letter == "b"]
-        burst += requests
+        burst += [["EVAL", script("EMPTY"), 0, tx, redo]] if redo else requests
         words = (
             word
             for letter, shard, key, value in foreign
@@ -107,6 +109,9 @@ class Shard:
             until, dump = pair(value) if value is not None else ("", b"")
             words += [key, until if until != -1 else 0, dump]
         return self.run("APPLY", tx, f"released {tx}", *words)
+
+    def release(self, tx: str) -> Reply:
+        return self.run("RELEASE", tx, f"released {tx}")
 
     def resolve(self, tx: str) -> Reply:
         return self.run("RESOLVE", tx, f"released {tx}")

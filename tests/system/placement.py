@@ -42,7 +42,5 @@ def one_key_each(prefix: str = "key") -> list[str]:
 
 
 def keys_of(fleet: Fleet, shard: int, database: int = 0) -> set[bytes]:
-    """What a shard really holds of clients'."""
-    keys = fleet.client(shard, db=database).keys() if database else fleet.client(shard).keys()
-    assert isinstance(keys, list)
-    return {key for key in keys if isinstance(key, bytes) and not key.startswith(b"__shoal:")}
+    """What a shard really holds for clients."""
+    return fleet.servers[shard].held(database)

@@ -38,6 +38,8 @@ def connect(two: Fleet, protocol: int) -> Iterator[Connect]:
     for server in two.servers:
         server.client().config_set("maxmemory", 0)
     two.heal()
+    for server in two.servers:
+        server.client().delete("__shoal:m")
     with ExitStack() as stack:
         yield lambda i, pid: stack.enter_context(closing(Shard(two.servers[i], pid, protocol)))
 
@@ -77,7 +79,7 @@ def empty(shard: Shard) -> None:
 
 def prepared(shard: Shard, tx: str, claims: dict[bytes, str]) -> list[Reply]:
     """Claims keys, which must be free; their values."""
-    return array(parts(shard.prepare(tx, claims), b"prepared")[1])
+    return array(parts(shard.prepare(tx, claims), b"prepared")[2])
 
 
 def prepare_both(home: Shard, away: Shard) -> Reply:
@@ -545,7 +547,7 @@ def test_who_is_being_evicted_counts_until_its_connections_are_gone(home: Shard,
     parts(other.join(), b"joined")
     assert home.run("MARK", "p2", "1") is None
     # Its connections live, so it must be told; but it begins nothing.
-    members, _ = parts(home.prepare("t1", {b"h": "X"}), b"prepared")
+    members, *_ = parts(home.prepare("t1", {b"h": "X"}), b"prepared")
     assert sorted(map(str, array(members))) == ["b'p1'", "b'p2'"]
     assert other.prepare("t2", {b"x": "X"}) == [b"stranger"]
     parts(connect(0, "p3").join(), b"joined")
@@ -567,7 +569,7 @@ def test_members_are_told_if_there_are_others(home: Shard, away: Shard, two: Fle
             prepared(home, tx, {b"h": "X"})
             assert home.apply(tx) == 1
         parts(connect(0, "p2").join(), b"joined")
-        members, _ = parts(home.prepare("t3", {b"h": "X"}), b"prepared")
+        members, *_ = parts(home.prepare("t3", {b"h": "X"}), b"prepared")
         assert sorted(map(str, array(members))) == ["b'p1'", "b'p2'"]
         home.watch("t3")
         home.commit("t3", [], [["PING"]])

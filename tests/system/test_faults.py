@@ -16,7 +16,7 @@ import pytest
 from harness import ErrorReply, Fault, Fleet, Mischief, Proxy, Wire, wait_until
 from harness.wire import encode
 from system.fake_shard import FakeShard
-from system.placement import SHARDS, keys_on, one_key_each
+from system.placement import SHARDS, keys_of, keys_on, one_key_each
 
 NewFleet = Callable[..., Fleet]
 NewProxy = Callable[..., Proxy]
@@ -443,7 +443,7 @@ def test_a_killed_proxy_leaves_the_shards_as_they_are(fleet: Fleet, new_proxy: N
     proxy = new_proxy(fleet.addresses)
     proxy.client().mset({f"k{i}": i for i in range(100)})
     proxy.kill()
-    assert sum(fleet.client(shard).dbsize() for shard in range(SHARDS)) == 100
+    assert sum(len(keys_of(fleet, shard)) for shard in range(SHARDS)) == 100
     proxy.start()
     assert proxy.client().get("k99") == b"99"
 
@@ -474,7 +474,7 @@ def test_an_endpoint_by_name(fleet: Fleet, new_proxy: NewProxy) -> None:
     proxy = new_proxy([f"localhost:{server.port.number}" for server in fleet.servers])
     client = proxy.client()
     client.mset({f"k{i}": i for i in range(40)})
-    assert sum(fleet.client(shard).dbsize() for shard in range(SHARDS)) == 40
+    assert sum(len(keys_of(fleet, shard)) for shard in range(SHARDS)) == 40
     fleet.restart(0)
     wait_until(lambda: answers(proxy, one_key_each()[0]), RECONNECT_S, "the name is looked up again")
 

@@ -157,7 +157,10 @@ def test_what_some_shards_refuse_is_told_with_their_names(clean: Proxy, fleet: F
 
 
 @pytest.mark.parametrize("words", ["FLUSHALL", "FLUSHDB", "SWAPDB 0 1", "CONFIG RESETSTAT", "SCRIPT LOAD return"])
-def test_what_a_shard_may_not_do_is_told_with_its_name(proxy: Proxy, fleet: Fleet, words: str) -> None:
+def test_what_a_shard_may_not_do_is_told_with_its_name(
+    fleet: Fleet, new_proxy: Callable[..., Proxy], words: str
+) -> None:
+    proxy = new_proxy(fleet.addresses, options=["--cross-shard", "off"])
     keys = one_key_each()
     rule = words.lower().split(" ")[0]
     with proxy.socket() as wire:

@@ -92,7 +92,7 @@ def test_counters_of_requests(steady: Proxy) -> None:
         ["PING"],
         ["PING"],
         ["NOSUCH"],
-        ["RENAME", *keys[:2]],
+        ["SORT", keys[0], "BY", "w_*"],
         ["LPUSH", keys[0], "wrong type"],
     ]
     data = b"".join(encode(*words) for words in requests)

@@ -620,7 +620,7 @@ def test_subscribing_and_leaving_over_and_over(proxy: Proxy, servers: Fleet) -> 
     with connect(of(proxy)) as wire:
         wait_until(lambda: names_of(wire) == [], 5, "nobody is subscribed")
     wait_until(
-        lambda: [direct(servers, shard, "PUBSUB", "CHANNELS") for shard in range(SHARDS)] == [[]] * SHARDS,
+        lambda: [direct(servers, shard, "PUBSUB", "CHANNELS", "n:*") for shard in range(SHARDS)] == [[]] * SHARDS,
         5,
         "nor are we",
     )

@@ -163,6 +163,9 @@ limits! {
     CROSS_SHARD_RECOVER_MS = 2_000, "milliseconds", "So old is a record of somebody else's operation before it is looked after.";
     CROSS_SHARD_SCAN_MS = 1_000, "milliseconds", "Each shard's records are looked at so often.";
     CROSS_SHARD_POLL_MS = 100, "milliseconds", "The same while something is held back for a record there: what ended meanwhile is noticed.";
+    CROSS_SHARD_CONTROL_MS = 100, "milliseconds", "A control connection that was lost is made again after so long at the soonest.";
+    CROSS_SHARD_LOCK_MS = 5_000, "milliseconds", "An operation waits so long at most for its keys, and for what was sent before to be answered; then it is not done.";
+    CROSS_SHARD_DOUBT_TICKS = 30, "ticks", "A worker that holds keys back for so long asks whether their operation is still about.";
     CROSS_SHARD_TRIES = 20, "tries", "An operation that meets those of other proxies is begun again so often.";
     CROSS_SHARD_TRY_MS = 2, "milliseconds", "It waits so long before that, then longer each time, with chance.";
     PUBLISH_HOLD_MS_MAX = 100, "milliseconds", "A PUBLISH waits so long at most for subscriptions that were asked for before it.";

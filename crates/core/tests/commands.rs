@@ -531,6 +531,7 @@ fn policies_fit_the_keys() {
                 );
             }
             Policy::AllShards(_)
+            | Policy::AllKeys(_)
             | Policy::AnyShard
             | Policy::Scan
             | Policy::ScriptLoad

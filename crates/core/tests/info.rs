@@ -28,9 +28,38 @@ const OWN: Own = Own {
     workers: 4,
     process_id: 4711,
     epoch: 9,
+    database: 0,
+    records: 0,
 };
 
 const OURS: &str = "# Shoal\nshoal_version:0.1.0\nshards:3\nshards_up:2\nshards_down:1\nepoch:9\nworkers:4\nkeyspace:main\n";
+
+#[test]
+fn our_own_keys_are_not_counted() {
+    let parts = [
+        reply("# Keyspace\ndb0:keys=5,expires=1,avg_ttl=20\ndb1:keys=3,expires=0,avg_ttl=0\n"),
+        reply("# Keyspace\ndb0:keys=1,expires=0,avg_ttl=0\n"),
+    ];
+    let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+    let keyspace = |records, database, parts: &[&[u8]]| {
+        let own = Own {
+            records,
+            database,
+            ..OWN
+        };
+        String::from_utf8(merge_info(parts, &own, &[b"keyspace"]))
+            .expect("text")
+            .replace("\r\n", "\n")
+    };
+    let all = "# Keyspace\ndb0:keys=6,expires=1,avg_ttl=20\ndb1:keys=3,expires=0,avg_ttl=0\n";
+    assert_eq!(keyspace(0, 0, &parts), all);
+    assert_eq!(keyspace(2, 0, &parts), all.replace("keys=6", "keys=4"));
+    assert_eq!(keyspace(2, 1, &parts), all.replace("keys=3", "keys=1"));
+    assert_eq!(keyspace(2, 5, &parts), all);
+    let none = "# Keyspace\n";
+    assert_eq!(keyspace(1, 0, &parts[1..]), none, "no line for no keys");
+    assert_eq!(keyspace(2, 0, &parts[1..]), none);
+}
 
 const REDIS: &str = "\
 # Server

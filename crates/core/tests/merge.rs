@@ -7,11 +7,10 @@ use shoal_core::routing::merge::{element_len, merge};
 
 const MISFIT: &[u8] = b"-ERR shards answered in unexpected ways to one request (";
 
-const KINDS: [Merge; 17] = [
+const KINDS: [Merge; 16] = [
     Merge::AllOk,
     Merge::First,
     Merge::Sum,
-    Merge::KeyCount,
     Merge::Min,
     Merge::Max,
     Merge::MinEach,
@@ -286,7 +285,7 @@ fn naive(
             let at = parts.iter().position(|part| part.len() == longest)?;
             values.get(at).cloned()
         }
-        Merge::Sum | Merge::KeyCount => {
+        Merge::Sum => {
             let mut sum: Option<i64> = None;
             for value in integers()? {
                 sum = Some(sum.unwrap_or(0).checked_add(value)?);

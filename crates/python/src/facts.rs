@@ -86,6 +86,7 @@ fn row(spec: &CommandSpec) -> (&'static str, String, String, &'static str) {
         Policy::Script { .. } => ("script".to_string(), ""),
         Policy::Split { merge, .. } => (format!("split, {}", words(&format!("{merge:?}"))), ""),
         Policy::AllShards(merge) => (format!("all shards, {}", words(&format!("{merge:?}"))), ""),
+        Policy::AllKeys(what) => (format!("all keys, {}", words(&format!("{what:?}"))), ""),
         Policy::AnyShard => ("any shard".to_string(), ""),
         Policy::Aside(merge) => (
             format!("all shards aside, {}", words(&format!("{merge:?}"))),

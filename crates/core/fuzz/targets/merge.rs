@@ -9,11 +9,10 @@ use shoal_core::routing::merge::{element_len, merge};
 use shoal_core::session::headcount::Headcount;
 use shoal_core::session::info::{merge_config, merge_info, Own};
 
-const KINDS: [Merge; 13] = [
+const KINDS: [Merge; 12] = [
     Merge::AllOk,
     Merge::First,
     Merge::Sum,
-    Merge::KeyCount,
     Merge::Min,
     Merge::Max,
     Merge::MinEach,
@@ -62,6 +61,8 @@ fuzz_target!(|input: &[u8]| {
                 workers: 1,
                 process_id: 1,
                 epoch: 1,
+                database: 0,
+                records: 2,
             };
             let text = merge_info(&parts, &own, &[]);
             assert!(

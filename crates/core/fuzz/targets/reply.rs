@@ -47,10 +47,10 @@ fuzz_target!(|input: &[u8]| {
     let mut at = 0;
     for length in whole.0 {
         // Whatever is pushed, what is read of it lies within it.
-        if let Some(subscription::Push::Message { name, channel, .. }) =
+        if let Some(subscription::Push::Message { name, channel, text, .. }) =
             subscription::read(&data[at..at + length])
         {
-            assert!(name.len() < length && channel.len() < length);
+            assert!(name.len() < length && channel.len() < length && text.len() < length);
         }
         if let Some(strict) = element_len(&data[at..]) {
             assert_eq!(

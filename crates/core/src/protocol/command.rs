@@ -72,8 +72,6 @@ pub enum Merge {
     First,
     /// Integers are added.
     Sum,
-    /// The same of keys: where shoal keeps records of its own beside them, these are not counted.
-    KeyCount,
     /// The smallest integer.
     Min,
     /// Arrays of integers, element by element: the smallest.
@@ -110,6 +108,35 @@ pub enum Merge {
     MemoryStats,
     /// Texts for people: laid behind each other, each under its shard's name.
     Texts,
+}
+
+/// What is asked of, or done to, all keys of a keyspace. Some of them are shoal's own, where it has operations across shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AllKeys {
+    /// How many they are.
+    Count,
+    /// Their names, those that match.
+    Names,
+    /// One of them.
+    Any,
+    /// This database is emptied.
+    Flush,
+    /// Every database is emptied.
+    FlushAll,
+    /// Two databases change places.
+    Swap,
+}
+
+impl AllKeys {
+    /// How the shards' replies become one.
+    pub fn merge(self) -> Merge {
+        match self {
+            Self::Count => Merge::Sum,
+            Self::Names => Merge::Concat,
+            Self::Any => Merge::AnyNonNull,
+            Self::Flush | Self::FlushAll | Self::Swap => Merge::AllOk,
+        }
+    }
 }
 
 /// How what a waiting command took is put back, when the client for which it was taken has left.
@@ -151,6 +178,8 @@ pub enum Policy {
     },
     /// Every shard gets the request unchanged.
     AllShards(Merge),
+    /// The same, about all keys.
+    AllKeys(AllKeys),
     /// Any shard that is up can answer.
     AnyShard,
     /// SCAN: the cursor names the shard.

@@ -211,6 +211,9 @@ pub fn watch_for_exec(out: &mut Vec<u8>, key: &[u8]) {
     request(out, &[b"WATCH", key]);
 }
 
+/// How a database is emptied, where that is said.
+pub const EMPTYING: [&[u8]; 2] = [b"ASYNC", b"SYNC"];
+
 /// Takes keys away.
 pub fn remove(out: &mut Vec<u8>, keys: &[&[u8]]) {
     let mut words: Vec<&[u8]> = vec![b"UNLINK"];

@@ -43,6 +43,8 @@ pub enum Push<'p> {
         name: &'p [u8],
         /// Where it was published: for a pattern another text than `name`.
         channel: &'p [u8],
+        /// What was published.
+        text: &'p [u8],
     },
     /// A subscription was made or ended.
     Confirmed,
@@ -70,6 +72,7 @@ pub fn read(push: &[u8]) -> Option<Push<'_>> {
         kind,
         name,
         channel,
+        text: bulk(&mut rest)?,
     })
 }
 
@@ -124,6 +127,7 @@ mod tests {
                 kind,
                 name,
                 channel,
+                text: b"x",
             })
         };
         for (push, expected) in [

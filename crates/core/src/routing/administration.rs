@@ -1,11 +1,12 @@
-//! Where commands go that concern servers rather than keys, and whose arguments decide: CONFIG SET, DEBUG.
+//! Where commands go that concern servers rather than keys, and whose arguments decide: CONFIG SET, DEBUG, SWAPDB.
 //!
 //! Must stay true: nothing is sent of a CONFIG SET of which one setting is refused; DEBUG reaches a server only where the
 //! keyspace says so, and only in the forms that are named here.
 
 use crate::error::ClientError;
 use crate::limits::SETTINGS_MAX;
-use crate::protocol::command::{CommandSpec, Merge};
+use crate::protocol::command::{AllKeys, CommandSpec, Merge};
+use crate::protocol::request::strict_integer;
 use crate::protocol::setting::{meaning, memory, Meaning};
 use crate::routing::placement::Map;
 use crate::routing::route::{no_range, refuse, shortened, Request, Route};
@@ -18,6 +19,25 @@ const DEBUG_OFF: &str =
 /// Why another form is refused where it is on.
 const DEBUG_OTHER: &str =
     "is done in the forms OBJECT, SLEEP and ERROR only; send others to a shard's server directly";
+
+/// Why a database that has records of ours stays where it is.
+const HAS_RECORDS: &str =
+    "of the keyspace's own database is not possible with cross_shard = \"strict\": shoal keeps records there; move keys with COPY and DEL, or swap other databases";
+
+/// SWAPDB.
+#[cold]
+pub(crate) fn swap(map: &Map<'_>, spec: &'static CommandSpec, request: &Request<'_>) -> Route {
+    let own = i64::from(map.keyspace.database);
+    let names_own = (1..request.args.len())
+        .any(|index| strict_integer(request.arg(index)).is_none_or(|named| named == own));
+    if map.keyspace.cross_shard && names_own {
+        return refuse(ClientError::Refused {
+            command: spec.full_name,
+            reason: HAS_RECORDS,
+        });
+    }
+    Route::AllKeys(AllKeys::Swap)
+}
 
 /// CONFIG SET.
 #[cold]

@@ -92,7 +92,7 @@ fn merge_or_misfit(
             }
             copy_whole(parts[0], out)
         }
-        Merge::Sum | Merge::KeyCount => integers(parts, out, |sum, number| {
+        Merge::Sum => integers(parts, out, |sum, number| {
             sum.checked_add(number)
                 .ok_or(Misfit("a sum beyond 64 bits"))
         }),

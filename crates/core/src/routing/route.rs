@@ -13,10 +13,11 @@
 use crate::error::{ClientError, KeyPlace};
 use crate::limits::{KEYS_IN_ERROR_MAX, TEXT_IN_ERROR_MAX};
 use crate::protocol::command::{
-    arity_fits, keys, lookup, subcommand, Arg, Check, CommandSpec, Grade, Local, Merge, Policy,
+    arity_fits, keys, lookup, subcommand, AllKeys, Arg, Check, CommandSpec, Grade, Local, Merge,
+    Policy,
 };
 use crate::protocol::request::is_http;
-use crate::routing::administration::{debug, settings};
+use crate::routing::administration::{debug, settings, swap};
 use crate::routing::admission::Admission;
 use crate::routing::claims::beyond_keys;
 use crate::routing::placement::Map;
@@ -80,6 +81,8 @@ pub enum Route {
     },
     /// The request goes unchanged to every shard.
     AllShards(Merge),
+    /// Every shard is asked about all of its keys.
+    AllKeys(AllKeys),
     /// Whichever shard is up.
     AnyShard,
     /// The cursor names the shard.
@@ -238,6 +241,8 @@ fn by_policy(
         },
         Policy::Split { step, merge } => split(map, spec, request, scratch, step, merge),
         Policy::AllShards(merge) => Route::AllShards(merge),
+        Policy::AllKeys(AllKeys::Swap) => swap(map, spec, request),
+        Policy::AllKeys(what) => Route::AllKeys(what),
         Policy::AnyShard => Route::AnyShard,
         Policy::Scan => Route::Scan,
         Policy::Settings => settings(map, spec, request),

@@ -28,6 +28,10 @@ pub fn patterns_on(
     request: &Request<'_>,
     shard: u16,
 ) -> Result<u16, ClientError> {
+    let mut patterns = Patterns { request, index: 2 };
+    if patterns.any(|(_, at)| map.is_reserved(request.arg(at))) {
+        return Err(ClientError::ReservedKey);
+    }
     if map.keyspace.shards.len() == 1 {
         return Ok(shard);
     }

@@ -121,7 +121,7 @@ impl Wait {
     /// As servers have it: a key of another type is an error for who begins to wait, and of no interest to who waits.
     fn ends_with(&self, error: &[u8]) -> bool {
         let is_passed_over = self.has_looked && self.streams.is_none() && !self.moves();
-        !self.is_of_a_look(error) && !(is_passed_over && error.starts_with(b"-WRONGTYPE"))
+        !(self.is_of_a_look(error) || (is_passed_over && error.starts_with(b"-WRONGTYPE")))
     }
 
     fn is_late(&self, now_ms: u64) -> bool {

@@ -18,12 +18,13 @@ use crate::protocol::memcached::line;
 use crate::routing::merge::merge;
 use crate::session::backend::{InFlight, LinkState, Waiter};
 use crate::session::client::Intake;
+use crate::session::cross_shard::elements::integer;
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
 use crate::session::headcount::Headcount;
 use crate::session::heads::Place;
-use crate::session::info::{compose_texts, merge_info};
+use crate::session::info::{compose_texts, merge_info, Own};
 use crate::session::memcached::merge::merge as merge_text;
 use crate::session::named::compose_known;
 use crate::session::own_links::Owner;
@@ -387,6 +388,7 @@ impl Engine {
             GatherKind::Everywhere { merge, shards } => {
                 self.compose_everywhere(asker.keyspace, merge, &shards, &parts, proto, out);
             }
+            GatherKind::Names => Self::compose_names(&parts, proto, out),
             GatherKind::Settings { shards, slow } => {
                 return self.compose_settings(asker, number, (&shards, slow), &parts, proto, out);
             }
@@ -451,7 +453,13 @@ impl Engine {
         let sections: Vec<&[u8]> = sections.iter().map(Vec::as_slice).collect();
         let (counted, parts) = parts.split_at(self.identity.workers.min(parts.len()));
         let headcount = Headcount::of(counted);
-        let text = self.with_own(keyspace, headcount, |own| merge_info(parts, own, &sections));
+        let has_records = self.topology.keyspaces[keyspace].cross_shard;
+        let texts = parts.len() / (1 + usize::from(has_records));
+        let (parts, records) = parts.split_at(texts);
+        let records = records.iter().filter_map(|part| integer(part)).sum();
+        let text = self.with_own(keyspace, headcount, |own| {
+            merge_info(parts, &Own { records, ..*own }, &sections)
+        });
         encode::verbatim(out, proto, &text);
     }
 

@@ -10,7 +10,7 @@
 
 use crate::error::ClientError;
 use crate::limits::{LINK_OUT_HIGH, LINK_QUEUE_HIGH, OUTPUT_HIGH};
-use crate::protocol::command::{flags, Arg, CommandSpec, Local, Merge, Policy};
+use crate::protocol::command::{flags, AllKeys, Arg, CommandSpec, Local, Merge, Policy};
 use crate::routing::route::{decide, Request, Route};
 use crate::session::backend::{InFlight, Waiter, NONE};
 use crate::session::client::{care, Client, Intake};
@@ -147,9 +147,11 @@ impl Engine {
         match route {
             Route::Split { .. } => self.scratch.shards.iter().find_map(|&shard| full(shard)),
             Route::Script { shard, .. } | Route::Shard(shard) => full(*shard),
-            Route::AllShards(_) | Route::Settings | Route::ScriptLoad | Route::ScriptFlush => {
-                (0..space.shards.len() as u16).find_map(full)
-            }
+            Route::AllShards(_)
+            | Route::AllKeys(_)
+            | Route::Settings
+            | Route::ScriptLoad
+            | Route::ScriptFlush => (0..space.shards.len() as u16).find_map(full),
             Route::AnyShard
             | Route::Scan
             | Route::Aside(_)
@@ -262,7 +264,7 @@ impl Engine {
         );
         let is_write = spec
             .is_some_and(|spec| spec.flags & flags::WRITE != 0 || spec.policy == Policy::Settings);
-        if let (Route::AllShards(_) | Route::Settings, true, Some(out)) =
+        if let (Route::AllShards(_) | Route::AllKeys(_) | Route::Settings, true, Some(out)) =
             (&route, is_write, self.ejected_shard(keyspace))
         {
             let shard = self.shard_name(out);
@@ -313,6 +315,7 @@ impl Engine {
                 self.send_all(asker, GatherKind::Known(known), request.data);
             }
             Route::AllShards(merge) => self.ask_all(asker, merge, request.data),
+            Route::AllKeys(what) => self.all_keys(asker, what, request),
             Route::AnyShard => self.send_any(asker, request.data),
             Route::Scan => self.scan(asker, request),
             Route::Settings => self.set_settings(asker, request),
@@ -556,11 +559,13 @@ fn needs_barrier(route: &Route) -> bool {
                 | Local::ClientTracking
                 | Local::Monitor
         ),
+        Route::AllKeys(AllKeys::Flush | AllKeys::FlushAll) => true,
         Route::Blocking | Route::CrossShard => true,
         Route::Shard(_)
         | Route::Script { .. }
         | Route::Split { .. }
         | Route::AllShards(_)
+        | Route::AllKeys(_)
         | Route::Settings
         | Route::AnyShard
         | Route::Aside(_)

@@ -6,7 +6,8 @@
 //! Must stay true: nothing is executed; no password is shown.
 
 use crate::error::ClientError;
-use crate::protocol::command::{Check, CommandSpec, Grade, Local, Policy};
+use crate::limits::CROSS_SHARD_SHARDS_MAX;
+use crate::protocol::command::{AllKeys, Check, CommandSpec, Grade, Local, Policy};
 use crate::routing::admission::{Admission, SHARE_WHOLE};
 use crate::routing::claims::beyond_keys;
 use crate::routing::distribution::Distribution;
@@ -290,7 +291,13 @@ fn deed(keyspace: &Keyspace, route: &Route) -> (String, &'static str) {
             "sent to every shard, to each its part of what is set for all".into(),
             "per-shard",
         ),
-        Route::AllShards(_) | Route::ScriptLoad | Route::ScriptFlush => (
+        Route::AllKeys(AllKeys::Flush | AllKeys::FlushAll)
+            if keyspace.cross_shard
+                && (2..=CROSS_SHARD_SHARDS_MAX).contains(&keyspace.shards.len()) =>
+        {
+            ("done as one operation over all shards".into(), "strict")
+        }
+        Route::AllShards(_) | Route::AllKeys(_) | Route::ScriptLoad | Route::ScriptFlush => (
             "sent to every shard, the replies put together".into(),
             "per-shard",
         ),

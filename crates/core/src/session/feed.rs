@@ -20,6 +20,7 @@ use crate::limits::{
 use crate::protocol::encode::Proto;
 use crate::protocol::errand;
 use crate::protocol::subscription::{read, Kind, Push};
+use crate::routing::placement::RESERVED;
 use crate::session::backend::{lane, Health, InFlight, LinkState, Waiter, NONE};
 use crate::session::client::Intake;
 use crate::session::engine::Engine;
@@ -137,9 +138,18 @@ impl Engine {
         match read(push) {
             Some(Push::Confirmed) => self.feed_confirmed(id),
             Some(Push::Message { channel, .. }) if channel == errand::MARK_CHANNEL => {}
+            Some(Push::Message { channel, text, .. })
+                if is_of_own(channel, text) && self.has_records(id) => {}
             Some(Push::Message { kind, name, .. }) => self.give_message(id, kind, name, push),
             None => {}
         }
+    }
+
+    /// Of a link's keyspace some keys and channels are our own.
+    fn has_records(&self, id: u32) -> bool {
+        self.links.get(id).is_some_and(|link| {
+            self.topology.keyspaces[self.backends[link.shard].keyspace].cross_shard
+        })
     }
 
     /// One name of the oldest batch is confirmed.
@@ -363,6 +373,45 @@ impl Engine {
                 self.subscriptions.feeds[shard].link = NONE;
             }
             self.note_feed(shard);
+        }
+    }
+}
+
+/// Of our own: what proxies tell each other, and what a server tells of what it does to a key with our prefix.
+fn is_of_own(channel: &[u8], text: &[u8]) -> bool {
+    let is_own = |name: &[u8]| name.starts_with(RESERVED);
+    let about = |kind: &[u8]| {
+        let rest = channel.strip_prefix(kind)?;
+        let at = rest.iter().position(|&byte| byte == b':')?;
+        rest.get(at + 1..)
+    };
+    is_own(channel)
+        || about(b"__keyspace@").is_some_and(is_own)
+        || (is_own(text) && about(b"__keyevent@").is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_of_own;
+
+    #[test]
+    fn messages_about_our_own_keys_are_known() {
+        for (channel, text) in [
+            ("__shoal:ctl", "x"),
+            ("__keyspace@0__:__shoal:m", "hset"),
+            ("__keyevent@15__:hset", "__shoal:m"),
+        ] {
+            assert!(is_of_own(channel.as_bytes(), text.as_bytes()), "{channel}");
+        }
+        for (channel, text) in [
+            ("_shoal:ctl", "__shoal:m"),
+            ("news", "__shoal:m"),
+            ("__keyspace@0__:a:__shoal:m", "hset"),
+            ("__keyevent@0__:hset", "a"),
+            ("__keyevent@0__", "__shoal:m"),
+            ("", ""),
+        ] {
+            assert!(!is_of_own(channel.as_bytes(), text.as_bytes()), "{channel}");
         }
     }
 }

@@ -57,6 +57,8 @@ pub enum GatherKind {
         /// For each part the shard, as an index within the keyspace.
         shards: Vec<u16>,
     },
+    /// KEYS, where some of the names are our own.
+    Names,
     /// CONFIG SET: as `Everywhere`, then the workers take their part of it.
     Settings {
         /// See `Everywhere`.

@@ -62,6 +62,10 @@ pub struct Own<'a> {
     pub process_id: u32,
     /// The topology's number.
     pub epoch: u64,
+    /// The keyspace's own database.
+    pub database: u8,
+    /// Keys in it that are our own, of all shards that answered.
+    pub records: i64,
 }
 
 /// Arguments of INFO that ask for our section among others; `shoal` asks for it alone.
@@ -225,9 +229,36 @@ fn write_section(section: &Section, own: &Own, out: &mut Vec<u8>) {
                     write_line(field, value, out);
                 }
             }
-            rule => write_line(field, &merged(rule, field, values, section, own), out),
+            rule => {
+                let value = merged(rule, field, values, section, own);
+                if section.name != b"Keyspace" {
+                    write_line(field, &value, out);
+                } else if let Some(value) = without_records(field, value, own) {
+                    write_line(field, &value, out);
+                }
+            }
         }
     }
+}
+
+/// A database's line without the keys that are our own; None: it has no others, so it has no line.
+fn without_records(field: &[u8], value: Vec<u8>, own: &Own) -> Option<Vec<u8>> {
+    let is_own = field.strip_prefix(b"db") == Some(own.database.to_string().as_bytes());
+    if own.records == 0 || !is_own {
+        return Some(value);
+    }
+    let (count, rest) = match value.iter().position(|&byte| byte == b',') {
+        Some(at) => value.split_at(at),
+        None => (value.as_slice(), &b""[..]),
+    };
+    let keys = count
+        .strip_prefix(b"keys=")
+        .and_then(crate::protocol::request::strict_integer);
+    let Some(keys) = keys else {
+        return Some(value);
+    };
+    let left = keys.saturating_sub(own.records);
+    (left > 0).then(|| [format!("keys={left}").as_bytes(), rest].concat())
 }
 
 fn write_line(field: &[u8], value: &[u8], out: &mut Vec<u8>) {

@@ -13,6 +13,7 @@
 use crate::limits::{OUTPUT_HARD, OUTPUT_HIGH};
 use crate::protocol::encode::{self, Proto};
 use crate::session::client::{care, Intake};
+use crate::session::cross_shard::all_keys::without_own;
 use crate::session::engine::{Action, Engine};
 use crate::session::mail::Mail;
 use crate::session::stats::CloseReason;
@@ -24,16 +25,26 @@ const HEAD: &[u8] = b">2\r\n$10\r\ninvalidate\r\n";
 /// Instead of keys: all of them.
 pub(crate) const ALL: &[u8] = b"_\r\n";
 
+/// No keys.
+const NONE: &[u8] = b"*0\r\n";
+
 /// Where a client of RESP2 is told.
 const CHANNEL: &[u8] = b"__redis__:invalidate";
 
 impl Engine {
     /// A push on a connection of a tracked client.
     pub(crate) fn invalidated(&mut self, link: u32, slot: u32, generation: u32, push: &[u8]) {
-        if self.clients.get_same(slot, generation).is_none() {
+        let Some(client) = self.clients.get_same(slot, generation) else {
             return;
-        }
+        };
+        let has_records = self.topology.keyspaces[client.keyspace as usize].cross_shard;
         if let Some(keys) = push.strip_prefix(HEAD) {
+            // Of our own keys nobody hears.
+            let others = has_records.then(|| without_own(keys)).flatten();
+            let keys = others.as_deref().unwrap_or(keys);
+            if others.is_some() && keys == NONE {
+                return;
+            }
             let held = self.invalidate(slot, keys);
             if held > OUTPUT_HARD {
                 // The link is the client's own: only its own replies wait with it.

@@ -262,6 +262,7 @@ impl Engine {
         }
         self.look_at_ghosts(shard, field(info, b"run_id:"));
         self.move_health(shard, HealthEvent::Ready);
+        self.ensure_control(shard);
         self.backends[shard].reason.clear();
         self.stats().set_reason(shard, "");
         let fields = self.shard_fields(shard);

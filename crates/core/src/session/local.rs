@@ -411,6 +411,8 @@ impl Engine {
             workers: self.identity.workers as u32,
             process_id: self.identity.process_id,
             epoch: self.topology.epoch,
+            database: space.database,
+            records: 0,
         })
     }
 

@@ -18,7 +18,7 @@ use crate::protocol::encode;
 use crate::protocol::errand;
 use crate::routing::route::Request;
 use crate::session::backend::Waiter;
-use crate::session::cross_shard::hiding::keys_without_own;
+use crate::session::cross_shard::all_keys::names_without_own;
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
@@ -86,11 +86,6 @@ impl ScanStep {
             found: 0,
             asked: 1,
         }
-    }
-
-    fn add(&mut self, keys: &[u8], count: usize) {
-        self.keys.extend_from_slice(keys);
-        self.found += count;
     }
 
     /// The reply: what was found, and where to go on.
@@ -197,14 +192,16 @@ impl Engine {
             }
             return false;
         };
-        let hidden = self.topology.keyspaces[asker.keyspace]
-            .cross_shard
-            .then(|| keys_without_own(keys, count))
+        let has_records = self.topology.keyspaces[asker.keyspace].cross_shard;
+        let rewritten = has_records
+            .then(|| names_without_own(count, keys))
             .flatten();
-        match &hidden {
-            Some((kept, left)) => step.add(kept, *left),
-            None => step.add(keys, count),
-        }
+        let (count, keys) = match &rewritten {
+            Some((count, keys)) => (*count, keys.as_slice()),
+            None => (count, keys),
+        };
+        step.keys.extend_from_slice(keys);
+        step.found += count;
         if theirs != 0 || !step.has_room() {
             step.write(cursor, out);
             return false;

@@ -12,12 +12,11 @@ use crate::protocol::encode;
 use crate::routing::merge::merge;
 use crate::routing::route::Request;
 use crate::session::backend::Waiter;
-use crate::session::cross_shard::hiding::{self, without_own};
+use crate::session::cross_shard::all_keys::count_records;
 use crate::session::dispatch::{client_number, Asker};
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
 use crate::session::stats::{PerKeyspace, PerShard};
-use std::borrow::Cow;
 
 /// How a request is split.
 struct Fragments<'a> {
@@ -139,9 +138,7 @@ impl Engine {
     pub(crate) fn ask_all(&mut self, asker: &Asker, merge: Merge, data: &[u8]) {
         let shards = self.shards_in(asker.keyspace);
         let kind = GatherKind::Everywhere { merge, shards };
-        let keeps_records = self.topology.keyspaces[asker.keyspace].cross_shard;
-        let instead = keeps_records.then(|| hiding::instead(merge)).flatten();
-        self.send_all(asker, kind, instead.unwrap_or(data));
+        self.send_all(asker, kind, data);
     }
 
     /// To every shard of the keyspace that takes keys the bytes at its place; the last ones to all that follow.
@@ -155,6 +152,9 @@ impl Engine {
             GatherKind::Everywhere { merge, .. } => is_same_everywhere(*merge),
             _ => false,
         };
+        let space = &self.topology.keyspaces[asker.keyspace];
+        // Of their keys some are our own: how many comes after what they tell.
+        let records = (is_info && space.cross_shard).then(|| count_records(space.database));
         let mut links = Vec::with_capacity(shards.len());
         for &shard in &shards {
             let number = self.shard_number(asker, shard);
@@ -167,7 +167,8 @@ impl Engine {
                 }
             }
         }
-        let number = self.reserve_gather(asker, Gather::new(kind, workers + shards.len()));
+        let parts = workers + shards.len() * (1 + usize::from(records.is_some()));
+        let number = self.reserve_gather(asker, Gather::new(kind, parts));
         for (index, link) in links.into_iter().enumerate() {
             let part = workers + index;
             match link {
@@ -175,8 +176,19 @@ impl Engine {
                     let data = requests.get(index).or(requests.last());
                     self.send(link, data.copied().unwrap_or_default());
                     self.sent(asker, link, number, part as u16, Waiter::Part);
+                    if let Some(records) = &records {
+                        let part = (part + shards.len()) as u16;
+                        self.send(link, records);
+                        self.sent(asker, link, number, part, Waiter::Part);
+                    }
                 }
-                Err(error) => self.part_failed(asker, number, part as u16, &error),
+                Err(error) => {
+                    self.part_failed(asker, number, part as u16, &error);
+                    if records.is_some() {
+                        let part = (part + shards.len()) as u16;
+                        self.part_failed(asker, number, part, &error);
+                    }
+                }
             }
         }
         if is_info {
@@ -211,12 +223,6 @@ impl Engine {
                 return self.compose_config(keyspace, parts, proto, out);
             }
             self.rotate = self.rotate.wrapping_add(1);
-            let keeps_records = self.topology.keyspaces[keyspace].cross_shard;
-            if keeps_records && rule == Merge::Concat {
-                let parts: Vec<Cow<[u8]>> = parts.iter().map(|part| visible(part)).collect();
-                let parts: Vec<&[u8]> = parts.iter().map(AsRef::as_ref).collect();
-                return merge(rule, &parts, &[], proto, self.rotate, out);
-            }
             return merge(rule, parts, &[], proto, self.rotate, out);
         };
         let named = |wants_error: bool| {
@@ -333,11 +339,6 @@ impl Engine {
             self.sent(asker, link, number, part as u16, Waiter::Part);
         }
     }
-}
-
-/// A list of keys without ours.
-fn visible(list: &[u8]) -> Cow<'_, [u8]> {
-    without_own(list).map_or(Cow::Borrowed(list), Cow::Owned)
 }
 
 /// Shards should all say the same, so that those which cannot be asked are not missed.

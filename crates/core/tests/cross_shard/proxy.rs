@@ -13,9 +13,10 @@ use crate::wires::{Heard, Id, Tag, What, Wires};
 use shoal_core::session::cross_shard::call::{Call, Pid, Tx};
 use shoal_core::session::cross_shard::member::{self, Member};
 use shoal_core::session::cross_shard::message::Message;
-use shoal_core::session::cross_shard::operation::{Operation, Phase};
+use shoal_core::session::cross_shard::operation::Operation;
 use shoal_core::session::cross_shard::recovery::{self, Recovery};
 use shoal_core::session::cross_shard::steps::Event;
+use shoal_core::session::cross_shard::steps::Phase;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const WORKERS: usize = 2;

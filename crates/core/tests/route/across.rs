@@ -2,7 +2,7 @@
 
 use super::{encode, find, request, space, Across, Known, Space};
 use proptest::prelude::*;
-use shoal_core::protocol::command::{keys, keys_of, Access, CommandSpec};
+use shoal_core::protocol::command::{keys, keys_of, Access, AllKeys, CommandSpec};
 use shoal_core::routing::admission::Admission;
 use shoal_core::routing::claims::{claims_of, Claim};
 use shoal_core::routing::route::{decide, specification, Request, Route, Scratch};
@@ -261,25 +261,7 @@ fn what_is_done_across_shards_is_what_the_keyspace_says() {
         ),
         ("GET __shoal", on, Ok(Route::Shard(0))),
     ];
-    for (text, across, expected) in cases {
-        let keyspace = halves(across).keyspace();
-        let (data, args) = encode(&words(text));
-        let request = Request {
-            data: &data,
-            args: &args,
-        };
-        let admission = Admission::whole(2);
-        match (
-            decide(&keyspace, &admission, &request, &mut Scratch::default()).1,
-            expected,
-        ) {
-            (Route::Refuse(error), Err(part)) => {
-                let shown = error.text();
-                assert!(shown.contains(&part), "{text}: {shown}");
-            }
-            (route, expected) => assert_eq!(Ok(route), expected, "{text}"),
-        }
-    }
+    check_cases(&cases);
     let mget = |across: Across| {
         let (data, args) = encode(&words("MGET {a}k {b}k"));
         let request = Request {
@@ -341,4 +323,60 @@ fn only_a_store_that_speaks_resp_has_operations_across_shards() {
         let refused = Topology::new(1, vec![keyspace]).expect_err("flags that do not fit");
         assert!(refused.0.contains("across shards"), "{refused:?}");
     }
+}
+
+type Case<'c> = (&'c str, Across, Result<Route, String>);
+
+fn check_cases(cases: &[Case<'_>]) {
+    for (text, across, expected) in cases {
+        let keyspace = halves(*across).keyspace();
+        let (data, args) = encode(&words(text));
+        let request = Request {
+            data: &data,
+            args: &args,
+        };
+        let admission = Admission::whole(2);
+        match (
+            decide(&keyspace, &admission, &request, &mut Scratch::default()).1,
+            expected,
+        ) {
+            (Route::Refuse(error), Err(part)) => {
+                let shown = error.text();
+                assert!(shown.contains(part), "{text}: {shown}");
+            }
+            (route, expected) => assert_eq!(&Ok(route), expected, "{text}"),
+        }
+    }
+}
+
+#[test]
+fn our_own_keys_are_nobodys() {
+    let on = Across {
+        is_on: true,
+        ..Across::default()
+    };
+    let refused = |text: &str| Err(text.to_string());
+    check_cases(&[
+        (
+            "SORT {a}k GET __shoal:f:*",
+            on,
+            refused("ERR keys that begin with '__shoal:' are shoal's own"),
+        ),
+        (
+            "XREAD BLOCK 0 STREAMS __shoal:m 0",
+            on,
+            refused("ERR keys that begin with '__shoal:' are shoal's own"),
+        ),
+        (
+            "SWAPDB 0 1",
+            on,
+            refused("ERR 'swapdb' of the keyspace's own database is not possible"),
+        ),
+        ("SWAPDB 2 1", on, Ok(Route::AllKeys(AllKeys::Swap))),
+        (
+            "SWAPDB 0 1",
+            Across::default(),
+            Ok(Route::AllKeys(AllKeys::Swap)),
+        ),
+    ]);
 }

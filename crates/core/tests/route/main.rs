@@ -13,7 +13,9 @@ mod across;
 use proptest::prelude::*;
 use shoal_core::error::ClientError;
 use shoal_core::limits::SORT_PATTERNS_MAX;
-use shoal_core::protocol::command::{arity_fits, keys, Arg, Check, CommandSpec, Grade, Policy};
+use shoal_core::protocol::command::{
+    arity_fits, keys, AllKeys, Arg, Check, CommandSpec, Grade, Policy,
+};
 use shoal_core::protocol::command_table::COMMANDS;
 use shoal_core::routing::admission::Admission;
 use shoal_core::routing::affinity::Affinity;
@@ -340,8 +342,13 @@ fn check(space: &Space, parts: &[Vec<u8>], seen: &mut Seen) {
         (Policy::Keyed | Policy::Script { .. } | Policy::Split { .. }, Route::Refuse(error))
             if **error == ClientError::ReservedKey =>
         {
-            assert!(space.across.is_on && positions.iter().any(|&at| is_ours(&parts[at as usize])));
+            let names_ours = positions.iter().any(|&at| is_ours(&parts[at as usize]));
+            assert!(space.across.is_on && (names_ours || may_by_pattern(twin_spec, parts)));
             seen.reserved += 1;
+        }
+        (Policy::AllKeys(AllKeys::Swap), Route::Refuse(_)) => {
+            assert!(space.across.is_on && !parts[1..].iter().all(is_other_database));
+            seen.refused += 1;
         }
         (_, Route::CrossShard) => {
             assert!(space.goes_across(twin_spec, parts), "{parts:?}");
@@ -418,6 +425,15 @@ fn check(space: &Space, parts: &[Vec<u8>], seen: &mut Seen) {
         let is_script = matches!(twin_spec.policy, Policy::Script { .. });
         check_owners(space, parts, is_script, shard, placed);
     }
+}
+
+/// A key of ours may be what a pattern reaches.
+fn may_by_pattern(spec: &CommandSpec, parts: &[Vec<u8>]) -> bool {
+    spec.check == Check::SortPatterns && parts.iter().any(|part| is_ours(part))
+}
+
+fn is_other_database(part: &Vec<u8>) -> bool {
+    matches!(part.as_slice(), b"1" | b"2" | b"3")
 }
 
 fn is_ours(key: &[u8]) -> bool {
@@ -512,6 +528,7 @@ fn home_of(space: &Space, parts: &[Vec<u8>]) -> u16 {
 fn plain_route(policy: &Policy, spec: &'static CommandSpec) -> Route {
     match *policy {
         Policy::AllShards(merge) => Route::AllShards(merge),
+        Policy::AllKeys(what) => Route::AllKeys(what),
         Policy::AnyShard => Route::AnyShard,
         Policy::Scan => Route::Scan,
         Policy::ScriptLoad => Route::ScriptLoad,

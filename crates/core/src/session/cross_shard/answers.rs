@@ -35,7 +35,9 @@ impl Engine {
             Answer::Done(replies) => Told::Replies(replies),
             Answer::Broken => Told::Broken,
             Answer::Refused(error) => Told::Refused(error),
-            Answer::Conflict => Told::Error(ClientError::Operation(OperationError::Busy)),
+            Answer::Conflict | Answer::Waited => {
+                Told::Error(ClientError::Operation(OperationError::Busy))
+            }
             Answer::TooLarge(bytes) => {
                 Told::Error(ClientError::Operation(OperationError::TooLarge(bytes)))
             }

@@ -9,7 +9,7 @@
 //! Must stay true: one call is one atomic step of its shard, except `Deregister` and `Kill`; every call but `Prepare` and
 //! `Commit` may be repeated. Records on a shard:
 //! `__shoal:m` (hash: member to what it tells of itself), `__shoal:fs` (set: every transaction with a record here),
-//! `__shoal:f:<tx>` (hash, while undecided: coordinator, home, participants, scope, keys with modes), `__shoal:k` (hash: each
+//! `__shoal:f:<tx>` (hash, while undecided: coordinator, home, participants, scope, keys with modes, redo), `__shoal:k` (hash: each
 //! claimed key to its mode and transactions), `__shoal:d:<tx>` (hash, at home, from commit until all have applied: the values).
 //! Rejected: bytes in the state machines: the simulation would have to run a server.
 
@@ -82,6 +82,10 @@ pub enum Kind {
     Decided,
 }
 
+/// What an operation does to each shard as a whole, in a server's own words, with blanks between them. It names no keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redo(pub Arc<str>);
+
 /// An operation's record on one shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -118,6 +122,8 @@ pub struct Prepare {
     pub scope: Scope,
     /// What is claimed.
     pub keys: Vec<KeyClaim>,
+    /// Kept in the record, and done when it is applied, or at home by COMMIT; with `Scope::All` only.
+    pub redo: Option<Redo>,
     /// Memory that the wanted values may take on the shard, in bytes.
     pub gather_max: u64,
 }
@@ -135,6 +141,8 @@ pub struct Commit {
     pub requests: Arc<[u8]>,
     /// How many they are.
     pub count: usize,
+    /// This is done in place of the one request.
+    pub redo: Option<Redo>,
 }
 
 /// A key of another shard that a commit needs at home.
@@ -184,7 +192,8 @@ pub enum Call {
     },
     /// See there.
     Commit(Commit),
-    /// The values that a commit gave to keys of this shard; does nothing unless `f:<tx>` is there, and takes it away.
+    /// The values that a commit gave to keys of this shard, or what the record says is to be done; does nothing unless `f:<tx>` is
+    /// there, and takes it away.
     Apply {
         /// Whose.
         tx: Tx,

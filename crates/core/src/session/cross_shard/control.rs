@@ -9,7 +9,7 @@
 //! Must stay true: subscribed before the first Join on it; when it is lost, everything that was asked on it is lost, and said so.
 //! Rejected: a connection for each of the two: the order of what is heard and what is answered says what a Join has seen.
 
-use crate::limits::CROSS_SHARD_SCAN_MS;
+use crate::limits::CROSS_SHARD_CONTROL_MS;
 use crate::protocol::encode::Proto;
 use crate::protocol::errand;
 use crate::protocol::subscription::Kind;
@@ -62,12 +62,23 @@ impl Engine {
         }
         for shard in 0..self.backends.len() {
             let control = &self.cross_shards.controls[shard];
+            // One that was lost soon after it was made is not made again at once.
             let is_due = control.tried_ms == 0
-                || self.now_ms >= control.tried_ms + CROSS_SHARD_SCAN_MS as u64;
-            let is_wanted = self.is_member_of(shard) && control.link.is_none() && is_due;
-            if is_wanted && self.backends[shard].health == Health::Up {
-                self.open_control(shard);
+                || self.now_ms >= control.tried_ms + CROSS_SHARD_CONTROL_MS as u64;
+            if is_due {
+                self.ensure_control(shard);
             }
+        }
+    }
+
+    /// Opens it if it is missing and the shard can be reached: others count on being heard.
+    pub(crate) fn ensure_control(&mut self, shard: usize) {
+        let is_wanted = self.identity.worker == 0
+            && !self.is_stopping
+            && self.is_member_of(shard)
+            && self.cross_shards.controls[shard].link.is_none();
+        if is_wanted && self.backends[shard].health == Health::Up {
+            self.open_control(shard);
         }
     }
 

@@ -24,11 +24,11 @@ use crate::session::cross_shard::jobs::Job;
 use crate::session::cross_shard::late::Late;
 use crate::session::cross_shard::member::Member;
 use crate::session::cross_shard::notes::Note;
-use crate::session::cross_shard::operation::{Operation, Phase};
+use crate::session::cross_shard::operation::Operation;
 use crate::session::cross_shard::recovery::Subject;
 use crate::session::cross_shard::registrar::{Claims, LockTable, ShardClaims};
 use crate::session::cross_shard::remote::{Recovering, Remote};
-use crate::session::cross_shard::steps::{Event, Plan, Step};
+use crate::session::cross_shard::steps::{Event, Phase, Plan, Step};
 use crate::session::cross_shard::wire;
 use crate::session::engine::{Engine, Identity};
 use crate::session::slab::Slab;
@@ -192,6 +192,7 @@ impl Engine {
             home: job.home,
             requests: job.requests.clone(),
             count: job.count,
+            redo: job.redo.clone(),
             watches: !job.watches.is_empty(),
             is_careful: job.tries > 0,
         };
@@ -292,6 +293,12 @@ impl Engine {
                         self.post(worker, Note::Lift { tx, keyspace });
                     }
                 }
+            }
+            Step::Withdraw => {
+                if let Some((tx, keyspace)) = self.running_tx(index) {
+                    self.post(0, Note::Withdraw { tx, keyspace });
+                }
+                self.end_running(index);
             }
             Step::Unlock => {
                 if let Some((tx, keyspace)) = self.running_tx(index) {

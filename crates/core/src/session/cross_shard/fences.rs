@@ -8,6 +8,7 @@
 //! Must stay true: a key is held as long as an operation that claims it is in the table; installing or lifting twice does no harm.
 //! Rejected: a lock for each key (the hot path would have to take it); a list of fences to be searched (there may be many).
 
+use crate::limits::CROSS_SHARD_DOUBT_TICKS;
 use crate::session::cross_shard::call::{Mode, Scope, Tx};
 use crate::session::cross_shard::registrar::Claims;
 use std::collections::HashMap;
@@ -26,6 +27,8 @@ pub struct Parked {
 struct Fence {
     claims: Claims,
     parked: Vec<Parked>,
+    /// Ticks that it has been there.
+    age: u32,
 }
 
 /// See the head of this file.
@@ -70,6 +73,7 @@ impl Fences {
         let fence = Fence {
             claims: claims.clone(),
             parked: Vec::new(),
+            age: 0,
         };
         self.by_tx.insert(tx.clone(), fence);
     }
@@ -107,9 +111,21 @@ impl Fences {
         holder.map(|(tx, _)| tx)
     }
 
-    /// Who keeps a request from what may be any key.
-    pub fn any_holder(&self) -> Option<&Tx> {
-        self.by_tx.keys().next()
+    /// Who keeps a request from what may be any key: somebody who has all of a shard.
+    pub fn holder_of_all(&self) -> Option<&Tx> {
+        self.whole.first().map(|(tx, _)| tx)
+    }
+
+    /// A tick has passed; those that have been there for long.
+    pub fn grow_old(&mut self) -> Vec<Tx> {
+        let mut old = Vec::new();
+        for (tx, fence) in &mut self.by_tx {
+            fence.age += 1;
+            if fence.age.is_multiple_of(CROSS_SHARD_DOUBT_TICKS as u32) {
+                old.push(tx.clone());
+            }
+        }
+        old
     }
 
     /// Somebody waits until that operation is over.
@@ -171,6 +187,7 @@ mod tests {
         fences.install(&tx("all"), &claims(Scope::All, &[]));
         assert_eq!(fences.holder(3, b"any", false), Some(&tx("all")));
         assert_eq!(fences.holder(2, b"any", true), None);
+        assert_eq!(fences.holder_of_all(), Some(&tx("all")));
         let parked = Parked {
             slot: 1,
             generation: 2,
@@ -178,5 +195,6 @@ mod tests {
         fences.park(&tx("all"), parked);
         assert_eq!(fences.lift(&tx("all")), [parked]);
         assert_eq!(fences.holder(3, b"any", false), None);
+        assert_eq!(fences.holder_of_all(), None);
     }
 }

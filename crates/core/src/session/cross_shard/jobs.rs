@@ -17,7 +17,7 @@ use crate::routing::claims::claims_of;
 use crate::routing::route::Request;
 use crate::session::client::Intake;
 use crate::session::cross_shard::answers::Told;
-use crate::session::cross_shard::call::{KeyClaim, Mode, Scope};
+use crate::session::cross_shard::call::{KeyClaim, Mode, Redo, Scope};
 use crate::session::cross_shard::steps::Part;
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
@@ -47,6 +47,8 @@ pub struct Job {
     pub(crate) home: usize,
     pub(crate) requests: Arc<[u8]>,
     pub(crate) count: usize,
+    /// What is done to every shard, in place of the one request.
+    pub(crate) redo: Option<Redo>,
     pub(crate) reply: ReplyKind,
     /// The client's own connections on which it watches keys, with their generations.
     pub(crate) watches: Vec<(u32, u32)>,
@@ -57,6 +59,34 @@ pub struct Job {
     pub(crate) undo: Undo,
     /// How often it was begun again.
     pub(crate) tries: usize,
+}
+
+impl Job {
+    /// One request; home is the first part's shard.
+    pub(crate) fn new(
+        asker: Asker,
+        place: u32,
+        shards: Vec<u16>,
+        parts: Vec<Part>,
+        requests: Arc<[u8]>,
+    ) -> Self {
+        Self {
+            asker,
+            place,
+            parts,
+            shards,
+            home: 0,
+            requests,
+            count: 1,
+            redo: None,
+            reply: ReplyKind::Single,
+            watches: Vec::new(),
+            scripts: Vec::new(),
+            waits: false,
+            undo: Undo::Nothing,
+            tries: 0,
+        }
+    }
 }
 
 /// Keys of an operation: each with its shard and what is done with it.
@@ -244,19 +274,10 @@ impl Engine {
         }
         let requests = self.held_to_keys(asker.keyspace, requests)?;
         Ok(Job {
-            asker: *asker,
-            place,
-            parts,
-            shards,
             home,
-            requests,
             count,
             reply,
-            watches: Vec::new(),
-            scripts: Vec::new(),
-            waits: false,
-            undo: Undo::Nothing,
-            tries: 0,
+            ..Job::new(*asker, place, shards, parts, requests)
         })
     }
 

@@ -1,5 +1,6 @@
 //! Atomic operations across shards: gather, commit, scatter, under a fence. The protocol is in docs/design/0020-operations-across-shards.md.
 
+pub mod all_keys;
 pub mod answers;
 pub mod call;
 pub mod control;
@@ -8,7 +9,6 @@ pub mod elements;
 pub mod executor;
 pub mod fences;
 pub mod guard;
-pub mod hiding;
 pub mod jobs;
 pub mod join;
 pub mod late;

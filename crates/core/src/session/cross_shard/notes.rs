@@ -18,7 +18,7 @@ use crate::session::cross_shard::member;
 use crate::session::cross_shard::recovery::Subject;
 use crate::session::cross_shard::registrar::Claims;
 use crate::session::cross_shard::steps::Event;
-use crate::session::engine::{Action, Engine};
+use crate::session::engine::{Action, Engine, Level};
 use crate::session::mail::Mail;
 
 /// See the head of this file.
@@ -41,6 +41,22 @@ pub enum Note {
         tx: Tx,
         /// Where.
         keyspace: usize,
+    },
+    /// To worker 0: it will not be done; what may be held back for it goes on.
+    Withdraw {
+        /// Whose.
+        tx: Tx,
+        /// Where.
+        keyspace: usize,
+    },
+    /// To worker 0: that worker holds keys back for these, and has for long. Are they still about?
+    Doubt {
+        /// Whose.
+        txs: Vec<Tx>,
+        /// Where.
+        keyspace: usize,
+        /// Who asks.
+        worker: usize,
     },
     /// To everybody: hold these back, and tell that worker when everything before is answered.
     Fence {
@@ -125,6 +141,15 @@ impl Engine {
                 worker,
             } => self.lock_keys(&tx, keyspace, claims, worker, true),
             Note::Unlock { tx, keyspace } => self.unlock_keys(&tx, keyspace),
+            Note::Withdraw { tx, keyspace } => {
+                self.lift_everywhere(&tx, keyspace);
+                self.unlock_keys(&tx, keyspace);
+            }
+            Note::Doubt {
+                txs,
+                keyspace,
+                worker,
+            } => self.resolve_doubts(txs, keyspace, worker),
             Note::Fence {
                 tx,
                 keyspace,
@@ -172,6 +197,43 @@ impl Engine {
         }
         self.cross_shards.tables[keyspace].unlock(tx, &mut granted);
         self.granted(keyspace, granted);
+    }
+
+    /// Behind whatever this worker has told them of it before.
+    fn lift_everywhere(&mut self, tx: &Tx, keyspace: usize) {
+        for worker in 0..self.identity.workers {
+            let tx = tx.clone();
+            self.post(worker, Note::Lift { tx, keyspace });
+        }
+    }
+
+    /// What nobody has in the table is over: a word of its end was lost, or came before that of its beginning.
+    fn resolve_doubts(&mut self, txs: Vec<Tx>, keyspace: usize, worker: usize) {
+        for tx in txs {
+            if !self.cross_shards.tables[keyspace].knows(&tx) {
+                let fields = vec![("operation", tx.0.to_string())];
+                self.event(Level::Warning, "cross-shard-forgotten", fields);
+                self.post(worker, Note::Lift { tx, keyspace });
+            }
+        }
+    }
+
+    /// Asks about what is held back for long.
+    pub(crate) fn doubt_old_fences(&mut self) {
+        let worker = self.identity.worker;
+        for keyspace in 0..self.cross_shards.fences.len() {
+            let txs = self.cross_shards.fences[keyspace].grow_old();
+            if !txs.is_empty() {
+                self.post(
+                    0,
+                    Note::Doubt {
+                        txs,
+                        keyspace,
+                        worker,
+                    },
+                );
+            }
+        }
     }
 
     /// These have their keys now.

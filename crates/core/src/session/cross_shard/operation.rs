@@ -17,38 +17,13 @@
 
 use crate::limits::{
     CROSS_SHARD_ACK_MS, CROSS_SHARD_APPLY_RETRY_MS, CROSS_SHARD_GATHER_BYTES_MAX,
-    CROSS_SHARD_PREPARE_MS,
+    CROSS_SHARD_LOCK_MS, CROSS_SHARD_PREPARE_MS,
 };
 use crate::session::cross_shard::call::{
     Call, Commit, Foreign, Held, Mode, Outcome, Pid, Prepare, Value, Written,
 };
-use crate::session::cross_shard::steps::{Again, Answer, Event, Plan, Step};
+use crate::session::cross_shard::steps::{Again, Answer, Event, Phase, Plan, Step};
 use std::sync::Arc;
-
-/// How far an operation is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// The keys are being locked within this proxy.
-    Locking,
-    /// Shards are asked to claim.
-    Preparing,
-    /// Other members are waited for.
-    Fencing,
-    /// Values are gathered again, watches validated.
-    Gathering,
-    /// COMMIT was sent.
-    Committing,
-    /// Committed: shards are given their new values.
-    Applying,
-    /// Answered; records go.
-    Finishing,
-    /// It will not be done; what was claimed is given back.
-    Releasing,
-    /// Recovery has it.
-    HandedOver,
-    /// Over.
-    Over,
-}
 
 /// What one shard is doing for it.
 #[derive(Debug, Clone, Default)]
@@ -70,6 +45,8 @@ struct Progress {
     evicting: Option<Pid>,
     /// What it shall have.
     written: Vec<Held>,
+    /// It has not got it, or has not done what its record says.
+    is_owed: bool,
     /// When a call that failed is sent again (ms).
     again_ms: Option<u64>,
     failures: u32,
@@ -212,6 +189,7 @@ impl Operation {
             is_home: part == plan.home,
             scope: plan.parts[part].scope,
             keys: plan.parts[part].keys.clone(),
+            redo: plan.redo.clone(),
             gather_max: CROSS_SHARD_GATHER_BYTES_MAX as u64,
         });
         self.call(part, call, steps);
@@ -393,6 +371,7 @@ impl Operation {
             foreign,
             requests: self.plan.requests.clone(),
             count: self.plan.count,
+            redo: self.plan.redo.clone(),
         });
         self.phase = Phase::Committing;
         self.deadline_ms = u64::MAX;
@@ -410,7 +389,7 @@ impl Operation {
                 self.distribute(written);
                 self.phase = Phase::Applying;
                 for part in 0..self.progress.len() {
-                    if !self.progress[part].written.is_empty() {
+                    if self.progress[part].is_owed {
                         self.apply(part, steps);
                     }
                 }
@@ -443,9 +422,11 @@ impl Operation {
                 if let Some(Written::Now(value)) = written.next() {
                     let held = (claim.key.clone(), value);
                     self.progress[index].written.push(held);
-                    self.has_decision = true;
+                    self.progress[index].is_owed = true;
                 }
             }
+            self.progress[index].is_owed |= self.plan.redo.is_some();
+            self.has_decision |= self.progress[index].is_owed;
         }
     }
 
@@ -467,9 +448,7 @@ impl Operation {
         match outcome {
             // If the record was not there, somebody else has applied it meanwhile.
             Outcome::Done(_) => {
-                self.progress[part].is_asked = false;
-                self.progress[part].is_prepared = false;
-                self.progress[part].written = Vec::new();
+                self.progress[part] = Progress::default();
                 self.look_whether_applied(steps);
             }
             _ => self.apply_later(part, now_ms),
@@ -479,7 +458,7 @@ impl Operation {
     /// It is decided, so it will be done: for want of memory or of a connection only later.
     fn apply_later(&mut self, part: usize, now_ms: u64) {
         let shard = &mut self.progress[part];
-        if shard.written.is_empty() {
+        if !shard.is_owed {
             return;
         }
         shard.is_asked = false;
@@ -489,7 +468,7 @@ impl Operation {
     }
 
     fn look_whether_applied(&mut self, steps: &mut Vec<Step>) {
-        if self.progress.iter().any(|shard| !shard.written.is_empty()) {
+        if self.progress.iter().any(|shard| shard.is_owed) {
             return;
         }
         self.phase = Phase::Finishing;
@@ -508,6 +487,16 @@ impl Operation {
     }
 
     // ------------------------------------------------------------------------------------------------- ways to the end
+
+    /// Nothing has been sent: it may be given up at any time.
+    fn wait_for_keys(&mut self, now_ms: u64, steps: &mut Vec<Step>) {
+        if self.deadline_ms == u64::MAX {
+            self.deadline_ms = now_ms + CROSS_SHARD_LOCK_MS as u64;
+        } else if now_ms >= self.deadline_ms {
+            self.phase = Phase::Over;
+            steps.extend([Step::Answer(Answer::Waited), Step::Withdraw]);
+        }
+    }
 
     fn let_go(&mut self, part: usize, steps: &mut Vec<Step>) {
         self.progress[part].is_asked = false;
@@ -568,6 +557,9 @@ impl Operation {
     }
 
     fn tick(&mut self, now_ms: u64, steps: &mut Vec<Step>) {
+        if self.phase == Phase::Locking {
+            return self.wait_for_keys(now_ms, steps);
+        }
         for part in 0..self.progress.len() {
             let again_ms = self.progress[part].again_ms;
             if self.phase == Phase::Applying && again_ms.is_some_and(|again| again <= now_ms) {

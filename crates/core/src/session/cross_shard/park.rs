@@ -6,12 +6,13 @@
 //! not read until that operation's fence is lifted, and the request is shown again. Who has waited too long is told so.
 //!
 //! Must stay true: nothing of a request that waits was sent; EXEC waits for the keys of everything that was queued; a request of
-//! which the keys cannot be told does not wait (it will be refused, or has none).
+//! which the keys cannot be told does not wait (it will be refused, or has none), unless it concerns all keys of a shard, or any: it
+//! waits for who has a whole shard. What empties shards does not wait here: it is an operation, and waits its turn as such.
 //! Rejected: to go by the slot of a key: neighbours of a busy key would wait for nothing.
 
 use crate::error::{ClientError, OperationError};
 use crate::limits::CROSS_SHARD_PARK_MS_MAX;
-use crate::protocol::command::{flags, keys, Check, CommandSpec, Local, Policy};
+use crate::protocol::command::{flags, keys, AllKeys, Check, CommandSpec, Local, Policy};
 use crate::protocol::request::RequestScanner;
 use crate::routing::route::{specification, Request};
 use crate::session::client::Intake;
@@ -95,6 +96,7 @@ impl Engine {
         let space = &self.topology.keyspaces[keyspace];
         let mut found = Vec::new();
         let is_written = match spec {
+            Some(spec) if concerns_any(spec, request) => return fences.holder_of_all().cloned(),
             Some(spec) => {
                 keys(spec, request.args, request.data, &mut found).ok()?;
                 spec.flags & flags::WRITE != 0 || spec.keys.iter().any(|keys| keys.write)
@@ -135,6 +137,7 @@ impl Engine {
             self.advance(index, Event::Tick);
         }
         self.look_at_members();
+        self.doubt_old_fences();
         self.ask_again(None);
         for job in std::mem::take(&mut self.cross_shards.postponed) {
             self.begin_job(job);
@@ -159,5 +162,17 @@ impl Engine {
         }
         self.cross_shards.unparked.extend(late);
         self.settle_notes();
+    }
+}
+
+/// What names no key, and may read or write any.
+fn concerns_any(spec: &CommandSpec, request: &Request<'_>) -> bool {
+    match spec.policy {
+        Policy::Scan | Policy::AllKeys(AllKeys::Count | AllKeys::Names | AllKeys::Any) => true,
+        Policy::Script { .. } => {
+            let mut found = Vec::new();
+            keys(spec, request.args, request.data, &mut found).is_ok() && found.is_empty()
+        }
+        _ => false,
     }
 }

@@ -3,7 +3,7 @@
 //! Owns: `Recovery`, what it is given (`Subject`, `Event`) and what it wants done (`Step`).
 //!
 //! Flow: the coordinator is evicted at home (taken off the list, its connections ended by the shard) -> RESOLVE at home tells
-//! what was decided, or decides that it will not be done -> every participant: APPLY of its new values, or RELEASE -> CLEAN at
+//! what was decided, or decides that it will not be done -> every participant: APPLY if it was committed, or RELEASE -> CLEAN at
 //! home, if there is a decision. A step that fails, or whose connection is lost, is sent again, for ever, on any connection.
 //!
 //! Must stay true: nothing is asked of a participant before home has decided. Home decides once, whoever asks: RESOLVE and
@@ -214,11 +214,11 @@ impl Recovery {
             decision = elsewhere;
             let tx = self.subject.tx.clone();
             let values: Vec<Held> = here.into_iter().map(|(_, held): (_, Held)| held).collect();
-            // What was only read has nothing to take.
-            let call = if values.is_empty() {
-                Call::Release { tx }
-            } else {
+            // What was only read has nothing to take; what else is to be done there, its record knows.
+            let call = if is_committed {
                 Call::Apply { tx, values }
+            } else {
+                Call::Release { tx }
             };
             self.ask(shard, call, steps);
         }

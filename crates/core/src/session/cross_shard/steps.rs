@@ -1,11 +1,11 @@
 //! What an operation is given, what can happen to it, and what it wants done.
 //!
-//! Owns: `Plan` (everything that is to be done), `Event` (what has happened), `Step` (what is to be done next) and `Answer` (what
+//! Owns: `Plan` (everything that is to be done), its `Phase`, `Event` (what has happened), `Step` (what is to be done next) and `Answer` (what
 //! the client is told). `operation` moves between them; the engine and the simulation carry steps out and report events.
 //!
-//! Must stay true: an operation gives exactly one `Answer`, and ends with exactly one `Unlock` or `HandOver`.
+//! Must stay true: an operation gives exactly one `Answer`, and ends with exactly one `Unlock`, `Withdraw` or `HandOver`.
 
-use crate::session::cross_shard::call::{Call, KeyClaim, Outcome, Pid, Scope, Tx};
+use crate::session::cross_shard::call::{Call, KeyClaim, Outcome, Pid, Redo, Scope, Tx};
 use std::sync::Arc;
 
 /// What an operation needs of one shard.
@@ -34,10 +34,37 @@ pub struct Plan {
     pub requests: Arc<[u8]>,
     /// How many.
     pub count: usize,
+    /// What is done to every shard, in place of the one request.
+    pub redo: Option<Redo>,
     /// The client watches keys: whether they are as they were is asked when all is fenced.
     pub watches: bool,
     /// Shards are prepared one after the other: slower, but two operations that do so cannot take turns in stopping each other.
     pub is_careful: bool,
+}
+
+/// How far an operation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The keys are being locked within this proxy.
+    Locking,
+    /// Shards are asked to claim.
+    Preparing,
+    /// Other members are waited for.
+    Fencing,
+    /// Values are gathered again, watches validated.
+    Gathering,
+    /// COMMIT was sent.
+    Committing,
+    /// Committed: shards are given their new values.
+    Applying,
+    /// Answered; records go.
+    Finishing,
+    /// It will not be done; what was claimed is given back.
+    Releasing,
+    /// Recovery has it.
+    HandedOver,
+    /// Over.
+    Over,
 }
 
 /// What has happened.
@@ -66,6 +93,8 @@ pub enum Answer {
     Broken,
     /// Not done: others had keys of it.
     Conflict,
+    /// Not done: it has waited for its keys too long.
+    Waited,
     /// Not done: shards or proxies did not answer in time, or a connection was lost.
     Again(Again),
     /// Not done: a shard refused it, with these words (without the line end).
@@ -104,6 +133,9 @@ pub enum Step {
     Lift,
     /// The keys are free for other operations of this proxy. The operation is over.
     Unlock,
+    /// Nothing was sent, and nothing will be: it leaves the line for its keys, and what may be held back for it already goes on. The
+    /// operation is over.
+    Withdraw,
     /// Recovery shall find out and finish it; it lifts and unlocks.
     HandOver,
 }

@@ -9,8 +9,7 @@
 //! Rejected: a build with other features: what is tested would not be what runs.
 
 use crate::session::cross_shard::call::Call;
-use crate::session::cross_shard::operation::Phase;
-use crate::session::cross_shard::steps::Step;
+use crate::session::cross_shard::steps::{Phase, Step};
 use crate::session::engine::{Action, Engine};
 
 /// See the head of this file.

@@ -7,6 +7,9 @@
 //! remembers (SCRIPT FLUSH, restart, failover); its lines of comment stay here. It names no keys: shards are no cluster.
 //! * Prepare is one script: nothing is claimed unless everything is. At home WATCH follows, then a look whether the record is
 //!   there: recovery may have taken it away between the two.
+//! * What is done to a shard as a whole takes our records with everything else, and puts back those that are needed yet: who is a
+//!   member, and at home, until the last script of the commit, the operation's own. At Prepare it is tried with a word that no server
+//!   takes: one that refuses the command for another reason than this word has nothing claimed on it.
 //! * Commit is one MULTI ... EXEC: keys of other shards are put in place (what may lie there is garbage of an older layout),
 //!   the client's requests, then a script that notes the written values and takes the foreign keys and the claims away.
 //!
@@ -32,8 +35,8 @@
 use crate::protocol::errand;
 use crate::routing::merge::unexpected;
 use crate::session::cross_shard::call::{
-    Call, Commit, Foreign, Held, KeyClaim, Kind, Outcome, Pid, Prepare, Record, Scope, Tx, Value,
-    Written,
+    Call, Commit, Foreign, Held, KeyClaim, Kind, Outcome, Pid, Prepare, Record, Redo, Scope, Tx,
+    Value, Written,
 };
 use crate::session::cross_shard::elements::{self, Elements};
 use crate::session::cross_shard::message::{self, Message};
@@ -60,46 +63,31 @@ pub fn greeting(pid: &Pid, out: &mut Vec<u8>) {
 
 macro_rules! script {
     ($name:ident, $($part:literal),+) => {
-        static $name: LazyLock<String> = LazyLock::new(|| bare(concat!($(include_str!(concat!("lua/", $part, ".lua"))),+)));
+        static $name: LazyLock<String> = LazyLock::new(|| {
+            crate::session::cross_shard::wire::bare(concat!($(include_str!(concat!("lua/", $part, ".lua"))),+))
+        });
     };
 }
+pub(crate) use script;
 
 script!(JOIN, "join");
 script!(PREPARE, "value", "wanted", "prepare");
 script!(GATHER, "value", "wanted", "gather");
 script!(FINISH, "value", "drop", "finish");
-script!(APPLY, "drop", "apply");
+script!(APPLY, "drop", "empty", "apply");
+script!(RELEASE, "drop", "release");
+script!(EMPTY, "empty", "redo");
 script!(RESOLVE, "drop", "resolve");
 script!(CLEAN, "clean");
 script!(MARK, "mark");
 script!(UNLIST, "unlist");
-script!(COUNT, "count");
-script!(RANDOM, "random");
 
 /// A script without indentation and lines of comment.
-fn bare(text: &str) -> String {
+pub(crate) fn bare(text: &str) -> String {
     let lines = text.lines().map(str::trim);
     lines
         .filter(|line| !line.starts_with("--"))
         .fold(String::new(), |text, line| text + line + "\n")
-}
-
-/// How many keys of clients a shard has; one reply, an integer.
-pub fn count_keys() -> &'static [u8] {
-    static REQUEST: LazyLock<Vec<u8>> = LazyLock::new(|| alone(&COUNT));
-    &REQUEST
-}
-
-/// One of a shard's keys that are clients'; one reply, a string or null.
-pub fn random_key() -> &'static [u8] {
-    static REQUEST: LazyLock<Vec<u8>> = LazyLock::new(|| alone(&RANDOM));
-    &REQUEST
-}
-
-fn alone(script: &str) -> Vec<u8> {
-    let mut request = Vec::new();
-    run(&mut request, script, &[]);
-    request
 }
 
 /// Appends a call's requests; how many replies will come.
@@ -119,7 +107,7 @@ pub fn encode(call: &Call, out: &mut Vec<u8>) -> usize {
         }
         Call::Commit(commit) => encode_commit(commit, out),
         Call::Apply { tx, values } => encode_apply(tx, values, out),
-        Call::Release { tx } => encode_apply(tx, &[], out),
+        Call::Release { tx } => run(out, &RELEASE, &[tx.0.as_bytes(), &released(tx)]),
         Call::Clean { tx } => run(out, &CLEAN, &[tx.0.as_bytes()]),
         Call::Resolve { tx } => run(out, &RESOLVE, &[tx.0.as_bytes(), &released(tx)]),
         Call::Deregister { pid } => {
@@ -146,6 +134,10 @@ fn released(tx: &Tx) -> Vec<u8> {
 /// What is put in place of a key that is replaced or left as it is: what it holds afterwards tells which.
 fn untouched(tx: &Tx) -> Vec<u8> {
     [b"__shoal:untouched:", tx.0.as_bytes()].concat()
+}
+
+fn redo_words(redo: Option<&Redo>) -> &[u8] {
+    redo.map_or(b"", |redo| redo.0.as_bytes())
 }
 
 fn record_key(tx: &Tx) -> Vec<u8> {
@@ -185,6 +177,7 @@ fn encode_prepare(prepare: &Prepare, out: &mut Vec<u8>) -> usize {
         message::word(prepare.scope),
         most.as_bytes(),
         &fence,
+        redo_words(prepare.redo.as_ref()),
         count.as_bytes(),
     ];
     words.extend(prepare.participants.iter().map(|name| name.as_bytes()));
@@ -239,7 +232,12 @@ fn encode_commit(commit: &Commit, out: &mut Vec<u8>) -> usize {
         errand::put(out, &foreign.key, &mark);
         replies += 1;
     }
-    out.extend_from_slice(&commit.requests);
+    match &commit.redo {
+        Some(redo) => {
+            run(out, &EMPTY, &[commit.tx.0.as_bytes(), redo.0.as_bytes()]);
+        }
+        None => out.extend_from_slice(&commit.requests),
+    }
     let message = released(&commit.tx);
     let mut words: Vec<&[u8]> = vec![
         commit.tx.0.as_bytes(),
@@ -417,6 +415,10 @@ fn record(words: &mut Elements) -> Option<Record> {
             b"a" => {
                 fields.text()?;
                 record.scope = Scope::All;
+            }
+            // The shard itself does it.
+            b"r" => {
+                fields.text()?;
             }
             _ => return None,
         }

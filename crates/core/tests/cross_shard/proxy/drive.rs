@@ -8,9 +8,9 @@ use crate::wires::{Id, Tag, What};
 use shoal_core::session::cross_shard::call::{Call, Pid, Scope, Tx};
 use shoal_core::session::cross_shard::member;
 use shoal_core::session::cross_shard::message::Message;
-use shoal_core::session::cross_shard::operation::{Operation, Phase};
+use shoal_core::session::cross_shard::operation::Operation;
 use shoal_core::session::cross_shard::recovery::{self, Recovery, Subject};
-use shoal_core::session::cross_shard::steps::{Answer, Event, Part, Plan, Step};
+use shoal_core::session::cross_shard::steps::{Answer, Event, Part, Phase, Plan, Step};
 use std::sync::Arc;
 
 /// An operation that met another is begun again so often.
@@ -168,7 +168,7 @@ impl Proxy {
                 let own = self.holds.holds.iter_mut().filter(|hold| hold.tx == *tx);
                 own.for_each(|hold| hold.is_lifted = true);
             }
-            Step::Unlock => {
+            Step::Unlock | Step::Withdraw => {
                 self.holds.remove(tx, None);
                 if let Some(running) = self.running.remove(tx) {
                     self.keep(&running, around);
@@ -448,6 +448,7 @@ impl Proxy {
             });
         }
         let plan = Plan {
+            redo: None,
             tx: tx.clone(),
             pid: Pid(self.pid.0.clone()),
             parts,

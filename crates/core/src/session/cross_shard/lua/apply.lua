@@ -1,6 +1,12 @@
 local tx, message = ARGV[1], ARGV[2]
 if redis.call('EXISTS', '__shoal:f:' .. tx) == 0 then return 0 end
 redis.call('DEL', '__shoal:')
+local redo = redis.call('HGET', '__shoal:f:' .. tx, 'r')
+if redo then
+  empty(redo)
+  tell(message)
+  return 1
+end
 for i = 3, #ARGV, 3 do
   if ARGV[i + 1] == '' then
     redis.call('UNLINK', ARGV[i])

@@ -8,6 +8,8 @@ end
 local tx, coordinator, message = ARGV[1], ARGV[2], ARGV[3]
 local d, written, noted, count = '__shoal:d:' .. tx, {}, 0, 0
 local fields = drop(tx)
+local is_redone = false
+for i = 1, #fields, 2 do is_redone = is_redone or fields[i] == 'r' end
 for i = 4, #ARGV, 5 do
   local kind, key = ARGV[i], ARGV[i + 2]
   if kind ~= '-' then
@@ -23,7 +25,7 @@ for i = 4, #ARGV, 5 do
   end
   redis.call('UNLINK', key)
 end
-if noted > 0 then
+if noted > 0 or is_redone then
   redis.call('HSET', d, 'c', coordinator, 'h', '')
   for i = 1, #fields, 2 do
     local name = fields[i]

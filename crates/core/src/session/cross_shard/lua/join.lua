@@ -1,16 +1,18 @@
-local pid, version = ARGV[1], ARGV[2]
+if redis.replicate_commands then redis.replicate_commands() end
+local pid, terms = ARGV[1], ARGV[2]
 local members, mine = redis.call('HGETALL', '__shoal:m'), nil
+-- Each has its terms, and since when it is a member; a `-` behind that: it is being evicted.
 for i = 1, #members, 2 do
   if members[i] == pid then
     mine = members[i + 1]
-  elseif members[i + 1] ~= version and members[i + 1] ~= version .. '-'
+  elseif members[i + 1]:match('^[^@]*') ~= terms
     and redis.call('PUBSUB', 'NUMSUB', '__shoal:c:' .. members[i])[2] > 0 then
     return {'other', members[i] .. ' ' .. members[i + 1]}
   end
 end
-if mine ~= version then
+if not mine or mine:sub(-1) == '-' or mine:match('^[^@]*') ~= terms then
   redis.call('DEL', '__shoal:')
-  redis.call('HSET', '__shoal:m', pid, version)
+  redis.call('HSET', '__shoal:m', pid, terms .. '@' .. redis.call('TIME')[1])
 end
 local records = {}
 for _, tx in ipairs(redis.call('SMEMBERS', '__shoal:fs')) do

@@ -1,11 +1,15 @@
-local tx, coordinator, home, scope, most, message, count = unpack(ARGV, 1, 7)
+local tx, coordinator, home, scope, most, message, redo, count = unpack(ARGV, 1, 8)
 local f, k = '__shoal:f:' .. tx, '__shoal:k'
 local standing = redis.call('HGET', '__shoal:m', coordinator)
 if not standing or standing:sub(-1) == '-' then return {'stranger'} end
 if redis.call('EXISTS', f, '__shoal:d:' .. tx) > 0 then return redis.error_reply('ERR prepared before') end
-local first = 8 + count
+local first = 9 + count
 local claim = redis.call('HGET', k, 'a')
-if not claim and scope == 'a' then claim = redis.call('HVALS', k)[1] end
+if not claim and scope == 'a' then
+  -- Also one that is decided: values that others have not got yet are in its record.
+  local other = redis.call('SRANDMEMBER', '__shoal:fs')
+  if other then claim = 'X ' .. other end
+end
 local claims = {}
 for i = first, #ARGV, 2 do
   if claim then break end
@@ -14,25 +18,31 @@ for i = first, #ARGV, 2 do
   claims[i] = other or ARGV[i]:sub(1, 1)
 end
 if claim then return {'conflict', claim:match('%s(%S+)')} end
+if redo ~= '' then
+  local tried = redis.pcall(redo:match('%S+'), 'no such word')
+  if not tried.err or not tried.err:find('syntax') then return tried end
+end
 local values, size = wanted(first, tonumber(most))
 if not values then return {'large', size} end
 redis.call('HSET', f, 'c', coordinator, 'h', home)
 redis.call('SADD', '__shoal:fs', tx)
-for i = 1, count do redis.call('HSET', f, 'p' .. i, ARGV[7 + i]) end
+for i = 1, count do redis.call('HSET', f, 'p' .. i, ARGV[8 + i]) end
 if scope == 'a' then
   redis.call('HSET', f, 'a', 'X')
+  if redo ~= '' then redis.call('HSET', f, 'r', redo) end
   redis.call('HSET', k, 'a', 'X ' .. tx)
 end
 for i = first, #ARGV, 2 do
   redis.call('HSET', f, 'k' .. ARGV[i + 1], ARGV[i]:sub(1, 1))
   redis.call('HSET', k, 'k' .. ARGV[i + 1], claims[i] .. ' ' .. tx)
 end
-local members = redis.call('HKEYS', '__shoal:m')
-local silent = {}
-if #members > 1 then
-  redis.call('PUBLISH', '__shoal:ctl', message)
-  for _, pid in ipairs(members) do
-    if redis.call('PUBSUB', 'NUMSUB', '__shoal:c:' .. pid)[2] == 0 then silent[#silent + 1] = pid end
-  end
+local listed, members, silent = redis.call('HGETALL', '__shoal:m'), {}, {}
+if #listed > 2 then redis.call('PUBLISH', '__shoal:ctl', message) end
+for i = 1, #listed, 2 do
+  members[#members + 1] = listed[i]
+  -- Who has just come may not listen yet.
+  local since = tonumber(listed[i + 1]:match('@(%d+)') or 0)
+  if #listed > 2 and redis.call('PUBSUB', 'NUMSUB', '__shoal:c:' .. listed[i])[2] == 0
+    and redis.call('TIME')[1] - since >= 2 then silent[#silent + 1] = listed[i] end
 end
 return {'prepared', members, silent, values}

@@ -1,0 +1,2 @@
+redis.call('SELECT', ARGV[1])
+return own()
