@@ -10,6 +10,9 @@ pub type Key = u8;
 /// What a key holds: a list of tokens, never empty.
 pub type Tokens = Vec<u32>;
 
+/// Stands in the place of a key that is written without being read.
+pub const MARK: u32 = u32::MAX;
+
 /// Keys and what they hold.
 pub type Store = BTreeMap<Key, Tokens>;
 
@@ -40,7 +43,7 @@ impl Op {
             Self::Get(keys) => keys.iter().map(|key| (*key, false, true)).collect(),
             Self::Set(keys, _) => keys.iter().map(|key| (*key, true, false)).collect(),
             Self::Push(keys, _) => keys.iter().map(|key| (*key, true, true)).collect(),
-            Self::Rename(from, to) => vec![(*from, true, true), (*to, true, true)],
+            Self::Rename(from, to) => vec![(*from, true, true), (*to, true, false)],
             Self::Move(from, to) => vec![(*from, true, true), (*to, true, true)],
             Self::Store(to, from) => {
                 let from = from.iter().map(|key| (*key, false, true));

@@ -1,17 +1,15 @@
 //! A model of one shard: keys, the protocol's records, and every `Call` as `call` describes it, one atomic step at a time.
 
-use crate::language::{dump, encode_reply, restore, Op, Store};
+use crate::language::{dump, encode_reply, restore, Op, Store, MARK};
 use crate::rules::Rules;
 use crate::wires::{Heard, Id, Order, What, Wires};
 use shoal_core::session::cross_shard::call::{
-    Call, Commit, Held, KeyClaim, Kind, Mode, Outcome, Pid, Prepare, Record, Tx, Value, Written,
+    Call, Commit, Foreign, Held, KeyClaim, Kind, Mode, Outcome, Pid, Prepare, Record, Tx, Value,
+    Written,
 };
 use shoal_core::session::cross_shard::message::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// In place of a key that is replaced or left as it is.
-const UNTOUCHED: u32 = u32::MAX;
 
 /// `d:<tx>`.
 #[derive(Debug, Clone)]
@@ -254,6 +252,13 @@ impl Shard {
             }
         }
         let members: Vec<Pid> = self.members.keys().cloned().collect();
+        let hears = |pid: &Pid| {
+            around.wires.wires.values().any(|wire| {
+                let is_there = wire.shard == self.index && wire.is_open_there;
+                is_there && wire.is_subscribed && wire.name.as_ref() == Some(pid)
+            })
+        };
+        let silent = members.iter().filter(|pid| !hears(pid)).cloned().collect();
         let values = self.values(&prepare.keys);
         if members.len() > 1 && !is_again {
             let message = Message::Fence {
@@ -267,8 +272,6 @@ impl Shard {
             publish(self.index, None, &message, around);
         }
         self.fences.insert(prepare.tx.clone(), prepare);
-        // Who hears what is published is left to chance elsewhere: an eviction before its time is one like others.
-        let silent = Vec::new();
         Outcome::Prepared {
             members,
             silent,
@@ -291,30 +294,24 @@ impl Shard {
         }
         let mut store = self.store.clone();
         for foreign in &commit.foreign {
-            restore(&mut store, &foreign.key, foreign.value.as_ref());
-            if foreign.is_blind {
-                store.insert(foreign.key[0], vec![UNTOUCHED]);
-            }
+            restore(&mut store, &foreign.key, brought(foreign).as_ref());
         }
         let mut number = [0; 8];
         number.copy_from_slice(&commit.requests);
         let op = &around.asked[u64::from_le_bytes(number) as usize];
         let replies = encode_reply(&op.run(&mut store));
-        let mut values = Vec::new();
-        let mut written = Vec::new();
+        let (mut values, mut written) = (Vec::new(), Vec::new());
         for foreign in &commit.foreign {
-            let tokens = store.remove(&foreign.key[0]);
-            let value = dump(tokens.as_ref());
-            let is_same = if foreign.is_blind {
-                tokens == Some(vec![UNTOUCHED])
-            } else {
-                value == foreign.value
-            };
-            if foreign.is_written && is_same {
+            let value = dump(store.remove(&foreign.key[0]).as_ref());
+            if !foreign.is_written {
+                continue;
+            }
+            if value == brought(foreign) {
                 written.push(Written::Same);
-            } else if foreign.is_written {
-                written.push(Written::Now(value.clone()));
-                values.push((foreign.shard.clone(), (foreign.key.clone(), value)));
+            } else {
+                let held = (foreign.key.clone(), value.clone());
+                values.push((foreign.shard.clone(), held));
+                written.push(Written::Now(value));
             }
         }
         self.store = store;
@@ -404,6 +401,14 @@ impl Shard {
         });
         fences.chain(decided).collect()
     }
+}
+
+/// What is put in the place of a key of another shard.
+fn brought(foreign: &Foreign) -> Option<Value> {
+    if foreign.is_blind {
+        return dump(Some(&vec![MARK]));
+    }
+    foreign.value.clone()
 }
 
 fn claimed(prepare: &Prepare) -> Vec<(Arc<[u8]>, Mode)> {
