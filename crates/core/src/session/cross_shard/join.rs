@@ -112,7 +112,12 @@ impl Engine {
                 self.cross_shards.fences[keyspace].install(&name, &claims);
                 self.care |= care::FENCED;
                 // What waits in it was let pass before the fence was known, and nobody may be waiting for it to be answered.
-                if let Some(link) = self.links.get_mut(id) {
+                // (Steps of the protocol are not: they may be what ends the fence.)
+                let link = self.links.get_mut(id);
+                let is_of_clients = |link: &&mut Link| {
+                    !matches!(link.owner, Owner::Control | Owner::Operation { .. })
+                };
+                if let Some(link) = link.filter(is_of_clients) {
                     link.behind.push(name);
                 }
             }
