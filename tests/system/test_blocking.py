@@ -110,11 +110,17 @@ def test_a_bad_time_out_is_told_as_a_server_tells_it(wire: Wire, fleet: Fleet, t
     assert wire.ask("BLPOP", *one_key_each(), timeout) == told
 
 
-def test_wrong_types_and_moves_over_shards_are_errors(wire: Wire) -> None:
+def test_wrong_types_are_errors_and_moves_are_made(wire: Wire, fleet: Fleet, new_proxy: Callable[..., Proxy]) -> None:
     keys = one_key_each("type")
     wire.ask("SET", keys[1], "text")
     assert str(wire.ask("BLPOP", *keys, 1)).startswith("WRONGTYPE")
-    assert str(wire.ask("BLMOVE", keys[0], keys[2], "LEFT", "RIGHT", 1)).startswith("CROSSSLOT")
+    wire.ask("RPUSH", keys[0], "over")
+    with new_proxy(fleet.addresses, options=["--cross-shard", "off"]).socket() as off:
+        refused = str(off.ask("BLMOVE", keys[0], keys[2], "LEFT", "RIGHT", 1))
+    assert refused.startswith("CROSSSLOT")
+    assert 'cross_shard = "strict"' in refused
+    assert wire.ask("BLMOVE", keys[0], keys[2], "LEFT", "RIGHT", 1) == b"over"
+    assert wire.ask("BRPOPLPUSH", keys[2], keys[3], 1) == b"over"
     one, two = keys_on(1, 2, "move")
     wire.ask("RPUSH", one, "v")
     assert wire.ask("BLMOVE", one, two, "LEFT", "RIGHT", 1) == b"v"

@@ -16,9 +16,26 @@ from typing import Any
 
 import pytest
 from harness import ErrorReply, Fleet, Proxy, Wire, wait_until
+from harness.wire import Reply
 from system.placement import one_key_each
 
 ELEMENTS = 1200
+MOVING = ("BLMOVE", "BRPOPLPUSH")
+
+LISTS = [
+    ("BLPOP", "{a}", "{b}", "{c}", "{s}"),
+    ("BRPOP", "{b}", "{a}", "{b}", "{s}"),
+    ("BLMPOP", "{s}", "3", "{a}", "{b}", "{c}", "RIGHT", "COUNT", "2"),
+    ("BLMOVE", "{a}", "{b}", "LEFT", "RIGHT", "{s}"),
+    ("BRPOPLPUSH", "{b}", "{c}", "{s}"),
+]
+SORTED = [
+    ("BZPOPMIN", "{a}", "{b}", "{c}", "{s}"),
+    ("BZPOPMAX", "{c}", "{b}", "{s}"),
+    ("BZMPOP", "{s}", "2", "{b}", "{c}", "MAX", "COUNT", "3"),
+]
+# What the keys hold: l a list or a sorted set, o something else.
+HELD = ["", "a:l", "b:l", "c:l", "a:l b:l", "b:l c:l", "a:o b:l", "a:l b:o", "a:l c:o", "b:o", "a:o", "b:o c:l"]
 
 
 class Race:
@@ -63,7 +80,7 @@ class Race:
                 was_over = self.is_over.is_set()
                 reply = wire.ask(*order)
                 assert not isinstance(reply, ErrorReply) or not_done(reply), (order, reply)
-                if isinstance(reply, list) and order[0] != "BLMOVE":
+                if isinstance(reply, list) and order[0] not in MOVING:
                     taken += elements(reply)
                 elif reply is None and was_over:
                     return taken
@@ -121,6 +138,8 @@ def test_every_element_is_taken_once(fleet: Fleet, new_proxy: Callable[..., Prox
         ("BLMPOP", "0.2", "2", two, other, "LEFT", "COUNT", "2"),
         ("BLMOVE", one, beside, "LEFT", "RIGHT", "0.2"),
         ("BLMOVE", two, other, "LEFT", "RIGHT", "0.2"),
+        ("BLMOVE", three, two, "LEFT", "RIGHT", "0.2"),
+        ("BRPOPLPUSH", one, three, "0.2"),
     ]
     with ThreadPoolExecutor(32) as pool:
         taking: list[Future[list[bytes]]] = [pool.submit(race.take, order) for order in waits]
@@ -146,3 +165,107 @@ def test_every_element_is_taken_once(fleet: Fleet, new_proxy: Callable[..., Prox
 def any_done(futures: list[Future[list[bytes]]]) -> bool:
     """Somebody failed: it is not worth waiting for the rest."""
     return any(future.done() for future in futures)
+
+
+def fill(wire: Wire, keys: dict[str, str], held: str, is_sorted: bool) -> None:
+    """Puts into the keys what is said."""
+    for number, said in enumerate(held.split()):
+        name, kind = said.split(":")
+        key = keys[name]
+        if kind == "o":
+            wire.ask("SET", key, "text")
+        elif is_sorted:
+            wire.ask("ZADD", key, number + 1, f"{name}1", number + 2.5, f"{name}2", number, f"{name}3")
+        else:
+            wire.ask("RPUSH", key, f"{name}1", f"{name}2", f"{name}3")
+
+
+def contents(wire: Wire, keys: dict[str, str]) -> list[Reply]:
+    """What the keys hold."""
+    found: list[Reply] = []
+    for key in keys.values():
+        kind = wire.ask("TYPE", key)
+        found.append(wire.ask("LRANGE", key, 0, -1) if kind == "list" else kind)
+        if kind == "zset":
+            found.append(wire.ask("ZRANGE", key, 0, -1, "WITHSCORES"))
+    return found
+
+
+def said(order: tuple[str, ...], keys: dict[str, str], seconds: str) -> list[str]:
+    return [word.format(**keys, s=seconds) for word in order]
+
+
+@pytest.fixture
+def both(fleet: Fleet, new_fleet: Callable[..., Fleet], new_proxy: Callable[..., Proxy]) -> Iterator[tuple[Wire, Wire]]:
+    """A connection to one server, and one to the proxy."""
+    one = new_fleet(1).servers[0]
+    proxy = new_proxy(fleet.addresses)
+    with Wire(one.host, one.port.number) as plain, proxy.socket() as across:
+        yield plain, across
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_what_is_taken_at_once_is_what_one_server_gives(both: tuple[Wire, Wire], protocol: int) -> None:
+    for wire in both:
+        wire.ask("HELLO", protocol)
+    keys = dict(zip("cab", one_key_each("same")[:3], strict=True))
+    for order in (*LISTS, *SORTED):
+        for held in HELD:
+            replies = []
+            for wire in both:
+                wire.ask("FLUSHALL")
+                fill(wire, keys, held, order in SORTED)
+                replies.append((wire.ask(*said(order, keys, "0.02")), contents(wire, keys)))
+            assert replies[0] == replies[1], (order, held)
+
+
+# What happens while a client waits; l is added by a list's or a sorted set's command.
+MEANWHILE = [
+    [("l", "a")],
+    [("l", "b")],
+    [("l", "c"), ("l", "a")],
+    [("l", "b"), ("l", "b"), ("l", "c")],
+]
+# The same, where no key is waited for that is of another kind then: of that servers think differently.
+TARGET_SPOILT = [("BLMOVE", [("SET", "b", "text"), ("l", "a")]), ("BRPOPLPUSH", [("SET", "c", "text"), ("l", "b")])]
+
+
+def happens(wire: Wire, keys: dict[str, str], events: list[tuple[str, ...]], is_sorted: bool) -> None:
+    for number, event in enumerate(events):
+        key = keys[event[1]]
+        if event[0] != "l":
+            wire.ask(event[0], key, *event[2:])
+        elif is_sorted:
+            wire.ask("ZADD", key, number, f"v{number}")
+        else:
+            wire.ask("RPUSH", key, f"v{number}")
+
+
+def test_who_waits_is_given_what_one_server_gives(
+    fleet: Fleet, new_fleet: Callable[..., Fleet], new_proxy: Callable[..., Proxy]
+) -> None:
+    """What happens does so one after the other, with time for the first to be served."""
+    one = new_fleet(1)
+    proxy = new_proxy(fleet.addresses)
+    keys = dict(zip("cab", one_key_each("then")[:3], strict=True))
+    for order in (*LISTS, *SORTED):
+        spoilt = [events for name, events in TARGET_SPOILT if name == order[0]]
+        for events in (*MEANWHILE, *spoilt):
+            replies = []
+            for client, connect in (
+                (one.client(0), lambda: Wire(one.servers[0].host, one.servers[0].port.number)),
+                (proxy.client(), proxy.socket),
+            ):
+                client.flushall()
+                with connect() as wire, connect() as other:
+                    wire.command(*said(order, keys, "1.2"))
+                    wait_until(lambda client=client: waits(client), 5, "it waits")
+                    for event in events:
+                        happens(other, keys, [event], order in SORTED)
+                        wire.is_silent(0.25)
+                    replies.append((wire.reply(), contents(other, keys)))
+            assert replies[0] == replies[1], (order, events)
+
+
+def waits(client: Any) -> bool:
+    return any("b" in str(line["flags"]) for line in client.client_list())

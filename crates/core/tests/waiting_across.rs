@@ -174,24 +174,124 @@ fn an_unblock_ends_a_wait_that_is_to_begin_again() {
     }
 }
 
+/// A client that waits for `b` and then `a`, and has looked at them.
+fn looking(scene: &mut Scene, words: &[&str], held: [&str; 2]) -> u32 {
+    let slot = scene.client();
+    scene.ask(slot, &request(words));
+    for (link, key) in [(0, "b"), (1, "a")] {
+        assert_eq!(scene.sent(link).into_bytes(), request(&["LLEN", key]));
+    }
+    for (link, held) in [0, 1].into_iter().zip(held) {
+        scene.answer(link, held.as_bytes());
+    }
+    slot
+}
+
 #[test]
 fn a_step_over_several_shards_waits_until_its_key_is_free() {
     let mut scene = Scene::across(2);
     let (slot, other) = (scene.client(), scene.client());
     scene.ask(slot, &request(&["BLPOP", "b", "a", "0"]));
-    assert_eq!(scene.sent(0).into_bytes(), request(&["LPOP", "b"]));
-    scene.ask(other, &request(&["LMOVE", "c", "a", "LEFT", "LEFT"]));
+    scene.sent(0);
+    scene.sent(1);
+    scene.ask(other, &request(&["LMOVE", "b", "a", "LEFT", "LEFT"]));
     assert_eq!(claiming(&mut scene), []);
-    scene.answer(0, b"$-1\r\n");
-    assert_eq!(scene.sent(1), "", "somebody has the next key");
+    scene.answer(0, b":1\r\n");
+    scene.answer(1, b":0\r\n");
+    assert_eq!(scene.sent(0), "", "somebody has the key");
     let claims = claiming(&mut scene);
     assert!(scene.engine.audit().is_ok());
     refuse(&mut scene, &claims);
+    let watches = said(&mut scene, "TRACKING");
+    assert_eq!(watches.len(), 2);
+    for (link, sent) in watches {
+        let is_b = sent.ends_with("\r\nb\r\n");
+        scene.answer(
+            link,
+            if is_b {
+                b"+OK\r\n:1\r\n"
+            } else {
+                b"+OK\r\n:0\r\n"
+            },
+        );
+    }
     assert_eq!(scene.sent(0).into_bytes(), request(&["LPOP", "b"]));
-    scene.answer(0, b"$-1\r\n");
-    assert_eq!(scene.sent(1).into_bytes(), request(&["LPOP", "a"]));
-    scene.answer(1, b"$1\r\nv\r\n");
-    assert_eq!(scene.text(slot), "*2\r\n$1\r\na\r\n$1\r\nv\r\n");
+    scene.answer(0, b"$1\r\nv\r\n");
+    assert_eq!(scene.given(slot, usize::MAX), TAKEN);
+}
+
+#[test]
+fn what_is_in_a_later_key_is_taken_by_an_operation_where_it_is() {
+    let mut scene = Scene::across(2);
+    let words = ["BLPOP", "b", "a", "c", "0"];
+    let slot = scene.client();
+    scene.ask(slot, &request(&words));
+    scene.sent(0);
+    scene.sent(1);
+    scene.answer(0, b":0\r\n");
+    scene.answer(1, b":3\r\n");
+    assert_eq!(claiming(&mut scene), []);
+    scene.answer(0, b":1\r\n");
+    let claims = claiming(&mut scene);
+    assert_eq!(claims.len(), 2);
+    let home = claims.iter().find(|(_, sent)| sent.contains("UNWATCH"));
+    let (home, sent) = home.expect("a home");
+    assert_eq!(scene.links[home], "127.0.0.1:7001");
+    assert!(
+        !sent.contains("\r\nc\r\n"),
+        "what comes behind is not claimed"
+    );
+    refuse(&mut scene, &claims);
+    assert_eq!(scene.text(slot), "-OOM no memory\r\n");
+}
+
+#[test]
+fn what_is_in_the_first_key_is_taken_there() {
+    for (held, words) in [
+        ([":2\r\n", ":0\r\n"], vec!["BLPOP", "b", "a", "0"]),
+        (
+            [":1\r\n", ":9\r\n"],
+            vec!["BLMPOP", "0", "2", "b", "a", "LEFT"],
+        ),
+        // Of another kind: who begins to wait is told.
+        (
+            ["-WRONGTYPE no\r\n", ":9\r\n"],
+            vec!["BLPOP", "b", "a", "0"],
+        ),
+    ] {
+        let mut scene = Scene::across(2);
+        let slot = looking(&mut scene, &words, held);
+        assert!(scene.sent(0).contains("POP"));
+        scene.answer(0, b"-WRONGTYPE no\r\n");
+        assert_eq!(scene.text(slot), "-WRONGTYPE no\r\n");
+        assert_eq!(claiming(&mut scene), []);
+        assert!(scene.engine.audit().is_ok());
+    }
+}
+
+#[test]
+fn who_finds_nothing_rests_and_a_move_waits_for_its_source_alone() {
+    let mut scene = Scene::across(2);
+    let slot = scene.client();
+    scene.ask(slot, &request(&["BLMOVE", "b", "a", "LEFT", "LEFT", "0"]));
+    assert_eq!(scene.sent(0).into_bytes(), request(&["LLEN", "b"]));
+    assert_eq!(scene.sent(1), "");
+    scene.answer(0, b":0\r\n");
+    let watches = said(&mut scene, "TRACKING");
+    assert_eq!(watches.len(), 1);
+    let own = watches[0].0;
+    scene.answer(own, b"+OK\r\n:0\r\n");
+    assert_eq!(claiming(&mut scene), []);
+    let keys = String::from_utf8(request(&["b"])).expect("text");
+    let told = format!(">2\r\n$10\r\ninvalidate\r\n{keys}");
+    scene.answer(own, told.as_bytes());
+    assert_eq!(scene.sent(own).into_bytes(), request(&["LLEN", "b"]));
+    scene.answer(own, b":1\r\n");
+    let claims = claiming(&mut scene);
+    assert_eq!(claims.len(), 2);
+    refuse(&mut scene, &claims);
+    assert_eq!(scene.text(slot), "-OOM no memory\r\n");
+    assert!(scene.engine.audit().is_ok());
 }
 
 #[test]

@@ -121,7 +121,8 @@ impl Wait {
     /// As servers have it: a key of another type is an error for who begins to wait, and of no interest to who waits.
     fn ends_with(&self, error: &[u8]) -> bool {
         let is_passed_over = self.has_looked && self.streams.is_none() && !self.moves();
-        !(self.is_of_a_look(error) || (is_passed_over && error.starts_with(b"-WRONGTYPE")))
+        let is_other_kind = error.starts_with(b"-WRONGTYPE");
+        !(is_other_kind && (is_passed_over || self.is_of_a_look()))
     }
 
     fn is_late(&self, now_ms: u64) -> bool {
@@ -411,10 +412,10 @@ impl Engine {
         match (wait.stage, &wait.streams) {
             (Stage::Taking(at), None) => {
                 let step = wait.steps.get(at).into_iter();
-                self.parks_wait(asker, step.map(|step| step.key.as_slice()), true)
+                self.parks_wait(asker, step.map(|step| step.key.as_slice()))
             }
             (Stage::Taking(_), Some(read)) => {
-                self.parks_wait(asker, read.keys.iter().map(Vec::as_slice), false)
+                self.parks_wait(asker, read.keys.iter().map(Vec::as_slice))
             }
             _ => false,
         }
@@ -493,16 +494,11 @@ impl Engine {
         }
         let mut is_over = wait.is_late(self.now_ms) || wait.ending.is_some();
         if wait.looks_first() {
-            let next = self.waited_together(&mut wait, parts, out);
-            return match next {
-                Some((stage, goes_on)) => {
-                    self.wait_goes_on(asker, wait, stage, (is_over && !goes_on, proto), out)
-                }
-                None => {
-                    self.close_watches(&wait);
-                    false
-                }
+            let Some((stage, goes_on)) = self.waited_together(&mut wait, parts, out) else {
+                self.close_watches(&wait);
+                return false;
             };
+            return self.wait_goes_on(asker, wait, stage, (is_over && !goes_on, proto), out);
         }
         let next = match (wait.stage, &mut wait.streams) {
             (Stage::Resolving, Some(read)) => {

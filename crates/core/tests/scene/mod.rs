@@ -126,13 +126,16 @@ impl Scene {
             if self.engine.link_output(link).is_none() {
                 self.engine.link_connected(link);
                 let greeting = self.sent(link);
+                if greeting.contains("\r\nHELLO\r\n") {
+                    self.engine.link_received(link, b"+fine\r\n");
+                }
                 if greeting.contains("SETNAME") {
                     let joined = "*5\r\n$6\r\njoined\r\n:10\r\n:0\r\n*1\r\n$1\r\np\r\n";
                     let answers =
                         format!("+OK\r\n:{}\r\n{joined}{}", number_of(link), self.records);
                     self.engine.link_received(link, answers.as_bytes());
                 }
-                for word in ["HELLO", "SELECT", "PING", "\r\nINFO\r\n"] {
+                for word in ["SELECT", "PING", "\r\nINFO\r\n"] {
                     if greeting.contains(word) {
                         self.engine.link_received(link, b"+fine\r\n");
                     }

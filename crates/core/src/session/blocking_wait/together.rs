@@ -127,10 +127,9 @@ impl Wait {
         self.together.is_some()
     }
 
-    /// An error among answers that ends a look: none that says of a key what it holds.
-    pub(super) fn is_of_a_look(&self, error: &[u8]) -> bool {
-        let looks = matches!(self.stage, Stage::Peeking | Stage::Watching);
-        looks && self.looks_first() && error.starts_with(b"-WRONGTYPE")
+    /// An error may say of a key what it holds.
+    pub(super) fn is_of_a_look(&self) -> bool {
+        self.looks_first() && matches!(self.stage, Stage::Peeking | Stage::Watching)
     }
 
     /// What an operation refused is told, also to who waits already: it has looked at what its keys hold.

@@ -15,7 +15,7 @@
 
 use crate::protocol::errand;
 use crate::session::backend::{InFlight, Link, LinkState, Waiter};
-use crate::session::cross_shard::call::{Scope, Tx};
+use crate::session::cross_shard::call::Tx;
 use crate::session::cross_shard::notes::Note;
 use crate::session::cross_shard::registrar::Claims;
 use crate::session::dispatch::Asker;
@@ -96,12 +96,13 @@ impl Engine {
         let shard = |of: u16| first + usize::from(of);
         let shards: Vec<usize> = claims.iter().map(|claim| shard(claim.shard)).collect();
         let mut links = Vec::new();
+        let fences = &self.cross_shards.fences[keyspace];
         for (id, link) in self.links.iter() {
-            let Some(claim) = claims.iter().find(|it| shard(it.shard) == link.shard) else {
+            if !shards.contains(&link.shard) {
                 continue;
-            };
-            let has = |key: &[u8]| claim.keys.iter().any(|(claimed, _)| **claimed == *key);
-            let touches = |key: &[u8]| claim.scope == Scope::All || has(key);
+            }
+            let within = (link.shard - first) as u16;
+            let touches = |key: &[u8]| fences.has(&tx, within, key);
             if owes(link, &tx, touches) {
                 links.push(Owing {
                     link: id,
@@ -181,7 +182,7 @@ impl Engine {
         self.cross_shards.listings = self.cross_shards.listings.wrapping_add(1).max(1);
         let question = self.cross_shards.listings;
         for (_, link) in self.links.iter_mut() {
-            let is_meant = link.shard == shard && numbers.contains(&link.server_id);
+            let is_meant = link.shard == shard && numbers.binary_search(&link.server_id).is_ok();
             if let Some(waits) = link.waits.as_deref_mut().filter(|_| is_meant) {
                 waits.asked = question;
                 waits.asked_count += 1;
@@ -207,7 +208,7 @@ impl Engine {
             let waits = link.waits.as_deref_mut();
             if let Some(waits) = waits.filter(|waits| waits.asked == question) {
                 waits.asked = 0;
-                waits.is_blocked = blocked.contains(&number);
+                waits.is_blocked = blocked.binary_search(&number).is_ok();
             }
         }
         self.look_at_drains();
@@ -293,7 +294,9 @@ fn blocked_in(listing: &[u8]) -> Vec<u64> {
         let is_blocked = field("flags=")?.contains('b');
         field("id=")?.parse().ok().filter(|_| is_blocked)
     });
-    blocked.collect()
+    let mut blocked: Vec<u64> = blocked.collect();
+    blocked.sort_unstable();
+    blocked
 }
 
 #[cfg(test)]

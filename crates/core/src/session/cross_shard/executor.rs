@@ -86,6 +86,8 @@ pub struct CrossShards {
     pub(crate) listings: u32,
     /// What is to be sent when an operation has its keys no more.
     pub(crate) late: Vec<(Tx, Late)>,
+    /// Some connection was told of a fence, and sends nothing.
+    pub(crate) has_behind: bool,
     /// Clients whose requests are to be shown again.
     pub(crate) unparked: VecDeque<Parked>,
     /// To be done before anything else is.
@@ -133,6 +135,7 @@ impl CrossShards {
             drains: Vec::new(),
             listings: 0,
             late: Vec::new(),
+            has_behind: false,
             unparked: VecDeque::new(),
             notes: VecDeque::new(),
             is_settling: false,

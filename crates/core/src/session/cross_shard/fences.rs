@@ -128,6 +128,13 @@ impl Fences {
         old
     }
 
+    /// Whether an operation claims a key of this shard.
+    pub fn has(&self, tx: &Tx, shard: u16, key: &[u8]) -> bool {
+        let whole = || self.whole.iter().any(|it| it.1 == shard && it.0 == *tx);
+        let holders = self.by_key.get(key).map_or(&[][..], Vec::as_slice);
+        holders.iter().any(|(holder, _)| holder == tx) || whole()
+    }
+
     /// Somebody waits until that operation is over.
     pub fn park(&mut self, tx: &Tx, parked: Parked) {
         if let Some(fence) = self.by_tx.get_mut(tx) {

@@ -119,6 +119,7 @@ impl Engine {
                 };
                 if let Some(link) = link.filter(is_of_clients) {
                     link.behind.push(name);
+                    self.cross_shards.has_behind = true;
                 }
             }
         }

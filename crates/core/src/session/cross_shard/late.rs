@@ -91,9 +91,24 @@ impl Engine {
 
     /// An operation has its keys no more.
     pub(crate) fn do_late(&mut self, tx: &Tx) {
+        if self.cross_shards.has_behind {
+            self.release_behind(tx);
+        }
+        let all = std::mem::take(&mut self.cross_shards.late);
+        let (due, left): (Vec<_>, Vec<_>) = all.into_iter().partition(|(held_by, _)| held_by == tx);
+        self.cross_shards.late = left;
+        for (_, late) in due {
+            self.try_late(late);
+        }
+    }
+
+    /// Connections that were told of its fence send what waits in them.
+    fn release_behind(&mut self, tx: &Tx) {
+        self.cross_shards.has_behind = false;
         for (id, link) in self.links.iter_mut() {
             let was_behind = !link.behind.is_empty();
             link.behind.retain(|other| other != tx);
+            self.cross_shards.has_behind |= !link.behind.is_empty();
             if was_behind && link.behind.is_empty() && link.was_ready() {
                 let mut held = std::mem::take(&mut link.held);
                 link.out.append(&mut held);
@@ -101,12 +116,6 @@ impl Engine {
                     self.dirty_links.push(id);
                 }
             }
-        }
-        let all = std::mem::take(&mut self.cross_shards.late);
-        let (due, left): (Vec<_>, Vec<_>) = all.into_iter().partition(|(held_by, _)| held_by == tx);
-        self.cross_shards.late = left;
-        for (_, late) in due {
-            self.try_late(late);
         }
     }
 
@@ -297,7 +306,6 @@ impl Engine {
         &mut self,
         asker: &Asker,
         mut keys: impl Iterator<Item = &'k [u8]>,
-        is_written: bool,
     ) -> bool {
         let fences = &self.cross_shards.fences[asker.keyspace];
         if fences.is_empty() {
@@ -307,7 +315,8 @@ impl Engine {
         let admission = &self.admissions[asker.keyspace];
         let holder = keys.find_map(|key| {
             let shard = space.shard_of(key, admission)?;
-            fences.holder(shard, key, is_written).cloned()
+            // A read of streams may be one of a group, which takes too.
+            fences.holder(shard, key, true).cloned()
         });
         let Some(tx) = holder else {
             return false;

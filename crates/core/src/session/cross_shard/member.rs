@@ -224,11 +224,19 @@ impl Member {
     /// A record is there, or was a moment ago.
     fn found(&mut self, shard: usize, record: &Record, now_ms: u64, steps: &mut Vec<Step>) {
         let at = (shard, record.tx.clone());
-        if self.own.contains_key(&record.tx) || self.entries.contains_key(&at) {
-            return;
-        }
         // One of this process that does not run any more was given up before COMMIT: it forbids nothing.
         let forbids = record.kind == Kind::Fence && record.coordinator != self.pid;
+        if self.own.contains_key(&record.tx) {
+            return;
+        }
+        if let Some(entry) = self.entries.get_mut(&at) {
+            // It was lifted, and another connection that was told of it earlier holds it back again: the next Join ends that.
+            if forbids && entry.hold == Hold::Nothing {
+                entry.hold = Hold::Asked;
+                steps.push(lock(shard, record));
+            }
+            return;
+        }
         let entry = Entry {
             subject: Subject::from(record),
             hold: if forbids { Hold::Asked } else { Hold::Nothing },
@@ -238,12 +246,7 @@ impl Member {
         };
         self.entries.insert(at, entry);
         if forbids {
-            let claim = Claim {
-                tx: record.tx.clone(),
-                scope: record.scope,
-                keys: record.keys.clone(),
-            };
-            steps.push(Step::Lock(shard, claim));
+            steps.push(lock(shard, record));
         }
     }
 
@@ -399,4 +402,13 @@ impl Member {
             }
         }
     }
+}
+
+fn lock(shard: usize, record: &Record) -> Step {
+    let claim = Claim {
+        tx: record.tx.clone(),
+        scope: record.scope,
+        keys: record.keys.clone(),
+    };
+    Step::Lock(shard, claim)
 }
