@@ -8,9 +8,10 @@ import random
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -175,7 +176,7 @@ def fill(wire: Wire, keys: dict[str, str], held: str, is_sorted: bool) -> None:
         if kind == "o":
             wire.ask("SET", key, "text")
         elif is_sorted:
-            wire.ask("ZADD", key, number + 1, f"{name}1", number + 2.5, f"{name}2", number, f"{name}3")
+            wire.ask("ZADD", key, number + 1, f"{name}1", f"{number}.5", f"{name}2", number, f"{name}3")
         else:
             wire.ask("RPUSH", key, f"{name}1", f"{name}2", f"{name}3")
 
@@ -220,52 +221,62 @@ def test_what_is_taken_at_once_is_what_one_server_gives(both: tuple[Wire, Wire],
 
 
 # What happens while a client waits; l is added by a list's or a sorted set's command.
-MEANWHILE = [
+MEANWHILE: list[list[tuple[str, ...]]] = [
     [("l", "a")],
     [("l", "b")],
     [("l", "c"), ("l", "a")],
     [("l", "b"), ("l", "b"), ("l", "c")],
 ]
 # The same, where no key is waited for that is of another kind then: of that servers think differently.
-TARGET_SPOILT = [("BLMOVE", [("SET", "b", "text"), ("l", "a")]), ("BRPOPLPUSH", [("SET", "c", "text"), ("l", "b")])]
+TARGET_SPOILT: list[tuple[str, list[tuple[str, ...]]]] = [
+    ("BLMOVE", [("SET", "b", "text"), ("l", "a")]),
+    ("BRPOPLPUSH", [("SET", "c", "text"), ("l", "b")]),
+]
 
 
-def happens(wire: Wire, keys: dict[str, str], events: list[tuple[str, ...]], is_sorted: bool) -> None:
-    for number, event in enumerate(events):
-        key = keys[event[1]]
-        if event[0] != "l":
-            wire.ask(event[0], key, *event[2:])
-        elif is_sorted:
-            wire.ask("ZADD", key, number, f"v{number}")
-        else:
-            wire.ask("RPUSH", key, f"v{number}")
+def happens(wire: Wire, keys: dict[str, str], event: tuple[str, ...], is_sorted: bool) -> None:
+    key = keys[event[1]]
+    if event[0] != "l":
+        wire.ask(event[0], key, *event[2:])
+    elif is_sorted:
+        wire.ask("ZADD", key, 1, "v")
+    else:
+        wire.ask("RPUSH", key, "v")
 
 
-def test_who_waits_is_given_what_one_server_gives(
-    fleet: Fleet, new_fleet: Callable[..., Fleet], new_proxy: Callable[..., Proxy]
-) -> None:
-    """What happens does so one after the other, with time for the first to be served."""
-    one = new_fleet(1)
-    proxy = new_proxy(fleet.addresses)
+def waited(
+    wire: Wire, other: Wire, order: list[str], happen: Sequence[Callable[[], None]], served_at: int | None
+) -> tuple[int, Reply]:
+    """What a client that waits is given while things happen, and at which; if that is known, it is waited for."""
+    wire.command(*order)
+    wait_until(lambda: b"flags=b" in bytes_of(other.ask("CLIENT", "LIST")), 5, "it waits")
+    before, reply = len(happen), None
+    for number, event in enumerate(happen):
+        event()
+        if before == len(happen) and (served_at == number or (served_at is None and not wire.is_silent(0.1))):
+            before, reply = number, wire.reply()
+    return (before, reply) if before < len(happen) else (before, wire.reply())
+
+
+def bytes_of(reply: Reply) -> bytes:
+    assert isinstance(reply, bytes)
+    return reply
+
+
+def test_who_waits_is_given_what_one_server_gives(both: tuple[Wire, Wire]) -> None:
+    """What happens does so one after the other, with time for what one server gives."""
+    plain, across = both
     keys = dict(zip("cab", one_key_each("then")[:3], strict=True))
     for order in (*LISTS, *SORTED):
         spoilt = [events for name, events in TARGET_SPOILT if name == order[0]]
         for events in (*MEANWHILE, *spoilt):
-            replies = []
-            for client, connect in (
-                (one.client(0), lambda: Wire(one.servers[0].host, one.servers[0].port.number)),
-                (proxy.client(), proxy.socket),
-            ):
-                client.flushall()
-                with connect() as wire, connect() as other:
-                    wire.command(*said(order, keys, "1.2"))
-                    wait_until(lambda client=client: waits(client), 5, "it waits")
-                    for event in events:
-                        happens(other, keys, [event], order in SORTED)
-                        wire.is_silent(0.25)
-                    replies.append((wire.reply(), contents(other, keys)))
-            assert replies[0] == replies[1], (order, events)
-
-
-def waits(client: Any) -> bool:
-    return any("b" in str(line["flags"]) for line in client.client_list())
+            served_at: int | None = None
+            found = []
+            for wire in (plain, across):
+                host, port = wire.socket.getpeername()
+                with Wire(host, port) as other:
+                    other.ask("FLUSHALL")
+                    happen = [partial(happens, other, keys, event, order in SORTED) for event in events]
+                    served_at, reply = waited(wire, other, said(order, keys, "1"), happen, served_at)
+                    found.append((reply, contents(other, keys)))
+            assert found[0] == found[1], (order, events)

@@ -156,7 +156,7 @@ limits! {
     CROSS_SHARD_SHARDS_MAX = 64, "shards", "One operation across shards; each costs a connection while it runs.";
     CROSS_SHARD_KEYS_MAX = 10_000, "keys", "One operation across shards; each shard holds a record of its keys.";
     CROSS_SHARD_GATHER_BYTES_MAX = 8 * 1024 * 1024, "bytes", "Values of one shard that an operation may bring to another; to dump and restore so much holds up both for some 200 ms.";
-    CROSS_SHARD_ACK_MS = 500, "milliseconds", "Another proxy that listens has so long to hold back what an operation claims; then the shard takes it off its list and ends its connections.";
+    CROSS_SHARD_ACK_MS = 1_000, "milliseconds", "Another proxy that listens has so long to hold back what an operation claims; then the shard takes it off its list and ends its connections.";
     CROSS_SHARD_PREPARE_MS = 1_000, "milliseconds", "A shard has so long for a step before COMMIT; then the operation is given up.";
     CROSS_SHARD_APPLY_RETRY_MS = 50, "milliseconds", "A shard that could not take its new values is given them again after so long, then after twice that, up to sixteen times.";
     CROSS_SHARD_PARK_MS_MAX = 3_000, "milliseconds", "A request for a key that an operation has waits so long at most.";
