@@ -236,6 +236,7 @@ impl Engine {
             self.main_is_up(shard, &answer);
         }
         self.tracked_is_up(id);
+        self.operation_link_is_up(id);
     }
 
     /// An error of a server as it may be shown: what we told the server in confidence (servers that do not know a command

@@ -14,7 +14,7 @@
 use crate::error::{ClientError, OperationError};
 use crate::limits::{CROSS_SHARD_RUNNING_MAX, CROSS_SHARD_WAITING_MAX};
 use crate::routing::topology::{Keyspace, Topology};
-use crate::session::backend::{InFlight, Waiter, NONE};
+use crate::session::backend::{InFlight, LinkState, Waiter, NONE};
 use crate::session::cross_shard::answers::Told;
 use crate::session::cross_shard::call::{Call, Mode, Pid, Tx};
 use crate::session::cross_shard::control::Control;
@@ -31,6 +31,7 @@ use crate::session::cross_shard::remote::{Recovering, Remote};
 use crate::session::cross_shard::steps::{Event, Phase, Plan, Step};
 use crate::session::cross_shard::wire;
 use crate::session::engine::{Engine, Identity};
+use crate::session::own_links::Owner;
 use crate::session::slab::Slab;
 use crate::session::stats::PerShard;
 use crate::session::transaction_across::WATCHING;
@@ -349,6 +350,64 @@ impl Engine {
         ))
     }
 
+    /// It has its keys, and all is drained: it begins when all of its connections have joined. What is sent on one that joins
+    /// later might run after this process slept and the operation was undone: recovery ends only what it finds.
+    pub(crate) fn begin_when_connected(&mut self, index: u32) {
+        let generation = self.cross_shards.running.generation(index);
+        let Some(running) = self.cross_shards.running.get(index) else {
+            return;
+        };
+        let is_drained = running.drained >= self.identity.workers;
+        if !is_drained || running.operation.phase() != Phase::Locking {
+            return;
+        }
+        let asker = running.job.asker;
+        let shards = running.job.shards.clone();
+        let mut are_up = true;
+        for (part, &shard) in shards.iter().enumerate() {
+            let Some(running) = self.cross_shards.running.get(index) else {
+                return;
+            };
+            let mut link = running.links[part];
+            if link == NONE {
+                let number = self.shard_number(&asker, shard);
+                let opened = self.open_for_operation(number, asker.lane, (index, generation, part));
+                let Ok(opened) = opened else {
+                    // It finds out at its first call, and gives up.
+                    return self.advance(index, Event::Begin);
+                };
+                link = opened;
+                if let Some(running) = self.cross_shards.running.get_mut(index) {
+                    running.links[part] = opened;
+                }
+            }
+            let link = self.links.get(link);
+            are_up &= link.is_some_and(|link| link.state == LinkState::Up);
+        }
+        if are_up {
+            self.advance(index, Event::Begin);
+        }
+    }
+
+    /// A connection has joined: it may be the one that an operation waited for.
+    pub(crate) fn operation_link_is_up(&mut self, id: u32) {
+        let owner = self.links.get(id).map(|link| link.owner);
+        if let Some(Owner::Operation {
+            index, generation, ..
+        }) = owner
+        {
+            if self
+                .cross_shards
+                .running
+                .get_same(index, generation)
+                .is_some()
+            {
+                self.begin_when_connected(index);
+                self.settle_notes();
+            }
+        }
+    }
+
     /// Sends a call to a part's shard; the part, if that cannot be done.
     fn call_part(
         &mut self,
@@ -360,9 +419,8 @@ impl Engine {
         let generation = self.cross_shards.running.generation(index);
         let running = self.cross_shards.running.get_mut(index)?;
         let mut link_id = running.links[part];
-        let is_first = matches!(call, Call::Prepare(_));
         if link_id == NONE {
-            if !is_first && !may_be_new {
+            if !may_be_new {
                 return Some(part);
             }
             let shard = running.job.shards[part];
@@ -449,6 +507,11 @@ impl Engine {
             return self.settle_notes();
         }
         running.links[part] = NONE;
+        if running.operation.phase() == Phase::Locking {
+            // It had not begun: it finds out at its first call, and gives up.
+            self.advance(index, Event::Begin);
+            return self.settle_notes();
+        }
         let was_asked = running.asked[part].take().is_some();
         // What is over does not miss it.
         if was_asked || running.operation.phase() != Phase::Finishing {

@@ -111,13 +111,15 @@ impl Engine {
                 let claims = self.claims_of_record(shard, record);
                 self.cross_shards.fences[keyspace].install(&name, &claims);
                 self.care |= care::FENCED;
-                // What waits in it was let pass before the fence was known, and nobody may be waiting for it to be answered. But an
-                // operation must learn at once that it is in the way: its keys are what the other waits for.
-                if let Some(link) = self.links.get_mut(id) {
-                    if !matches!(link.owner, Owner::Operation { .. } | Owner::Control) {
-                        link.behind.push(name);
-                        self.cross_shards.has_behind = true;
-                    }
+                // What waits in it was let pass before the fence was known, and nobody may be waiting for it to be answered.
+                // (Steps of the protocol are not: they may be what ends the fence.)
+                let link = self.links.get_mut(id);
+                let is_of_clients = |link: &&mut Link| {
+                    !matches!(link.owner, Owner::Control | Owner::Operation { .. })
+                };
+                if let Some(link) = link.filter(is_of_clients) {
+                    link.behind.push(name);
+                    self.cross_shards.has_behind = true;
                 }
             }
         }

@@ -279,7 +279,7 @@ impl Engine {
         if let Some(running) = self.cross_shards.running.get_mut(index) {
             running.drained += 1;
             if running.drained == self.identity.workers {
-                self.advance(index, Event::Begin);
+                self.begin_when_connected(index);
             }
         }
     }
