@@ -111,13 +111,10 @@ impl Engine {
                 let claims = self.claims_of_record(shard, record);
                 self.cross_shards.fences[keyspace].install(&name, &claims);
                 self.care |= care::FENCED;
-                // What waits in it was let pass before the fence was known, and nobody may be waiting for it to be answered. But an
-                // operation must learn at once that it is in the way: its keys are what the other waits for.
+                // What waits in it was let pass before the fence was known, and nobody may be waiting for it to be answered.
                 if let Some(link) = self.links.get_mut(id) {
-                    if !matches!(link.owner, Owner::Operation { .. } | Owner::Control) {
-                        link.behind.push(name);
-                        self.cross_shards.has_behind = true;
-                    }
+                    link.behind.push(name);
+                    self.cross_shards.has_behind = true;
                 }
             }
         }
