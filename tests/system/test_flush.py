@@ -37,9 +37,13 @@ def members(fleet: Fleet) -> list[dict[bytes | str, bytes | str]]:
     return [server.client().hgetall("__shoal:m") for server in fleet.servers]
 
 
+# What two proxies may tell their clients when one has ended the other's connections, because it was slow to answer.
+PASSING = ("TRYAGAIN", "ERR shard '", "ERR connection to shard '", "ERR outcome unknown")
+
+
 def tried(wire: Wire, *words: str) -> Reply:
     """Until it is not told to come again."""
-    while str(reply := wire.ask(*words)).startswith("TRYAGAIN"):
+    while str(reply := wire.ask(*words)).startswith(PASSING):
         pass
     return reply
 
@@ -106,7 +110,7 @@ class Crew:
             self.wrong.append(f"some and not others: {reply!r}")
 
     def expect(self, reply: Reply, expected: str) -> None:
-        if reply != expected and not str(reply).startswith("ERR outcome unknown"):
+        if reply != expected:
             self.wrong.append(str(reply))
 
 
@@ -114,9 +118,13 @@ def test_others_see_all_keys_or_none(fleet: Fleet, new_proxy: NewProxy) -> None:
     proxies = [new_proxy(fleet.addresses, config=CONFIG) for _ in range(2)]
     before = members(fleet)
     crew = Crew(proxies, rounds=60)
-    crew.run()
-    assert not crew.wrong
-    assert {reply == [None] * 4 for reply in crew.seen} == {True, False}, "both were seen"
+    for _ in range(5):
+        crew.run()
+        assert not crew.wrong
+        if len({reply == [None] * 4 for reply in crew.seen}) == 2:
+            break
+    else:
+        pytest.fail("keys were never seen, or always")
     wait_until(lambda: not records(fleet), 10, "nothing is left of the operations")
     assert members(fleet) == before
     with proxies[0].socket() as wire:

@@ -174,6 +174,7 @@ impl Case {
             kinds: self.faults.to_vec(),
             haste: *chance.pick(&[10, 20, 40]),
             blind: self.blind,
+            flushes: false,
             careful: self.careful,
         }
     }

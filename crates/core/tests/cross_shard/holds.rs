@@ -1,7 +1,7 @@
 //! What one proxy holds back: the table that a request, an operation of its own and another proxy's claim are compared with.
 
-use crate::language::{Key, Op};
-use shoal_core::session::cross_shard::call::{Mode, Tx};
+use crate::language::{Key, Op, KEYS_MAX};
+use shoal_core::session::cross_shard::call::{Mode, Scope, Tx};
 
 /// What is held back on one shard for one operation.
 #[derive(Debug, Clone)]
@@ -16,6 +16,14 @@ pub struct Hold {
     pub is_lifted: bool,
     /// It was said that all is drained.
     pub is_drained: bool,
+}
+
+/// What a claim holds back: the keys that it names, or all of them.
+pub fn held(scope: Scope, keys: impl Iterator<Item = (Key, Mode)>) -> Vec<(Key, Mode)> {
+    match scope {
+        Scope::Keys => keys.collect(),
+        Scope::All => (0..KEYS_MAX).map(|key| (key, Mode::Exclusive)).collect(),
+    }
 }
 
 #[derive(Debug, Default)]

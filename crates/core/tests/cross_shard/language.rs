@@ -1,11 +1,14 @@
 //! What clients of the simulation ask, and what it does to keys: the one definition that shards and the judge both use.
 
-use shoal_core::session::cross_shard::call::{KeyClaim, Mode, Value};
+use shoal_core::session::cross_shard::call::{KeyClaim, Mode, Redo, Scope, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A key is a number; it lies on the shard `key % shards`.
 pub type Key = u8;
+
+/// Keys are lower than this.
+pub const KEYS_MAX: Key = 6;
 
 /// What a key holds: a list of tokens, never empty.
 pub type Tokens = Vec<u32>;
@@ -34,6 +37,8 @@ pub enum Op {
     Move(Key, Key),
     /// SUNIONSTORE: the first key then holds what the others hold, in a row; how long it is.
     Store(Key, Vec<Key>),
+    /// FLUSHALL.
+    Flush,
 }
 
 impl Op {
@@ -49,13 +54,30 @@ impl Op {
                 let from = from.iter().map(|key| (*key, false, true));
                 std::iter::once((*to, true, false)).chain(from).collect()
             }
+            Self::Flush => (0..KEYS_MAX).map(|key| (key, true, false)).collect(),
         };
         keys.sort_unstable();
         keys
     }
 
-    /// What it claims of one shard's keys.
+    /// How much it claims of each shard.
+    pub fn scope(&self) -> Scope {
+        match self {
+            Self::Flush => Scope::All,
+            _ => Scope::Keys,
+        }
+    }
+
+    /// What shards keep of it to do it themselves.
+    pub fn redo(&self) -> Option<Redo> {
+        (*self == Self::Flush).then(|| Redo(Arc::from("FLUSHALL")))
+    }
+
+    /// What it claims of one shard's keys; none where it claims all.
     pub fn claims(&self, shard: usize, shards: usize, is_home: bool) -> Vec<KeyClaim> {
+        if self.scope() == Scope::All {
+            return Vec::new();
+        }
         let keys = self.keys().into_iter();
         let keys = keys.filter(|(key, _, _)| *key as usize % shards == shard);
         let claim = |(key, writes, reads): (Key, bool, bool)| KeyClaim {
@@ -112,6 +134,10 @@ impl Op {
                     store.insert(*to, all);
                 }
                 vec![reply]
+            }
+            Self::Flush => {
+                store.clear();
+                Vec::new()
             }
         }
     }

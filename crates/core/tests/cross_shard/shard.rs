@@ -4,8 +4,8 @@ use crate::language::{dump, encode_reply, restore, Op, Store, MARK};
 use crate::rules::Rules;
 use crate::wires::{Heard, Id, Order, What, Wires};
 use shoal_core::session::cross_shard::call::{
-    Call, Commit, Foreign, Held, KeyClaim, Kind, Mode, Outcome, Pid, Prepare, Record, Tx, Value,
-    Written,
+    Call, Commit, Foreign, Held, KeyClaim, Kind, Mode, Outcome, Pid, Prepare, Record, Scope, Tx,
+    Value, Written,
 };
 use shoal_core::session::cross_shard::message::Message;
 use std::collections::{BTreeMap, BTreeSet};
@@ -180,6 +180,7 @@ impl Shard {
                 let claim = fence.keys.iter().find(|claim| claim.key[0] == key);
                 claim.is_some_and(|claim| writes || claim.mode == Mode::Exclusive)
             });
+            let forbidden = forbidden || fence.scope == Scope::All;
             if forbidden {
                 let broken = format!("I1: {op:?} on shard {} under {tx:?}", self.index);
                 around.broken.push(broken);
@@ -243,13 +244,18 @@ impl Shard {
             return Outcome::Failed(b"OOM".to_vec());
         }
         for (tx, fence) in self.fences.iter().filter(|(tx, _)| **tx != prepare.tx) {
-            let conflict = prepare.keys.iter().any(|claim| {
-                let other = fence.keys.iter().find(|other| other.key == claim.key);
-                other.is_some_and(|other| !other.mode.goes_with(claim.mode))
-            });
+            let is_whole = prepare.scope == Scope::All || fence.scope == Scope::All;
+            let conflict = is_whole
+                || prepare.keys.iter().any(|claim| {
+                    let other = fence.keys.iter().find(|other| other.key == claim.key);
+                    other.is_some_and(|other| !other.mode.goes_with(claim.mode))
+                });
             if conflict {
                 return Outcome::Conflict(tx.clone());
             }
+        }
+        if let (Scope::All, Some(tx)) = (prepare.scope, self.decided.keys().next()) {
+            return Outcome::Conflict(tx.clone());
         }
         let members: Vec<Pid> = self.members.keys().cloned().collect();
         let hears = |pid: &Pid| {
@@ -317,8 +323,11 @@ impl Shard {
         self.store = store;
         let prepare = self.fences.get(&commit.tx).cloned();
         self.drop_fence(&commit.tx, around);
-        if !values.is_empty() {
-            let to = values.iter().map(|(shard, _)| index(shard)).collect();
+        if !values.is_empty() || commit.redo.is_some() {
+            let mut to: BTreeSet<usize> = values.iter().map(|(shard, _)| index(shard)).collect();
+            if let (Some(fence), true) = (&prepare, commit.redo.is_some()) {
+                to.extend(fence.participants.iter().map(|shard| index(shard)));
+            }
             around.committed.insert(commit.tx.clone(), to);
             let names: BTreeSet<Arc<str>> = commit
                 .foreign
@@ -347,6 +356,13 @@ impl Shard {
                 self.drop_fence(tx, around);
             }
             return Outcome::Failed(b"OOM".to_vec());
+        }
+        if self
+            .fences
+            .get(tx)
+            .is_some_and(|fence| fence.redo.is_some())
+        {
+            self.store.clear();
         }
         for (key, value) in values {
             restore(&mut self.store, key, value.as_ref());

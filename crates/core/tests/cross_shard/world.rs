@@ -34,6 +34,8 @@ pub struct Conditions {
     pub haste: usize,
     /// Most operations write several keys and read none: what guards the gathering of values does not guard these.
     pub blind: bool,
+    /// One operation in some empties everything.
+    pub flushes: bool,
 }
 
 impl Conditions {
@@ -53,6 +55,7 @@ impl Conditions {
             careful: chance.one_in(4),
             haste: *chance.pick(&[20, 60, 200]),
             blind: chance.one_in(4),
+            flushes: chance.one_in(3),
         }
     }
 }
@@ -368,6 +371,9 @@ impl World {
             let shards = self.conditions.shards as Key;
             let shard = keys[0] % shards;
             keys.retain(|key| key % shards == shard);
+        }
+        if self.conditions.flushes && self.chance.one_in(8) {
+            return Op::Flush;
         }
         let count = keys.len();
         let some = |chance: &mut Chance| keys[..chance.between(1, count.min(3))].to_vec();

@@ -1,11 +1,11 @@
 //! What the machines of a proxy want done, and what may go on now.
 
 use super::{Around, Flight, Link, Proxy, Running, Told, WORKERS};
-use crate::holds::Hold;
+use crate::holds::{held, Hold};
 use crate::language::decode_reply;
 use crate::shard::{index, name};
 use crate::wires::{Id, Tag, What};
-use shoal_core::session::cross_shard::call::{Call, Pid, Scope, Tx};
+use shoal_core::session::cross_shard::call::{Call, Pid, Tx};
 use shoal_core::session::cross_shard::member;
 use shoal_core::session::cross_shard::message::Message;
 use shoal_core::session::cross_shard::operation::Operation;
@@ -40,7 +40,7 @@ impl Proxy {
                         tx: claim.tx.clone(),
                         shard,
                         is_own: false,
-                        keys: keys.collect(),
+                        keys: held(claim.scope, keys),
                         since: self.sequence,
                         is_lifted: !around.rules.fence,
                         is_drained: false,
@@ -428,7 +428,7 @@ impl Proxy {
             .enumerate()
             .map(|(at, shard)| Part {
                 shard: name(*shard),
-                scope: Scope::Keys,
+                scope: op.scope(),
                 keys: op.claims(*shard, around.shards, at == home),
             })
             .collect();
@@ -437,24 +437,23 @@ impl Proxy {
                 tx: tx.clone(),
                 shard: *shard,
                 is_own: true,
-                keys: part
-                    .keys
-                    .iter()
-                    .map(|claim| (claim.key[0], claim.mode))
-                    .collect(),
+                keys: held(
+                    part.scope,
+                    part.keys.iter().map(|claim| (claim.key[0], claim.mode)),
+                ),
                 since: self.sequence,
                 is_lifted: !around.rules.fence,
                 is_drained: false,
             });
         }
         let plan = Plan {
-            redo: None,
             tx: tx.clone(),
             pid: Pid(self.pid.0.clone()),
             parts,
             home,
             requests: (number as u64).to_le_bytes().as_slice().into(),
             count: 1,
+            redo: op.redo(),
             watches: around.chance.one_in(8),
             is_careful: tries > 0 || around.careful,
         };
