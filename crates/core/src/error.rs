@@ -128,6 +128,8 @@ pub enum ClientError {
     Operation(OperationError),
     /// A key that begins as our own do.
     ReservedKey,
+    /// A channel that begins so.
+    ReservedChannel,
     /// A key that no range of the keyspace holds.
     NoRange(Vec<u8>),
     /// A command that touches keys which its arguments do not name.
@@ -280,6 +282,7 @@ impl ClientError {
             Self::Operation(error) => error.text(),
             Self::CrossShard { command, keys } => cross_shard(command, keys, ""),
             Self::CrossShardOff { command, keys, setting } => cross_shard(command, keys, setting),
+            Self::ReservedChannel => "ERR channels that begin with '__shoal:' are shoal's own; choose another name".into(),
             Self::ReservedKey => "ERR keys that begin with '__shoal:' are shoal's own; choose another name".into(),
             Self::HiddenKeys { command, option, pattern } => format!(
                 "ERR '{command}' with {option} '{}' reaches keys that it does not name, which may be on other shards; give the pattern a {{hash tag}} before its '*' that puts them beside the key, or read those keys yourself",
@@ -422,6 +425,7 @@ pub const ERRORS: &[(&str, &str)] = &[
     ("ERR too many settings at once; set them in several requests", "CONFIG SET of more than `SETTINGS_MAX` settings."),
     ("ERR too many patterns for several shards; ask for fewer at a time", "SORT with more than `SORT_PATTERNS_MAX` patterns."),
     ("CROSSSLOT '<command>' has keys on different shards: <keys>; ...", "A command whose keys must be on one shard; the keys' slots and shards are named, and the setting that lets the command through, if there is one."),
+    ("ERR channels that begin with '__shoal:' are shoal's own; choose another name", "A channel on which shoals speak to each other. Only with `cross_shard = \"strict\"`."),
     ("ERR keys that begin with '__shoal:' are shoal's own; choose another name", "A key by which shoal keeps what it knows of operations across shards, in a keyspace that has them (`cross_shard`)."),
     ("ERR '<command>' with <option> '<pattern>' reaches keys that it does not name, ...", "SORT with a BY or GET pattern whose keys are not all on one shard for certain."),
     ("ERR '<command>' names no key, so no shard can be chosen for it; ...", "A request without keys, of a command that goes to the shard of its keys. (Scripts may do without.)"),

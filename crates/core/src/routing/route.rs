@@ -252,6 +252,10 @@ fn by_policy(
         Policy::Aside(merge) => Route::Aside(merge),
         Policy::Wait => Route::Wait,
         Policy::Blocking(_) => Route::Blocking,
+        // What is said there ends other shoals' fences.
+        Policy::Local(Local::Publish | Local::Spublish) if map.is_reserved(request.arg(1)) => {
+            refuse(ClientError::ReservedChannel)
+        }
         Policy::Local(local) => Route::Local(local),
         Policy::Container => refuse(ClientError::WrongArity(spec.full_name)),
         Policy::Refuse(reason) => refuse(ClientError::Refused {

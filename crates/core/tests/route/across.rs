@@ -245,6 +245,11 @@ fn what_is_done_across_shards_is_what_the_keyspace_says() {
             refused("ERR wrong number of arguments for 'mset'"),
         ),
         (
+            "PUBLISH __shoal:ctl m",
+            on,
+            refused("ERR channels that begin with '__shoal:' are shoal's own"),
+        ),
+        (
             "GET __shoal:f:1",
             on,
             refused("ERR keys that begin with '__shoal:' are shoal's own"),
