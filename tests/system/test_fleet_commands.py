@@ -71,8 +71,11 @@ def test_functions_are_loaded_on_every_shard_and_deleted_there(proxy: Proxy, fle
         assert all(fleet.client(shard).function_list() == [] for shard in range(SHARDS))
 
 
-def test_databases_are_swapped_on_every_shard(proxy: Proxy) -> None:
+def test_databases_are_swapped_on_every_shard(fleet: Fleet, new_proxy: Callable[..., Proxy]) -> None:
     keys = one_key_each()
+    for server in fleet.servers:
+        server.client().flushall()
+    proxy = new_proxy(fleet.addresses, options=["--cross-shard", "off"])
     with proxy.socket() as wire:
         for key in keys:
             assert wire.ask("SET", key, "zero") == "OK"

@@ -128,8 +128,6 @@ pub enum ClientError {
     Operation(OperationError),
     /// A key that begins as our own do.
     ReservedKey,
-    /// A channel that begins so.
-    ReservedChannel,
     /// A key that no range of the keyspace holds.
     NoRange(Vec<u8>),
     /// A command that touches keys which its arguments do not name.
@@ -282,7 +280,6 @@ impl ClientError {
             Self::Operation(error) => error.text(),
             Self::CrossShard { command, keys } => cross_shard(command, keys, ""),
             Self::CrossShardOff { command, keys, setting } => cross_shard(command, keys, setting),
-            Self::ReservedChannel => "ERR channels that begin with '__shoal:' are shoal's own; choose another name".into(),
             Self::ReservedKey => "ERR keys that begin with '__shoal:' are shoal's own; choose another name".into(),
             Self::HiddenKeys { command, option, pattern } => format!(
                 "ERR '{command}' with {option} '{}' reaches keys that it does not name, which may be on other shards; give the pattern a {{hash tag}} before its '*' that puts them beside the key, or read those keys yourself",

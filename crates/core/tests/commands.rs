@@ -583,7 +583,7 @@ fn grades_are_what_is_promised() {
         ("SORT", Grade::Strict),
         ("SORT_RO", Grade::Single),
         ("JSON.MGET", Grade::Refused),
-        ("BLMOVE", Grade::Refused),
+        ("BLMOVE", Grade::Strict),
         ("EVAL", Grade::Refused),
         ("MULTI", Grade::Single),
         ("PING", Grade::Single),

@@ -21,7 +21,7 @@ fn said(scene: &mut Scene, text: &str) -> Vec<(u32, String)> {
 
 /// What an operation claims keys with; nothing before it may begin.
 fn claiming(scene: &mut Scene) -> Vec<(u32, String)> {
-    said(scene, "\r\nEVAL\r\n")
+    said(scene, "prepared before")
 }
 
 /// A client that waits on the first shard, and its link.

@@ -254,7 +254,9 @@ fn by_policy(
         Policy::Blocking(_) => Route::Blocking,
         // What is said there ends other shoals' fences.
         Policy::Local(Local::Publish | Local::Spublish) if map.is_reserved(request.arg(1)) => {
-            refuse(ClientError::ReservedChannel)
+            refuse(ClientError::Words(
+                "ERR channels that begin with '__shoal:' are shoal's own; choose another name",
+            ))
         }
         Policy::Local(local) => Route::Local(local),
         Policy::Container => refuse(ClientError::WrongArity(spec.full_name)),

@@ -210,7 +210,7 @@ impl Engine {
             }
             Waiter::Queued => self.note_queued(entry, bytes, is_first),
             Waiter::Operation => self.operation_replied(entry, bytes, done),
-            Waiter::Control => self.control_answered(shard, bytes, done),
+            Waiter::Control => self.control_answered(id, shard, bytes, done),
             Waiter::Ghost if done => self.ghost_is_gone(shard, entry.number),
             Waiter::Identity => {
                 self.identified(id, bytes);

@@ -259,7 +259,7 @@ impl Engine {
         match link.owner {
             // What that means for subscribers is told in `feed`.
             Owner::Lane | Owner::Ending | Owner::Request | Owner::Subscriptions => {}
-            Owner::Control => self.control_lost(shard),
+            Owner::Control => self.control_lost(shard, id),
             Owner::Idle => self.backends[shard].idle.retain(|&(_, idle)| idle != id),
             Owner::Operation {
                 index,

@@ -6,8 +6,8 @@
 
 use crate::error::ClientError;
 use crate::limits::{
-    CONNECT_MS_MAX, GREETING_MS_MAX, LINK_IDLE_MS_MAX, LINK_OUT_HIGH, LINK_QUEUE_HIGH,
-    PROBE_TIMEOUT_MS, REQUEST_IDLE_MS_MAX,
+    CONNECT_MS_MAX, CROSS_SHARD_PARK_MS_MAX, GREETING_MS_MAX, LINK_IDLE_MS_MAX, LINK_OUT_HIGH,
+    LINK_QUEUE_HIGH, PROBE_TIMEOUT_MS, REQUEST_IDLE_MS_MAX,
 };
 use crate::protocol::errand;
 use crate::protocol::memcached::line;
@@ -98,6 +98,11 @@ impl Engine {
                 let waited = self.now_ms.saturating_sub(link.greeted_ms);
                 (waited > limit)
                     .then(|| (true, format!("no answer to the greeting within {limit} ms")))
+            }
+            LinkState::Up if !link.behind.is_empty() => {
+                let waited = self.now_ms.saturating_sub(link.greeted_ms);
+                let reason = "an operation across shards has had its keys for too long";
+                (waited > CROSS_SHARD_PARK_MS_MAX as u64).then(|| (false, reason.to_string()))
             }
             LinkState::Up | LinkState::Retired => {
                 let head = link.queue.front()?;

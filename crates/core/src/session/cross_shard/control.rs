@@ -46,11 +46,19 @@ struct Asked {
     bytes: Vec<u8>,
 }
 
-/// One shard's.
+/// A connection, and what was asked on it.
 #[derive(Debug, Default)]
-pub struct Control {
+struct Line {
     link: Option<u32>,
     asked: VecDeque<Asked>,
+}
+
+/// One shard's. Servers end a connection that has subscribed when much waits to be read on it, and a recovery may bring many
+/// megabytes: it has a connection of its own, while it is needed.
+#[derive(Debug, Default)]
+pub struct Control {
+    hears: Line,
+    recovers: Line,
     tried_ms: u64,
 }
 
@@ -76,7 +84,7 @@ impl Engine {
         let is_wanted = self.identity.worker == 0
             && !self.is_stopping
             && self.is_member_of(shard)
-            && self.cross_shards.controls[shard].link.is_none();
+            && self.cross_shards.controls[shard].hears.link.is_none();
         if is_wanted && self.backends[shard].health == Health::Up {
             self.open_control(shard);
         }
@@ -93,24 +101,32 @@ impl Engine {
             // Answered by pushes alone.
             link.outgoing().push(&request);
         }
-        self.cross_shards.controls[shard] = Control {
+        let control = &mut self.cross_shards.controls[shard];
+        control.hears = Line {
             link: Some(id),
             asked: VecDeque::new(),
-            tried_ms: self.now_ms.max(1),
         };
+        control.tried_ms = self.now_ms.max(1);
         self.member_event(shard, Event::Up);
     }
 
     /// A control connection is gone.
-    pub(crate) fn control_lost(&mut self, shard: usize) {
-        self.cross_shards.controls[shard].link = None;
-        let asked = std::mem::take(&mut self.cross_shards.controls[shard].asked);
-        for asked in asked {
+    pub(crate) fn control_lost(&mut self, shard: usize, id: u32) {
+        let control = &mut self.cross_shards.controls[shard];
+        let hears = control.hears.link == Some(id);
+        let line = if hears {
+            std::mem::take(&mut control.hears)
+        } else {
+            std::mem::take(&mut control.recovers)
+        };
+        for asked in line.asked {
             if let Question::Recovery(number, part, _) = asked.question {
                 self.recovery_lost(number, part);
             }
         }
-        self.member_event(shard, Event::Down);
+        if hears {
+            self.member_event(shard, Event::Down);
+        }
         self.settle_notes();
     }
 
@@ -123,8 +139,17 @@ impl Engine {
         left: usize,
     ) -> bool {
         let (now_us, now_ms) = (self.now_us, self.now_ms);
+        let is_recovery = matches!(question, Question::Recovery(..));
+        if is_recovery && !self.open_recovery(shard) {
+            return false;
+        }
         let control = &mut self.cross_shards.controls[shard];
-        let Some(id) = control.link else {
+        let line = if is_recovery {
+            &mut control.recovers
+        } else {
+            &mut control.hears
+        };
+        let Some(id) = line.link else {
             return false;
         };
         let Some(link) = self.links.get_mut(id) else {
@@ -142,12 +167,29 @@ impl Engine {
             };
             link.await_reply(entry, now_ms);
         }
-        control.asked.push_back(Asked {
+        line.asked.push_back(Asked {
             question,
             left,
             bytes: Vec::new(),
         });
         self.touch_link(id);
+        true
+    }
+
+    /// The connection on which recoveries speak to a shard; false when it cannot be had.
+    fn open_recovery(&mut self, shard: usize) -> bool {
+        if self.cross_shards.controls[shard].recovers.link.is_some() {
+            return true;
+        }
+        if self.is_stopping || self.backends[shard].health != Health::Up {
+            return false;
+        }
+        let own = self.topology.keyspaces[self.backends[shard].keyspace].database;
+        let id = self.open_exclusive(shard, lane(0, own, Proto::Resp3));
+        if let Some(link) = self.links.get_mut(id) {
+            link.owner = Owner::Control;
+        }
+        self.cross_shards.controls[shard].recovers.link = Some(id);
         true
     }
 
@@ -174,9 +216,14 @@ impl Engine {
     }
 
     /// A piece of an answer.
-    pub(crate) fn control_answered(&mut self, shard: usize, bytes: &[u8], done: bool) {
+    pub(crate) fn control_answered(&mut self, id: u32, shard: usize, bytes: &[u8], done: bool) {
         let control = &mut self.cross_shards.controls[shard];
-        let Some(asked) = control.asked.front_mut() else {
+        let line = if control.hears.link == Some(id) {
+            &mut control.hears
+        } else {
+            &mut control.recovers
+        };
+        let Some(asked) = line.asked.front_mut() else {
             return;
         };
         asked.bytes.extend_from_slice(bytes);
@@ -184,7 +231,7 @@ impl Engine {
         if asked.left > 0 || !done {
             return;
         }
-        let Some(asked) = control.asked.pop_front() else {
+        let Some(asked) = line.asked.pop_front() else {
             return;
         };
         match asked.question {
@@ -196,9 +243,7 @@ impl Engine {
                     self.member_event(shard, |shard| Event::Joined(shard, records));
                 }
                 _ => {
-                    if let Some(id) = self.cross_shards.controls[shard].link {
-                        self.link_lost(id, "it does not tell its records");
-                    }
+                    self.link_lost(id, "it does not tell its records");
                 }
             },
             Question::Ask(tx) => {

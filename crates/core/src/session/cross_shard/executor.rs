@@ -16,7 +16,7 @@ use crate::limits::{CROSS_SHARD_RUNNING_MAX, CROSS_SHARD_WAITING_MAX};
 use crate::routing::topology::{Keyspace, Topology};
 use crate::session::backend::{InFlight, LinkState, Waiter, NONE};
 use crate::session::cross_shard::answers::Told;
-use crate::session::cross_shard::call::{Call, Mode, Pid, Tx};
+use crate::session::cross_shard::call::{Call, Mode, Outcome, Pid, Tx};
 use crate::session::cross_shard::control::Control;
 use crate::session::cross_shard::drains::Drain;
 use crate::session::cross_shard::fences::{Fences, Parked};
@@ -30,7 +30,7 @@ use crate::session::cross_shard::registrar::{Claims, LockTable, ShardClaims};
 use crate::session::cross_shard::remote::{Recovering, Remote};
 use crate::session::cross_shard::steps::{Event, Phase, Plan, Step};
 use crate::session::cross_shard::wire;
-use crate::session::engine::{Engine, Identity};
+use crate::session::engine::{Engine, Identity, Level};
 use crate::session::own_links::Owner;
 use crate::session::slab::Slab;
 use crate::session::stats::PerShard;
@@ -491,9 +491,21 @@ impl Engine {
         }
         if let Some(asked) = asked.take() {
             let outcome = wire::decode(&asked.call, &asked.bytes);
+            if let (Call::Apply { tx, .. }, Outcome::Failed(error)) = (&asked.call, &outcome) {
+                self.report_late(tx, error);
+            }
             self.advance(entry.client, Event::Outcome(part, outcome));
             self.settle_notes();
         }
+    }
+
+    /// What is decided cannot be done on a shard yet.
+    fn report_late(&mut self, tx: &Tx, error: &[u8]) {
+        let fields = vec![
+            ("operation", tx.0.to_string()),
+            ("reason", crate::error::printable(error)),
+        ];
+        self.event(Level::Warning, "cross-shard-late", fields);
     }
 
     /// An operation's connection is gone.

@@ -86,7 +86,7 @@ impl Engine {
                 true
             }
             Outcome::Incompatible(who) => {
-                self.link_lost(id, &format!("another shoal uses it that places keys differently, or is of another version; stop that one first: {who}"));
+                self.link_lost(id, &format!("another shoal uses it whose version does not go with this one; stop that one first: {who}"));
                 false
             }
             outcome => {

@@ -111,6 +111,8 @@ struct Shard {
     is_up: bool,
     /// The place of the Join that is not answered.
     joining: Option<u64>,
+    /// Another one is to follow it.
+    joins_again: bool,
     joined_ms: u64,
 }
 
@@ -219,6 +221,10 @@ impl Member {
                 self.recover(shard, &record.tx, steps);
             }
         }
+        let again = self.shards.get_mut(shard);
+        if again.is_some_and(|state| std::mem::take(&mut state.joins_again)) {
+            self.join(shard, now_ms, steps);
+        }
     }
 
     /// A record is there, or was a moment ago.
@@ -299,7 +305,8 @@ impl Member {
                     self.found(shard, &record, now_ms, steps);
                 }
             }
-            Message::Released { tx } => self.gone(shard, tx, steps),
+            // Anybody may have said so: the record itself is what counts.
+            Message::Released { tx } => self.ask_whether_gone(shard, tx, now_ms, steps),
             Message::Ask { tx } => {
                 if self.own.get(&tx) == Some(&true) {
                     steps.push(Step::Publish(shard, None, Message::Alive { tx }));
@@ -313,6 +320,20 @@ impl Member {
             }
             // For the operation, which the engine finds.
             Message::Fenced { .. } => {}
+        }
+    }
+
+    fn ask_whether_gone(&mut self, shard: usize, tx: Tx, now_ms: u64, steps: &mut Vec<Step>) {
+        if !self.entries.contains_key(&(shard, tx)) {
+            return;
+        }
+        match self.shards.get_mut(shard) {
+            Some(state) if state.is_up && state.joining.is_none() => {
+                self.join(shard, now_ms, steps);
+            }
+            // What is on its way may have looked before.
+            Some(state) => state.joins_again = true,
+            None => {}
         }
     }
 

@@ -53,7 +53,11 @@ impl Engine {
             }
             return None;
         };
-        let since = *client.particulars().fenced_since_ms.get_or_insert(now_ms);
+        // A request that was taken meanwhile is not this one.
+        let request_ms = client.request_ms;
+        let known = client.particulars().fenced_since_ms;
+        let since = known.filter(|&since| request_ms < since).unwrap_or(now_ms);
+        client.particulars().fenced_since_ms = Some(since);
         if now_ms.saturating_sub(since) > CROSS_SHARD_PARK_MS_MAX as u64 {
             client.particulars().fenced_since_ms = None;
             let error = ClientError::Operation(OperationError::Held);

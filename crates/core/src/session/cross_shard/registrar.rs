@@ -156,6 +156,16 @@ impl LockTable {
         self.grant(granted);
     }
 
+    /// An operation keeps its keys, and does nothing any more: another may run in its place.
+    pub fn give_place(&mut self, tx: &Tx, granted: &mut Vec<Tx>) {
+        if let Some(entry) = self.entries.get_mut(tx) {
+            if entry.is_granted && std::mem::take(&mut entry.needs_place) {
+                self.running -= 1;
+            }
+        }
+        self.grant(granted);
+    }
+
     /// An operation needs its keys no more, or will not wait any longer; who is granted now is added to `granted`.
     pub fn unlock(&mut self, tx: &Tx, granted: &mut Vec<Tx>) {
         let Some(entry) = self.entries.remove(tx) else {

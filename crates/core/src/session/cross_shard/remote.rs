@@ -149,6 +149,9 @@ impl Engine {
     /// An operation of this process does not know how it stands: its records do.
     pub(crate) fn take_over(&mut self, keyspace: usize, subject: Subject) {
         self.tell_member(keyspace, Event::HandedOver(subject.tx.clone()));
+        let mut granted = Vec::new();
+        self.cross_shards.tables[keyspace].give_place(&subject.tx, &mut granted);
+        self.granted(keyspace, granted);
         self.begin_recovery(keyspace, subject, true);
     }
 

@@ -5,7 +5,7 @@ local members, mine = redis.call('HGETALL', '__shoal:m'), nil
 for i = 1, #members, 2 do
   if members[i] == pid then
     mine = members[i + 1]
-  elseif members[i + 1]:match('^[^@]*') ~= terms
+  elseif members[i + 1]:match('^[^.@]*') ~= terms:match('^[^.@]*')
     and redis.call('PUBSUB', 'NUMSUB', '__shoal:c:' .. members[i])[2] > 0 then
     return {'other', members[i] .. ' ' .. members[i + 1]}
   end

@@ -2,6 +2,14 @@ local tx, coordinator, home, scope, most, message, redo, count = unpack(ARGV, 1,
 local f, k = '__shoal:f:' .. tx, '__shoal:k'
 local standing = redis.call('HGET', '__shoal:m', coordinator)
 if not standing or standing:sub(-1) == '-' then return {'stranger'} end
+-- Values are brought under their own names: to who places keys differently, they may be something else there.
+local listed = redis.call('HGETALL', '__shoal:m')
+for i = 1, #listed, 2 do
+  if listed[i + 1]:match('^[^@]*') ~= standing:match('^[^@]*')
+    and redis.call('PUBSUB', 'NUMSUB', '__shoal:c:' .. listed[i])[2] > 0 then
+    return redis.error_reply('ERR another shoal uses these servers and places keys differently; no operation across shards is safe until one of the two is stopped')
+  end
+end
 if redis.call('EXISTS', f, '__shoal:d:' .. tx) > 0 then return redis.error_reply('ERR prepared before') end
 local first = 9 + count
 local claim = redis.call('HGET', k, 'a')
@@ -36,7 +44,7 @@ for i = first, #ARGV, 2 do
   redis.call('HSET', f, 'k' .. ARGV[i + 1], ARGV[i]:sub(1, 1))
   redis.call('HSET', k, 'k' .. ARGV[i + 1], claims[i] .. ' ' .. tx)
 end
-local listed, members, silent = redis.call('HGETALL', '__shoal:m'), {}, {}
+local members, silent = {}, {}
 if #listed > 2 then redis.call('PUBLISH', '__shoal:ctl', message) end
 for i = 1, #listed, 2 do
   members[#members + 1] = listed[i]
