@@ -11,7 +11,7 @@ use crate::limits::{
 };
 use crate::protocol::errand;
 use crate::protocol::memcached::line;
-use crate::session::backend::{Health, InFlight, LinkState, Waiter};
+use crate::session::backend::{Health, InFlight, Link, LinkState, Waiter};
 use crate::session::client::Intake;
 use crate::session::engine::Engine;
 use crate::session::own_links::{Owner, Purpose};
@@ -99,11 +99,7 @@ impl Engine {
                 (waited > limit)
                     .then(|| (true, format!("no answer to the greeting within {limit} ms")))
             }
-            LinkState::Up if !link.behind.is_empty() => {
-                let waited = self.now_ms.saturating_sub(link.greeted_ms);
-                let reason = "an operation across shards has had its keys for too long";
-                (waited > CROSS_SHARD_PARK_MS_MAX as u64).then(|| (false, reason.to_string()))
-            }
+            LinkState::Up if !link.behind.is_empty() => self.behind_for_long(link),
             LinkState::Up | LinkState::Retired => {
                 let head = link.queue.front()?;
                 if link.stalled {
@@ -142,6 +138,13 @@ impl Engine {
                 (limit > 0 && idle > limit).then(|| (true, format!("no answer within {limit} ms")))
             }
         }
+    }
+
+    /// A connection whose requests wait for the end of an operation across shards.
+    fn behind_for_long(&self, link: &Link) -> Option<(bool, String)> {
+        let waited = self.now_ms.saturating_sub(link.greeted_ms);
+        let reason = "an operation across shards has had its keys for too long";
+        (waited > CROSS_SHARD_PARK_MS_MAX as u64).then(|| (false, reason.to_string()))
     }
 
     /// Whether the client of a request in flight is gone, or will ask nothing more.
