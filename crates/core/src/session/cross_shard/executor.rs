@@ -310,8 +310,8 @@ impl Engine {
                 }
                 self.end_running(index);
             }
-            Step::HandOver => {
-                self.hand_over(index);
+            Step::HandOver { is_undone } => {
+                self.hand_over(index, is_undone);
                 self.end_running(index);
             }
         }
@@ -326,7 +326,7 @@ impl Engine {
     }
 
     /// Nobody here knows how it stands: worker 0 looks at its records, and lifts its fence then.
-    fn hand_over(&mut self, index: u32) {
+    fn hand_over(&mut self, index: u32, is_undone: bool) {
         let Some(running) = self.cross_shards.running.get(index) else {
             return;
         };
@@ -339,7 +339,11 @@ impl Engine {
             shards,
         };
         let keyspace = running.job.asker.keyspace;
-        self.post(0, Note::TakeOver(keyspace, Box::new(subject)));
+        let (tx, subject) = (subject.tx.clone(), Box::new(subject));
+        self.post(0, Note::TakeOver(keyspace, subject, is_undone));
+        if is_undone {
+            self.post(0, Note::Withdraw { tx, keyspace });
+        }
     }
 
     pub(crate) fn running_tx(&self, index: u32) -> Option<(Tx, usize)> {

@@ -78,8 +78,8 @@ pub enum Note {
         /// Where.
         keyspace: usize,
     },
-    /// To worker 0: recovery shall find out about an operation of this process.
-    TakeOver(usize, Box<Subject>),
+    /// To worker 0: recovery shall find out about an operation of this process. Whether it is sure that it was not done.
+    TakeOver(usize, Box<Subject>, bool),
     /// To worker 0: a connection to that shard (numbered through the topology) was told of these.
     Found(usize, Vec<Record>),
     /// To worker 0: enter this proxy in the list of that shard again (numbered through the topology).
@@ -158,7 +158,9 @@ impl Engine {
             } => self.install_fence(tx, keyspace, &claims, worker),
             Note::Drained(tx) => self.worker_drained(&tx),
             Note::Lift { tx, keyspace } => self.lift_fence(&tx, keyspace),
-            Note::TakeOver(keyspace, subject) => self.take_over(keyspace, *subject),
+            Note::TakeOver(keyspace, subject, is_undone) => {
+                self.take_over(keyspace, *subject, is_undone);
+            }
             Note::Register(shard) => self.ask_records(shard),
             Note::Found(shard, records) => self.records_found(shard, records),
             Note::Fenced { tx, shard, pid } => self.member_fenced(&tx, shard, pid),

@@ -130,15 +130,16 @@ impl Operation {
             }
             (Phase::Committing, Event::Lost(part)) => {
                 if part == self.plan.home {
-                    self.hand_over(Answer::Unknown, steps);
+                    self.hand_over(Answer::Unknown, false, steps);
                 }
             }
             (Phase::Applying, Event::Lost(part)) => self.apply_later(part, now_ms),
             (Phase::Finishing | Phase::Releasing, Event::Lost(part)) => {
                 // Its record is there, or is not: recovery looks.
                 if std::mem::take(&mut self.progress[part].is_asked) {
+                    let is_undone = self.phase == Phase::Releasing;
                     self.phase = Phase::HandedOver;
-                    steps.push(Step::HandOver);
+                    steps.push(Step::HandOver { is_undone });
                 }
             }
             (_, Event::Tick) => self.tick(now_ms, steps),
@@ -403,7 +404,7 @@ impl Operation {
                 self.will_say(Answer::Refused(error));
                 self.release(steps);
             }
-            _ => self.hand_over(Answer::Unknown, steps),
+            _ => self.hand_over(Answer::Unknown, false, steps),
         }
     }
 
@@ -526,7 +527,7 @@ impl Operation {
     fn release(&mut self, steps: &mut Vec<Step>) {
         if self.progress.iter().any(|shard| shard.is_lost) {
             if let Some(answer) = self.answer.take() {
-                return self.hand_over(answer, steps);
+                return self.hand_over(answer, true, steps);
             }
         }
         self.phase = Phase::Releasing;
@@ -546,14 +547,14 @@ impl Operation {
     fn give_up(&mut self, answer: Answer, steps: &mut Vec<Step>) {
         self.will_say(answer);
         if let Some(answer) = self.answer.take() {
-            self.hand_over(answer, steps);
+            self.hand_over(answer, true, steps);
         }
     }
 
-    fn hand_over(&mut self, answer: Answer, steps: &mut Vec<Step>) {
+    fn hand_over(&mut self, answer: Answer, is_undone: bool, steps: &mut Vec<Step>) {
         self.phase = Phase::HandedOver;
         steps.push(Step::Answer(answer));
-        steps.push(Step::HandOver);
+        steps.push(Step::HandOver { is_undone });
     }
 
     fn tick(&mut self, now_ms: u64, steps: &mut Vec<Step>) {

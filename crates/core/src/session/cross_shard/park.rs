@@ -60,6 +60,10 @@ impl Engine {
         client.particulars().fenced_since_ms = Some(since);
         if now_ms.saturating_sub(since) > CROSS_SHARD_PARK_MS_MAX as u64 {
             client.particulars().fenced_since_ms = None;
+            if is_exec {
+                // As on a server: whatever EXEC is answered, its transaction is over.
+                self.forget_transaction(slot);
+            }
             let error = ClientError::Operation(OperationError::Held);
             return Some(self.turn_away(slot, &error));
         }

@@ -108,6 +108,8 @@ pub struct Recovery {
     phase: Phase,
     /// This proxy was the coordinator.
     is_own: bool,
+    /// It is sure that it was not decided.
+    is_undone: bool,
     tasks: Vec<Task>,
     /// The last error of a shard, for who wants to know why it takes so long.
     trouble: Option<Vec<u8>>,
@@ -121,7 +123,17 @@ impl Recovery {
             subject,
             phase: Phase::Waiting,
             is_own,
+            is_undone: false,
             trouble: None,
+        }
+    }
+
+    /// The same of an operation of this process that never sent COMMIT, and never will: it need not ask home, and waits for no shard
+    /// before it frees another.
+    pub fn undone(subject: Subject) -> Self {
+        Self {
+            is_undone: true,
+            ..Self::new(subject, true)
         }
     }
 
@@ -163,6 +175,14 @@ impl Recovery {
     }
 
     fn begin(&mut self, steps: &mut Vec<Step>) {
+        if self.is_undone {
+            self.phase = Phase::Releasing;
+            for shard in 0..self.tasks.len() {
+                let tx = self.subject.tx.clone();
+                self.ask(shard, Call::Release { tx }, steps);
+            }
+            return;
+        }
         if self.is_own {
             return self.resolve(steps);
         }

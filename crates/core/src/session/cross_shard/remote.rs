@@ -68,7 +68,10 @@ impl Engine {
                 Step::Publish(shard, to, message) => {
                     self.publish_control(first + shard, to, message);
                 }
-                Step::Recover(subject, is_own) => self.begin_recovery(keyspace, subject, is_own),
+                Step::Recover(subject, is_own) => {
+                    let recovery = Recovery::new(subject, is_own);
+                    self.begin_recovery(keyspace, recovery, is_own);
+                }
             }
         }
     }
@@ -147,15 +150,21 @@ impl Engine {
     // -------------------------------------------------------------------------------------------------- recoveries
 
     /// An operation of this process does not know how it stands: its records do.
-    pub(crate) fn take_over(&mut self, keyspace: usize, subject: Subject) {
+    pub(crate) fn take_over(&mut self, keyspace: usize, subject: Subject, is_undone: bool) {
         self.tell_member(keyspace, Event::HandedOver(subject.tx.clone()));
         let mut granted = Vec::new();
         self.cross_shards.tables[keyspace].give_place(&subject.tx, &mut granted);
         self.granted(keyspace, granted);
-        self.begin_recovery(keyspace, subject, true);
+        let recovery = if is_undone {
+            Recovery::undone(subject)
+        } else {
+            Recovery::new(subject, true)
+        };
+        self.begin_recovery(keyspace, recovery, true);
     }
 
-    fn begin_recovery(&mut self, keyspace: usize, subject: Subject, is_own: bool) {
+    fn begin_recovery(&mut self, keyspace: usize, recovery: Recovery, is_own: bool) {
+        let subject = recovery.subject().clone();
         let is_known = |known: &Recovering| known.recovery.subject().tx == subject.tx;
         if self.cross_shards.recoveries.iter().any(is_known) {
             return;
@@ -164,7 +173,7 @@ impl Engine {
         self.cross_shards.recovered += 1;
         let number = self.cross_shards.recovered;
         self.cross_shards.recoveries.push(Recovering {
-            recovery: Recovery::new(subject, is_own),
+            recovery,
             keyspace,
             number,
             is_own,

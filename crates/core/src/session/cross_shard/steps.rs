@@ -137,5 +137,8 @@ pub enum Step {
     /// operation is over.
     Withdraw,
     /// Recovery shall find out and finish it; it lifts and unlocks.
-    HandOver,
+    HandOver {
+        /// COMMIT was not sent, and will not be: so nothing keeps others from the keys but records, where they are.
+        is_undone: bool,
+    },
 }

@@ -79,7 +79,14 @@ impl Proxy {
             }
         }
         let is_own = is_own || !around.rules.evict;
-        let recovery = Recovery::new(subject, is_own);
+        self.begin_recovery(Recovery::new(subject, is_own), around);
+    }
+
+    fn begin_recovery(&mut self, recovery: Recovery, around: &mut Around) {
+        let tx = recovery.subject().tx.clone();
+        if self.recoveries.contains_key(&tx) {
+            return;
+        }
         self.recoveries.insert(tx.clone(), recovery);
         self.recovery(&tx, recovery::Event::Begin, around);
     }
@@ -175,7 +182,7 @@ impl Proxy {
                 }
                 self.member(member::Event::Ended(tx.clone()), around);
             }
-            Step::HandOver => self.hand_over(tx, around),
+            Step::HandOver { is_undone } => self.hand_over(tx, is_undone, around),
         }
         None
     }
@@ -233,7 +240,7 @@ impl Proxy {
         }
     }
 
-    fn hand_over(&mut self, tx: &Tx, around: &mut Around) {
+    fn hand_over(&mut self, tx: &Tx, is_undone: bool, around: &mut Around) {
         let Some(running) = self.running.get_mut(tx) else {
             return;
         };
@@ -252,7 +259,14 @@ impl Proxy {
             around.wires.close(link.id);
         }
         self.member(member::Event::HandedOver(tx.clone()), around);
-        self.recover(subject, true, around);
+        if is_undone {
+            self.holds.remove(tx, None);
+            around.fenced.remove(tx);
+            let recovery = Recovery::undone(subject);
+            self.begin_recovery(recovery, around);
+        } else {
+            self.recover(subject, true, around);
+        }
     }
 
     // ------------------------------------------------------------------------------------------------- what may go on
