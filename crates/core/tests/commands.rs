@@ -584,7 +584,8 @@ fn grades_are_what_is_promised() {
         ("SORT_RO", Grade::Single),
         ("JSON.MGET", Grade::Refused),
         ("BLMOVE", Grade::Strict),
-        ("EVAL", Grade::Refused),
+        ("EVAL", Grade::Strict),
+        ("FCALL", Grade::Refused),
         ("MULTI", Grade::Single),
         ("PING", Grade::Single),
     ] {

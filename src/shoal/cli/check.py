@@ -173,7 +173,7 @@ def _keyspace_text(keyspace: Keyspace) -> str:
         ("reply time-out", timeout),
         ("connections", f"{keyspace.connections} to each shard, made " + _when(keyspace.preconnect)),
         ("unknown commands", unknown),
-        ("transactions", "split over shards" if keyspace.transactions_per_shard else "on one shard"),
+        ("transactions", _transactions_text(keyspace)),
         ("across shards", _across_text(keyspace)),
     ]
     if keyspace.database:
@@ -194,6 +194,12 @@ def _across_text(keyspace: Keyspace) -> str:
     splits = "too" if keyspace.multi_key_strict else "are split"
     functions = "too" if keyspace.cross_shard_functions else "are refused"
     return f"one operation; MGET, MSET, DEL and their like {splits}; functions {functions}"
+
+
+def _transactions_text(keyspace: Keyspace) -> str:
+    if keyspace.transactions_per_shard:
+        return "split over shards"
+    return "one operation over their shards" if keyspace.cross_shard else "on one shard"
 
 
 def _tls_rows(keyspace: Keyspace) -> list[tuple[str, str]]:
