@@ -42,6 +42,8 @@ SIZING_SECONDS = 0.25
 SYSCALL_REQUESTS_MIN = {1: 40_000, 16: 160_000}
 ONE_CORE = "one core"
 ALL_CORES = "all cores"
+# Of so many requests one may be a proxy's own that finds nothing.
+OWN_LOOKS_IN = 2_000
 
 
 @dataclass(frozen=True)
@@ -285,7 +287,8 @@ def objection(seen: Witness, workload: Workload, requests: int) -> str | None:
     configuration, which some subjects refuse, never reach a shard."""
     if seen.error_replies:
         return f"shards answered {seen.error_replies} errors"
-    if workload.reads and seen.misses:
+    # A proxy may look once a second whether there are records of its own, and mostly there are none.
+    if workload.reads and seen.misses > requests // OWN_LOOKS_IN:
         return f"{seen.misses} reads found no key"
     keys = requests * workload.keys_per_request
     if workload.reads and seen.hits < keys:
