@@ -167,7 +167,6 @@ limits! {
     CROSS_SHARD_LOCK_MS = 5_000, "milliseconds", "An operation waits so long at most for its keys, and for what was sent before to be answered; then it is not done.";
     CROSS_SHARD_DOUBT_TICKS = 30, "ticks", "A worker that holds keys back for so long asks whether their operation is still about.";
     CROSS_SHARD_TRIES = 20, "tries", "An operation that meets those of other proxies is begun again so often.";
-    CROSS_SHARD_TRY_MS = 2, "milliseconds", "It waits so long before that, then longer each time, with chance.";
     PUBLISH_HOLD_MS_MAX = 100, "milliseconds", "A PUBLISH waits so long at most for subscriptions that were asked for before it.";
     TICK_MS = 100, "milliseconds", "Time-outs are looked at so often.";
 }

@@ -175,6 +175,20 @@ pub struct InFlight {
     pub waiter: Waiter,
 }
 
+impl InFlight {
+    /// Of a request that is no client's.
+    pub fn of_nobody(waiter: Waiter, now_us: u64) -> Self {
+        Self {
+            client: u32::MAX,
+            generation: 0,
+            number: 0,
+            sent_us: now_us as u32,
+            part: 0,
+            waiter,
+        }
+    }
+}
+
 /// What a link is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkState {

@@ -108,14 +108,7 @@ impl Engine {
             let mut request = Vec::new();
             errand::subscribe(&mut request, kind, is_made, names);
             link.outgoing().push(&request);
-            let entry = InFlight {
-                client: u32::MAX,
-                generation: 0,
-                number: 0,
-                sent_us: now_us as u32,
-                part: 0,
-                waiter: Waiter::Subscription,
-            };
+            let entry = InFlight::of_nobody(Waiter::Subscription, now_us);
             link.await_reply(entry, now_ms);
             feed.batches.push_back(Batch {
                 kind,

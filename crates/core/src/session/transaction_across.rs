@@ -79,11 +79,6 @@ impl Engine {
                 return self.answer_error(asker, &error);
             }
         };
-        job.scripts = transaction
-            .commands
-            .iter()
-            .filter_map(|queued| queued.sha)
-            .collect();
         let generation = |&link: &u32| (link, self.links.generation(link));
         job.watches = links.iter().map(generation).collect();
         let home = self.shard_number(asker, job.shards[job.home]);

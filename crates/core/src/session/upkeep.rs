@@ -196,14 +196,7 @@ impl Engine {
             } else {
                 errand::PROBE
             });
-            let probe = InFlight {
-                client: u32::MAX,
-                generation: 0,
-                number: 0,
-                sent_us: now_us as u32,
-                part: 0,
-                waiter: Waiter::Probe,
-            };
+            let probe = InFlight::of_nobody(Waiter::Probe, now_us);
             link.await_reply(probe, now_ms);
             link.used_ms = used_ms;
             self.touch_link(id);

@@ -157,14 +157,7 @@ impl Engine {
         };
         link.outgoing().push(words);
         for _ in 0..left {
-            let entry = InFlight {
-                client: u32::MAX,
-                generation: 0,
-                number: 0,
-                sent_us: now_us as u32,
-                part: 0,
-                waiter: Waiter::Control,
-            };
+            let entry = InFlight::of_nobody(Waiter::Control, now_us);
             link.await_reply(entry, now_ms);
         }
         line.asked.push_back(Asked {

@@ -22,7 +22,6 @@ use crate::session::cross_shard::steps::Part;
 use crate::session::dispatch::Asker;
 use crate::session::engine::Engine;
 use crate::session::gather::{Gather, GatherKind};
-use crate::session::scripts::Sha;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -52,8 +51,6 @@ pub struct Job {
     pub(crate) reply: ReplyKind,
     /// The client's own connections on which it watches keys, with their generations.
     pub(crate) watches: Vec<(u32, u32)>,
-    /// Scripts that home must know.
-    pub(crate) scripts: Vec<Sha>,
     /// It is a step of a request that waits, which goes on when there is nothing; how what it took is put back when its client has left.
     pub(crate) waits: bool,
     pub(crate) undo: Undo,
@@ -81,7 +78,6 @@ impl Job {
             redo: None,
             reply: ReplyKind::Single,
             watches: Vec::new(),
-            scripts: Vec::new(),
             waits: false,
             undo: Undo::Nothing,
             tries: 0,

@@ -5,8 +5,9 @@
 //! Flow: a shard's script publishes `Fence` and `Released` on `CONTROL`, to all members of that shard; members answer on
 //! the coordinator's own channel (`own_channel`). A message speaks of the shard it is heard from, and of no other.
 //!
-//! Must stay true: losing, doubling or inventing a message costs time, never safety: whoever hears one asks the records
-//! before it does what cannot be taken back. Any bytes may be in a key. What is malformed is `None`, and is ignored.
+//! Must stay true: losing or doubling a message costs time, never safety, and so does inventing one, but for `Fenced`, which the
+//! coordinator has to believe: clients may not publish here. Whoever hears another asks the records before it does what cannot
+//! be taken back. Any bytes may be in a key. What is malformed is `None`, and is ignored.
 //! Rejected: connections between proxies: they would need addresses, and would not hear when a shard cannot be reached.
 
 use crate::limits::REQUEST_ARGS_MAX;

@@ -139,7 +139,7 @@ impl Engine {
                 keyspace,
                 claims,
                 worker,
-            } => self.lock_keys(&tx, keyspace, claims, worker, true),
+            } => self.lock_keys(&tx, keyspace, claims, worker),
             Note::Unlock { tx, keyspace } => self.unlock_keys(&tx, keyspace),
             Note::Withdraw { tx, keyspace } => {
                 self.lift_everywhere(&tx, keyspace);
@@ -175,20 +175,13 @@ impl Engine {
 
     // ----------------------------------------------------------------------------------------------------- worker 0
 
-    fn lock_keys(
-        &mut self,
-        tx: &Tx,
-        keyspace: usize,
-        claims: Claims,
-        worker: usize,
-        needs_place: bool,
-    ) {
+    fn lock_keys(&mut self, tx: &Tx, keyspace: usize, claims: Claims, worker: usize) {
         let mut granted = Vec::new();
         self.cross_shards
             .askers
             .insert(tx.clone(), (worker, claims.clone()));
         let table = &mut self.cross_shards.tables[keyspace];
-        table.lock(tx, &claims, needs_place, &mut granted);
+        table.lock(tx, &claims, true, &mut granted);
         self.granted(keyspace, granted);
     }
 

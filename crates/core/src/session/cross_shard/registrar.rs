@@ -83,11 +83,6 @@ impl LockTable {
         self.entries.contains_key(tx)
     }
 
-    /// It has its keys.
-    pub fn has_granted(&self, tx: &Tx) -> bool {
-        self.entries.get(tx).is_some_and(|entry| entry.is_granted)
-    }
-
     /// Puts an operation in line; those that are granted now (it alone, at most) are added to `granted`. `needs_place`: it runs in
     /// this process.
     pub fn lock(
